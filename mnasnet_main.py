@@ -1,0 +1,481 @@
+"""Trains, evaluates and exports MnasNet with TPUEstimator, on a TPU, GPU or CPU.
+
+    python mnasnet_main.py --tpu=NAME --data_dir=gs://... --model_dir=gs://...
+    python mnasnet_main.py --help
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import logging
+
+import imagenet_input
+import mnasnet_models
+import preprocessing
+from utils import (
+    checkpoints,
+    cli,
+    configuration,
+    exporting,
+    files,
+    memory,
+    model_spec,
+    optimization,
+    records,
+    stopping,
+    training_hooks,
+    warm_start,
+)
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
+TOP_K = 5
+
+
+# The model function.
+
+
+def mnasnet_model_fn(features, labels, mode, params):
+    """The model function of TPUEstimator.
+
+    Args:
+      features: images [N, H, W, 3] in [0, 255], or [H, W, 3, N] on a TPU with transpose_input.
+      labels: int32 [N], 0-based; `imagenet_input.PADDING` marks images that do not count.
+      mode: a tf.estimator.ModeKeys.
+      params: a complete dict of settings, see `utils.settings.default_params`. Nothing else is read.
+
+    Returns:
+      A tf.estimator.tpu.TPUEstimatorSpec.
+    """
+    logits = _logits(_network_images(features, mode, params), mode, params)
+    if mode == tf.estimator.ModeKeys.PREDICT:
+        return _predict_spec(logits, params)
+    cross_entropy = _cross_entropy(logits, labels, params)
+    loss = cross_entropy + _weight_decay(params)
+    if mode == tf.estimator.ModeKeys.EVAL:
+        return _eval_spec(logits, labels, loss, params)
+    return _train_spec(loss, cross_entropy, params)
+
+
+def _network_images(images, mode, params):
+    """What the network takes: normalized, in its layout and precision."""
+    if isinstance(images, dict):
+        images = images["feature"]  # a plain ServingInputReceiver's wrapping
+    if params["use_tpu"] and params["transpose_input"] and mode != tf.estimator.ModeKeys.PREDICT:
+        images = tf.transpose(images, [3, 0, 1, 2])
+    images = preprocessing.normalize(images, **model_spec.normalization(params))
+    if params["data_format"] == "channels_first":
+        images = tf.transpose(images, [0, 3, 1, 2])
+    return tf.cast(images, tf.bfloat16 if params["precision"] == "bfloat16" else tf.float32)
+
+
+def _logits(images, mode, params):
+    bfloat16 = params["precision"] == "bfloat16"
+    with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
+        logits, _ = mnasnet_models.build_mnasnet_model(
+            images,
+            params["model_name"],
+            mode == tf.estimator.ModeKeys.TRAIN,
+            model_spec.network_overrides(params),
+        )
+    return tf.cast(logits, tf.float32)
+
+
+def _cross_entropy(logits, labels, params):
+    """Mean over the images that count, with label smoothing."""
+    one_hot = tf.one_hot(labels, params["num_label_classes"])
+    weights = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
+    return tf.losses.softmax_cross_entropy(
+        one_hot, logits, weights, label_smoothing=params["label_smoothing"]
+    )
+
+
+def _weight_decay(params):
+    squares = [tf.nn.l2_loss(v) for v in optimization.regularized_variables()]
+    return params["weight_decay"] * tf.add_n(squares)
+
+
+def _predict_spec(logits, params):
+    predictions = {
+        "classes": tf.argmax(logits, axis=1, name="ArgMax"),
+        "probabilities": tf.nn.softmax(logits, name="softmax_tensor"),
+    }
+    outputs = tf.estimator.export.PredictOutput(predictions)
+    return tf.estimator.tpu.TPUEstimatorSpec(
+        mode=tf.estimator.ModeKeys.PREDICT,
+        predictions=predictions,
+        export_outputs={"serving_default": outputs, "classify": outputs},
+        scaffold_fn=_averages_scaffold(params["export_moving_average"]),
+    )
+
+
+def _averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
+    return lambda: tf.train.Scaffold(saver=checkpoints.AveragesSaver(use_averages))
+
+
+def _eval_spec(logits, labels, loss, params):
+    # The loss of each image, so that the metric counts each once whatever the batch size.
+    one_hot = tf.one_hot(labels, params["num_label_classes"])
+    losses = tf.losses.softmax_cross_entropy(
+        one_hot,
+        logits,
+        label_smoothing=params["label_smoothing"],
+        loss_collection=None,
+        reduction=tf.losses.Reduction.NONE,
+    )
+    return tf.estimator.tpu.TPUEstimatorSpec(
+        mode=tf.estimator.ModeKeys.EVAL,
+        loss=loss,
+        eval_metrics=(_metrics, [labels, logits, losses]),
+        scaffold_fn=_averages_scaffold(True),
+    )
+
+
+def _metrics(labels, logits, losses):
+    """Metrics over the images that count; `images` is their number."""
+    counts = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
+    in_top_k = tf.nn.in_top_k(logits, tf.maximum(labels, 0), min(TOP_K, logits.shape[1]))
+    total = tf.get_variable(
+        "images", [], tf.float64, tf.zeros_initializer(), trainable=False,
+        collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES],
+    )  # fmt: skip
+    add = tf.assign_add(total, tf.reduce_sum(tf.cast(counts, tf.float64)))
+    return {
+        "top_1_accuracy": tf.metrics.accuracy(labels, tf.argmax(logits, axis=1), counts),
+        "top_5_accuracy": tf.metrics.mean(tf.cast(in_top_k, tf.float32), counts),
+        "cross_entropy": tf.metrics.mean(losses, counts),
+        "images": (tf.identity(total), add),
+    }
+
+
+def _train_spec(loss, cross_entropy, params):
+    global_step = tf.train.get_or_create_global_step()
+    rate = optimization.learning_rate(global_step, params)
+    op = optimization.train_op(loss, rate, global_step, params)
+    scalars = {
+        "cross_entropy": cross_entropy,
+        "learning_rate": rate,
+        "epoch": tf.cast(global_step, tf.float32) / optimization.steps_per_epoch(params),
+    }
+    host_call = None
+    if params["add_summaries"] and not params["use_tpu"]:
+        for name, value in scalars.items():
+            tf.summary.scalar(name, value)
+    elif params["add_summaries"] and not params["skip_host_call"] and params["model_dir"]:
+        host_call = _summary_host_call({"loss": loss, **scalars}, global_step, params)
+    return tf.estimator.tpu.TPUEstimatorSpec(
+        mode=tf.estimator.ModeKeys.TRAIN,
+        loss=loss,
+        train_op=op,
+        host_call=host_call,
+        training_hooks=training_hooks.saver_hooks(params),
+        scaffold_fn=_init_scaffold(params),
+    )
+
+
+def _init_scaffold(params):
+    """Initial weights from --init_checkpoint; None without one."""
+    if not params["init_checkpoint"]:
+        return None
+    path = params["init_checkpoint"]
+    return lambda: tf.train.Scaffold(init_fn=warm_start.init_fn(path))
+
+
+def _summary_host_call(scalars, global_step, params):
+    """Summaries from a TPU: written by the host, which gets every value as a vector."""
+    names = sorted(scalars)
+    model_dir, queue = params["model_dir"], params["iterations_per_loop"]
+
+    def write(step, *values):
+        writer = tf.compat.v2.summary.create_file_writer(model_dir, max_queue=queue)
+        with writer.as_default(), tf.compat.v2.summary.record_if(True):
+            for name, value in zip(names, values, strict=True):
+                tf.compat.v2.summary.scalar(name, tf.reduce_mean(value), step=step[0])
+            return tf.summary.all_v2_summary_ops()
+
+    vectors = [tf.reshape(tf.cast(scalars[name], tf.float32), [1]) for name in names]
+    return write, [tf.reshape(global_step, [1]), *vectors]
+
+
+# The program.
+
+
+def build_input(is_training: bool, params: Mapping[str, Any]):
+    """The input that the settings name: TFRecords, Bigtable or black images."""
+    common = dict(
+        is_training=is_training,
+        use_bfloat16=params["precision"] == "bfloat16",
+        transpose_input=params["use_tpu"] and params["transpose_input"],
+        image_size=params["input_image_size"],
+        num_parallel_calls=params["num_parallel_calls"],
+        cache=params["use_cache"] if is_training else False,
+        resize_method=params["resize_method"],
+        augmentation=preprocessing.Augmentation(
+            area_range=(params["min_crop_area"], 1.0), flip=params["random_flip"]
+        ),
+        num_classes=params["num_label_classes"],
+        seed=params["tf_random_seed"],
+    )
+    if not params["bigtable_instance"]:
+        return imagenet_input.ImageNetInput(data_dir=params["data_dir"], **common)
+    split = "train" if is_training else "eval"
+    selection = imagenet_input.BigtableSelection(
+        project=params["bigtable_project"],
+        instance=params["bigtable_instance"],
+        table=params["bigtable_table"],
+        prefix=params[f"bigtable_{split}_prefix"],
+        column_family=params["bigtable_column_family"],
+        column_qualifier=params["bigtable_column_qualifier"],
+    )
+    num_images = params["num_train_images" if is_training else "num_eval_images"]
+    return imagenet_input.ImageNetBigtableInput(
+        selection=selection, num_images=num_images, **common
+    )
+
+
+def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
+    """The estimator for the settings; TPUs are asked for only if one is used."""
+    cluster = None
+    if params["use_tpu"]:
+        cluster = _resolve_tpu(params)
+    config = tf.estimator.tpu.RunConfig(
+        cluster=cluster,
+        model_dir=params["model_dir"],
+        tf_random_seed=params["tf_random_seed"],
+        save_checkpoints_steps=params["save_checkpoints_steps"],
+        keep_checkpoint_max=params["keep_checkpoint_max"],
+        save_summary_steps=params["log_step_count_steps"] if params["add_summaries"] else 0,
+        # The estimator's own hooks print two lines a step on a CPU; ours replace them.
+        log_step_count_steps=None,
+        session_config=memory.session_config(params, training),
+        tpu_config=tf.estimator.tpu.TPUConfig(
+            iterations_per_loop=params["iterations_per_loop"],
+            per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
+        ),
+    )
+    return tf.estimator.tpu.TPUEstimator(
+        use_tpu=params["use_tpu"],
+        model_fn=mnasnet_model_fn,
+        config=config,
+        params=dict(params),
+        train_batch_size=params["train_batch_size"],
+        eval_batch_size=params["eval_batch_size"],
+        predict_batch_size=params["eval_batch_size"],
+        export_to_tpu=params["export_to_tpu"],
+    )
+
+
+def _resolve_tpu(params):
+    try:
+        return tf.distribute.cluster_resolver.TPUClusterResolver(
+            params["tpu"], zone=params["tpu_zone"], project=params["gcp_project"]
+        )
+    except Exception as e:  # the resolver raises errors of several libraries
+        raise UserError(
+            f"--tpu={params['tpu']} cannot be found ({files.reason(e)}): check its name, "
+            "--tpu_zone, --gcp_project and the credentials, or use --use_tpu=False."
+        ) from e
+
+
+def train(params: Mapping[str, Any], until: int) -> None:
+    """Trains to a global step, from the last checkpoint on."""
+    estimator = build_estimator(params, training=True)
+    start = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
+    hooks = [stopping.StopHook(), training_hooks.ProgressHook(params, start)]
+    with _explaining_input_errors(params, is_training=True), training_hooks.closing(hooks):
+        estimator.train(
+            input_fn=build_input(True, params).input_fn,
+            max_steps=until,
+            hooks=hooks,
+        )
+    stopping.raise_if_requested()
+
+
+def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """Evaluates a checkpoint on every image once, and records and archives the result."""
+    estimator = build_estimator(params, training=False)
+    steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
+    progress = training_hooks.EvalProgressHook(steps)
+    start = time.monotonic()
+    with _explaining_input_errors(params, is_training=False), training_hooks.closing([progress]):
+        metrics = estimator.evaluate(
+            input_fn=build_input(False, params).input_fn,
+            # Off the TPU the data end by themselves, and images beyond num_eval_images show.
+            steps=steps if params["use_tpu"] or params["data_dir"] == "null" else None,
+            checkpoint_path=checkpoint,
+            hooks=[progress],
+        )
+    metrics = {name: float(value) for name, value in metrics.items()}
+    metrics["global_step"], metrics["images"] = int(metrics["global_step"]), int(metrics["images"])
+    if metrics["images"] != params["num_eval_images"]:
+        raise UserError(
+            f"{metrics['images']} images were evaluated but num_eval_images is "
+            f"{params['num_eval_images']}: set --num_eval_images={metrics['images']}, or correct "
+            "dataset_info.json, if that is their number."
+        )
+    logging.info(
+        "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images in %.1f s.",
+        metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],
+        metrics["cross_entropy"], metrics["images"], time.monotonic() - start,
+    )  # fmt: skip
+    checkpoints.record_evaluation(params["model_dir"], metrics)
+    checkpoints.archive_if_best(params["model_dir"], checkpoint, metrics)
+    return metrics
+
+
+@contextlib.contextmanager
+def _explaining_input_errors(params, is_training):
+    """Turns an error of the input into a sentence that names the record."""
+    try:
+        yield
+    except tf.train.NanLossDuringTrainingError as e:
+        raise UserError(
+            "The loss is not a number: lower --base_learning_rate, or check the labels."
+        ) from e
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
+        data_dir = params["data_dir"]
+        if params["bigtable_instance"] or data_dir in (None, "null"):
+            raise UserError(f"The input failed: {files.reason(e)}.") from e
+        logging.info("The input failed (%s); looking for the record.", files.reason(e)[:200])
+        prefix = imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
+        found = records.find_problem(
+            records.list_files(data_dir, prefix), params["num_label_classes"]
+        )
+        if found is None:
+            raise
+        raise UserError(str(found)) from e
+
+
+def check_data(params: Mapping[str, Any]) -> None:
+    """Before anything is built: the splits exist and their first records are good."""
+    data_dir = params["data_dir"]
+    if params["bigtable_instance"] or data_dir == "null":
+        return
+    if not tf.io.gfile.isdir(data_dir):
+        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+    splits = {
+        "train": [imagenet_input.TRAIN_PREFIX],
+        "eval": [imagenet_input.EVAL_PREFIX],
+        "train_and_eval": [imagenet_input.TRAIN_PREFIX, imagenet_input.EVAL_PREFIX],
+    }
+    for prefix in splits[params["mode"]]:
+        paths = records.list_files(data_dir, prefix)
+        records.check_first_records(paths, params["num_label_classes"])
+
+
+def run_training(params: Mapping[str, Any]) -> None:
+    """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
+    model_dir, last = params["model_dir"], params["train_steps"]
+    files.make_writable_dir(model_dir, "model_dir")
+    if params["init_checkpoint"]:
+        warm_start.resolve(params["init_checkpoint"])
+    with_eval = params["mode"] == "train_and_eval"
+    step = checkpoints.step_of(checkpoints.recover(model_dir))
+    if step >= last:
+        logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
+        _log_best(model_dir)
+    else:
+        configuration.record_params(params)
+        if step:
+            logging.info("Going on from step %d of %d in %s.", step, last, model_dir)
+    if with_eval and step:
+        _evaluate_once(params, checkpoints.latest(model_dir))
+    while step < last:
+        until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
+        train(params, until if with_eval else last)
+        checkpoint = checkpoints.latest(model_dir)
+        step = checkpoints.step_of(checkpoint)
+        if with_eval:
+            _evaluate_once(params, checkpoint)
+    if params["export_dir"]:
+        run_export(params)
+
+
+def _log_best(model_dir: str) -> None:
+    best = checkpoints.best(model_dir)
+    if best:
+        logging.info(
+            "Best so far: top-1 %.2f %% at step %d, in %s.",
+            100 * best["top_1_accuracy"], best["global_step"], best["checkpoint"],
+        )  # fmt: skip
+
+
+def _evaluate_once(params: Mapping[str, Any], checkpoint: str) -> None:
+    step = checkpoints.step_of(checkpoint)
+    if any(e["global_step"] == step for e in checkpoints.evaluations(params["model_dir"])):
+        return
+    evaluate(params, checkpoint)
+
+
+def run_evaluation(params: Mapping[str, Any]) -> None:
+    """mode=eval: evaluates each new checkpoint of a training run, until its last step."""
+    model_dir = params["model_dir"]
+    evaluated = 0
+    for checkpoint in tf.train.checkpoints_iterator(
+        model_dir, min_interval_secs=0, timeout=params["eval_timeout"]
+    ):
+        step = checkpoints.step_of(checkpoint)
+        try:
+            _evaluate_once(params, checkpoint)
+        except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as e:
+            if tf.train.checkpoint_exists(checkpoint) and not isinstance(e, tf.errors.OpError):
+                raise
+            logging.info("%s is gone or incomplete; waiting for the next one.", checkpoint)
+            continue
+        evaluated += 1
+        if step >= params["train_steps"]:
+            logging.info("Evaluated the last step, %d.", step)
+            break
+    else:
+        logging.info("No new checkpoint in %s for %s s.", model_dir, params["eval_timeout"])
+    if not evaluated:
+        raise UserError(
+            f"--model_dir={model_dir} got no checkpoint within --eval_timeout="
+            f"{params['eval_timeout']}: is the training running, and writing there?"
+        )
+    _log_best(model_dir)
+
+
+def run_export(params: Mapping[str, Any]) -> None:
+    """mode=export_only, and the end of a training: exports the latest checkpoint."""
+    checkpoint = checkpoints.latest(params["model_dir"])
+    if checkpoint is None:
+        raise UserError(
+            f"--model_dir={params['model_dir']} holds no checkpoint to export: train first."
+        )
+    estimator = build_estimator(params, training=False)
+    exporting.export(params, checkpoint, estimator, mnasnet_model_fn)
+
+
+MODES = {
+    "train": run_training,
+    "train_and_eval": run_training,
+    "eval": run_evaluation,
+    "export_only": run_export,
+}
+
+
+def main(argv: list[str]) -> None:
+    """Reads the settings, checks them and the data, and runs the mode."""
+    params = configuration.resolve(cli.parse_settings(argv, DESCRIPTION))
+    memory.set_up(params)
+    configuration.log_summary(params)
+    if params["mode"] != "export_only":
+        check_data(params)
+    MODES[params["mode"]](params)
+
+
+def console() -> None:
+    """The console command `mnasnet`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    console()

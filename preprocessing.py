@@ -1,0 +1,214 @@
+"""Encoded pictures to pixels, and the normalization: one place for training, serving, calibration.
+
+Pixels are float32 in [0, 255] (bicubic resizing may overshoot, and stays so) until the model
+normalizes them. The crop and the resizing are the published ones: a centre square of
+size / (size + 32) of the shorter side for evaluation, a random box for training, resized with the
+TensorFlow 1 kernels. Bicubic was the method at the date of the published accuracies, bilinear since
+July 2019; mixing them up costs up to 1.6 points (tensorflow/tpu#666).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import utils.tensorflow_version  # noqa: F401
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+IMAGE_SIZE = 224
+CROP_PADDING = 32
+
+MEAN_RGB = [0.485 * 255, 0.456 * 255, 0.406 * 255]
+STDDEV_RGB = [0.229 * 255, 0.224 * 255, 0.225 * 255]
+
+RESIZE_METHODS = {"bicubic": tf.image.resize_bicubic, "bilinear": tf.image.resize_bilinear}
+
+
+class Augmentation(NamedTuple):
+    """Random crops and flips of training pictures.
+
+    Attributes:
+      min_object_covered: least share of the picture that a crop covers.
+      aspect_ratio_range: width / height of a crop.
+      area_range: share of the picture's area.
+      max_attempts: tries before the centre crop is taken instead.
+      flip: mirror half of the pictures.
+    """
+
+    min_object_covered: float = 0.1
+    aspect_ratio_range: tuple[float, float] = (3.0 / 4, 4.0 / 3)
+    area_range: tuple[float, float] = (0.08, 1.0)
+    max_attempts: int = 10
+    flip: bool = True
+
+
+def normalize(images: tf.Tensor, mean=None, stddev=None) -> tf.Tensor:
+    """Subtracts the mean and divides by the standard deviation of each channel.
+
+    Args:
+      images: [..., 3], pixels in [0, 255].
+      mean: three numbers, by default ImageNet's.
+      stddev: likewise.
+    """
+    mean = tf.constant(MEAN_RGB if mean is None else mean, shape=[1, 1, 3], dtype=images.dtype)
+    stddev = tf.constant(
+        STDDEV_RGB if stddev is None else stddev, shape=[1, 1, 3], dtype=images.dtype
+    )
+    return (images - mean) / stddev
+
+
+def _is_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
+
+
+def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    return image
+
+
+def decode_and_crop(image_bytes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Decodes a window of a picture; of a JPEG nothing but the window.
+
+    Args:
+      image_bytes: scalar string, an encoded JPEG, PNG, GIF or BMP.
+      window: int32 [4]: offset from the top and from the left, height, width.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+
+    def crop_whole():
+        top, left, height, width = tf.unstack(window)
+        return _decode_whole(image_bytes)[top : top + height, left : left + width]
+
+    image = tf.cond(
+        _is_jpeg(image_bytes),
+        lambda: tf.io.decode_and_crop_jpeg(image_bytes, window, channels=3),
+        crop_whole,
+    )
+    image.set_shape([None, None, 3])
+    return image
+
+
+def image_shape(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [3]: height, width and channels; of a JPEG from its header alone."""
+    shape = tf.cond(
+        _is_jpeg(image_bytes),
+        lambda: tf.io.extract_jpeg_shape(image_bytes),
+        lambda: tf.shape(_decode_whole(image_bytes)),
+    )
+    return tf.ensure_shape(shape, [3])
+
+
+def centre_window(shape: tf.Tensor, image_size: int) -> tf.Tensor:
+    """The evaluation crop of a picture of the given shape, as int32 [4] for `decode_and_crop`."""
+    height, width = shape[0], shape[1]
+    side = tf.cast(
+        image_size / (image_size + CROP_PADDING) * tf.cast(tf.minimum(height, width), tf.float32),
+        tf.int32,
+    )
+    return tf.stack([((height - side) + 1) // 2, ((width - side) + 1) // 2, side, side])
+
+
+def random_window(
+    shape: tf.Tensor, image_size: int, augmentation: Augmentation, seed: tf.Tensor
+) -> tf.Tensor:
+    """A random training crop, as int32 [4]; the centre crop where no fitting box was found.
+
+    Args:
+      shape: int32 [3], the picture's shape.
+      image_size: side of the pixels to make (it sets the centre crop).
+      augmentation: the distribution.
+      seed: int [2]; the crop is a pure function of it.
+    """
+    begin, size, _ = tf.compat.v2.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=augmentation.min_object_covered,
+        aspect_ratio_range=augmentation.aspect_ratio_range,
+        area_range=augmentation.area_range,
+        max_attempts=augmentation.max_attempts,
+        use_image_if_no_bounding_boxes=True,
+    )
+    # The sampler's answer to "no box found" is the whole picture.
+    is_whole = tf.reduce_all(tf.equal(size[:2], shape[:2]))
+    random = tf.concat([begin[:2], size[:2]], 0)
+    return tf.cond(is_whole, lambda: centre_window(shape, image_size), lambda: random)
+
+
+def resize(image: tf.Tensor, image_size: int, resize_method: str = "bicubic") -> tf.Tensor:
+    """Resizes [H, W, 3] pixels to float32 [image_size, image_size, 3] with a TensorFlow 1 kernel."""
+    if resize_method not in RESIZE_METHODS:
+        raise ValueError(
+            f"resize_method={resize_method!r} is none of {', '.join(sorted(RESIZE_METHODS))}."
+        )
+    resized = RESIZE_METHODS[resize_method]([image], [image_size, image_size])[0]
+    return tf.ensure_shape(resized, [image_size, image_size, 3])
+
+
+def _random_seed(seed) -> tf.Tensor:
+    if seed is None:
+        return tf.random_uniform([2], maxval=tf.int64.max, dtype=tf.int64)
+    return tf.cast(seed, tf.int64)
+
+
+def preprocess_for_train(
+    image_bytes: tf.Tensor,
+    image_size: int = IMAGE_SIZE,
+    resize_method: str = "bicubic",
+    augmentation: Augmentation | None = None,
+    seed=None,
+) -> tf.Tensor:
+    """A random crop, resized and perhaps mirrored; float32 [image_size, image_size, 3].
+
+    `seed`, int [2], fixes the augmentation; None draws one.
+    """
+    augmentation = augmentation or Augmentation()
+    seed = _random_seed(seed)
+    window = random_window(image_shape(image_bytes), image_size, augmentation, seed)
+    image = resize(decode_and_crop(image_bytes, window), image_size, resize_method)
+    if augmentation.flip:
+        # Another seed than the crop's, lest crops and flips go together.
+        image = tf.compat.v2.image.stateless_random_flip_left_right(image, seed + [0, 1])
+    return image
+
+
+def preprocess_for_eval(
+    image_bytes: tf.Tensor, image_size: int = IMAGE_SIZE, resize_method: str = "bicubic"
+) -> tf.Tensor:
+    """The centre crop, resized; float32 [image_size, image_size, 3]."""
+    window = centre_window(image_shape(image_bytes), image_size)
+    return resize(decode_and_crop(image_bytes, window), image_size, resize_method)
+
+
+def preprocess_image(
+    image_bytes: tf.Tensor,
+    is_training: bool = False,
+    use_bfloat16: bool = False,
+    image_size: int = IMAGE_SIZE,
+    *,
+    resize_method: str = "bicubic",
+    augmentation: Augmentation | None = None,
+    seed=None,
+) -> tf.Tensor:
+    """Decodes, crops and resizes one encoded picture.
+
+    Args:
+      image_bytes: scalar string: a JPEG, PNG, GIF (its first frame) or BMP.
+      is_training: random crop and flip instead of the centre crop.
+      use_bfloat16: return bfloat16 instead of float32.
+      image_size: side of the result.
+      resize_method: 'bicubic' or 'bilinear'.
+      augmentation: the random crops and flips of training.
+      seed: int [2], fixes the augmentation.
+
+    Returns:
+      [image_size, image_size, 3], RGB in [0, 255] (bicubic may overshoot).
+    """
+    if is_training:
+        image = preprocess_for_train(image_bytes, image_size, resize_method, augmentation, seed)
+    else:
+        image = preprocess_for_eval(image_bytes, image_size, resize_method)
+    return tf.cast(image, tf.bfloat16) if use_bfloat16 else image

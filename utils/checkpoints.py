@@ -1,0 +1,181 @@
+"""Checkpoints: which are complete, saving them, reading averaged weights, keeping the best."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from absl import logging
+
+from utils import files, optimization
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+AVERAGE_SUFFIX = "/ExponentialMovingAverage"
+ARCHIVE_DIR = "archive"
+BEST_FILE = "best.json"
+EVALUATIONS_FILE = "evaluations.json"
+_BASENAME = "model.ckpt"
+
+
+def step_of(path: str | None) -> int:
+    """The global step in a checkpoint's name; 0 for None or a name without one."""
+    match = re.search(r"-(\d+)$", path or "")
+    return int(match.group(1)) if match else 0
+
+
+def is_complete(path: str) -> bool:
+    """Whether every tensor of a checkpoint can be read."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _listed(model_dir: str) -> list[str]:
+    """Checkpoints in the folder, newest first, whatever the state file says."""
+    found = tf.io.gfile.glob(os.path.join(model_dir, f"{_BASENAME}-*.index"))
+    return sorted((path[: -len(".index")] for path in found), key=step_of, reverse=True)
+
+
+def latest(model_dir: str) -> str | None:
+    """The newest checkpoint by the folder's state file; None if there is none."""
+    return tf.train.latest_checkpoint(model_dir)
+
+
+def recover(model_dir: str) -> str | None:
+    """Makes the state file name complete checkpoints only, and removes what a kill left behind.
+
+    Call it before training, when no other program writes to the folder.
+
+    Returns:
+      The checkpoint that training goes on from; None if it starts from the beginning.
+    """
+    for leftover in tf.io.gfile.glob(os.path.join(model_dir, f"{_BASENAME}-*_temp*")):
+        tf.io.gfile.rmtree(leftover)
+    newest = latest(model_dir)
+    candidates = _listed(model_dir)
+    if newest is not None and is_complete(newest):
+        return newest
+    for path in candidates:
+        if path != newest and is_complete(path):
+            logging.warning(
+                "Checkpoint %s cannot be read; going on from %s.", newest or "(unnamed)", path
+            )
+            older = [p for p in reversed(candidates) if step_of(p) <= step_of(path)]
+            tf.train.update_checkpoint_state(model_dir, os.path.basename(path), older)
+            return path
+    if newest is not None or candidates:
+        logging.warning("No checkpoint in %s can be read; starting from step 0.", model_dir)
+        for name in ("checkpoint",):
+            tf.io.gfile.remove(os.path.join(model_dir, name))
+    return None
+
+
+class SaverHook(tf.train.CheckpointSaverHook):
+    """Saves every N steps and at the end; not at the start, and without the graph.
+
+    Graph and meta graph would add seconds to every start and megabytes to every checkpoint, and
+    nothing here reads them.
+    """
+
+    def __init__(self, model_dir: str, save_steps: int):
+        super().__init__(model_dir, save_steps=save_steps, save_graph_def=False)
+
+    def after_create_session(self, session, coord):
+        self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
+
+
+class AveragesSaver(tf.train.Saver):
+    """Restores averaged weights into a network where the checkpoint has them, else the raw ones.
+
+    It looks into the checkpoint itself, so that neither can be used by mistake
+    (google/automl#168), and says which it used.
+    """
+
+    def __init__(self, use_averages: bool = True):
+        self._use_averages = use_averages
+        self._averaged_names = {
+            v.op.name + AVERAGE_SUFFIX: v for v in optimization.averaged_variables()
+        }
+        others = {
+            v.op.name: v
+            for v in tf.global_variables()
+            if v.op.name + AVERAGE_SUFFIX not in self._averaged_names
+        }
+        self._averages = tf.train.Saver({**others, **self._averaged_names})
+        super().__init__()
+
+    def restore(self, sess, save_path):
+        averaged = self._use_averages and has_averages(save_path, self._averaged_names)
+        logging.info(
+            "Using the %s weights of %s.", "averaged" if averaged else "raw", save_path
+        )
+        if averaged:
+            self._averages.restore(sess, save_path)
+        else:
+            super().restore(sess, save_path)
+
+
+def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
+    """Whether a checkpoint holds averages: all those named, or any at all."""
+    held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    if names is None:
+        return any(name.endswith(AVERAGE_SUFFIX) for name in held)
+    return all(name in held for name in names)
+
+
+def _read_json(path: str) -> Any:
+    return json.loads(files.read_text(path)) if tf.io.gfile.exists(path) else None
+
+
+def evaluations(model_dir: str) -> list[dict[str, Any]]:
+    """What earlier evaluations of a model_dir gave, one dict a checkpoint, in order."""
+    return _read_json(os.path.join(model_dir, EVALUATIONS_FILE)) or []
+
+
+def record_evaluation(model_dir: str, metrics: Mapping[str, Any]) -> None:
+    """Adds an evaluation, replacing an earlier one of the same step."""
+    kept = [e for e in evaluations(model_dir) if e["global_step"] != metrics["global_step"]]
+    text = json.dumps([*kept, dict(metrics)], indent=2)
+    files.write_text(os.path.join(model_dir, EVALUATIONS_FILE), text + "\n")
+
+
+def best(model_dir: str) -> dict[str, Any] | None:
+    """Metrics of the archived best checkpoint, with its path under `checkpoint`."""
+    archive = os.path.join(model_dir, ARCHIVE_DIR)
+    found = _read_json(os.path.join(archive, BEST_FILE))
+    return found and {**found, "checkpoint": os.path.join(archive, found["checkpoint"])}
+
+
+def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> bool:
+    """Copies a checkpoint to archive/ if its top-1 accuracy is the highest so far.
+
+    The new files are complete before best.json names them, and the old ones go after that.
+    """
+    before = best(model_dir)
+    if before and before["top_1_accuracy"] >= metrics["top_1_accuracy"]:
+        return False
+    archive = os.path.join(model_dir, ARCHIVE_DIR)
+    tf.io.gfile.makedirs(archive)
+    name = os.path.basename(checkpoint)
+    for source in tf.io.gfile.glob(checkpoint + ".*"):
+        target = os.path.join(archive, os.path.basename(source))
+        tf.io.gfile.copy(source, target, overwrite=True)
+    record = {**metrics, "checkpoint": name}
+    files.write_text(os.path.join(archive, BEST_FILE), json.dumps(record, indent=2) + "\n")
+    tf.train.update_checkpoint_state(archive, name)
+    for path in tf.io.gfile.glob(os.path.join(archive, f"{_BASENAME}-*")):
+        if not os.path.basename(path).startswith(name + "."):
+            tf.io.gfile.remove(path)
+    logging.info(
+        "Step %d is the best so far (top-1 %.2f %%): kept in %s.",
+        metrics["global_step"], 100 * metrics["top_1_accuracy"], archive,
+    )  # fmt: skip
+    return True

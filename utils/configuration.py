@@ -1,0 +1,258 @@
+"""Layers of settings to one complete, checked `params` dict."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from absl import logging
+
+import mnasnet_models
+from utils import checkpoints, dataset_info, files, model_spec, settings
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+PARAMS_FILE = "params.yaml"
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the complete settings of a run.
+
+    Defaults, then what travels with model_dir's checkpoint, then --config_file, then
+    --params_override, then flags; then what follows from the data set and the device.
+
+    Args:
+      given: settings given on the command line, converted.
+
+    Raises:
+      UserError: a setting is unknown or not possible, or settings contradict each other.
+    """
+    explicit = _explicit(given)
+    _load_spec(explicit)
+    params = {name: setting.default for name, setting in settings.SETTINGS.items()}
+    model_dir = explicit.get("model_dir")
+    stored = stored_params(model_dir) if model_dir else None
+    if stored:
+        params.update({key: stored[key] for key in settings.CARRIED if stored.get(key) is not None})
+        if "model_name" in explicit and explicit["model_name"] in mnasnet_models.MODELS:
+            params["model_spec"] = None
+    params.update(explicit)
+    _follow_data_set(params, explicit)
+    _follow_device(params)
+    _check_combinations(params)
+    _check_network(params)
+    if stored and checkpoints.latest(model_dir):
+        _check_same_network(params, stored, model_dir)
+    return params
+
+
+def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
+    explicit: dict[str, Any] = {}
+    layers = []
+    if given.get("config_file"):
+        path = _config_path(given["config_file"])
+        layers.append((path, files.read_yaml_mapping(path)))
+    if given.get("params_override"):
+        layers.append(("--params_override", _parse_override(given["params_override"])))
+    for source, layer in layers:
+        settings.check_known(layer, source)
+        for name, value in layer.items():
+            if name in ("config_file", "params_override"):
+                raise UserError(f"{source}: {name} can be given on the command line only.")
+            explicit[name] = settings.convert(name, value, source)
+    explicit.update(given)
+    return {name: value for name, value in explicit.items() if value is not None}
+
+
+def _config_path(name: str) -> str:
+    """The file of a profile that ships with the package, or the name itself."""
+    profile = importlib.resources.files("utils") / "configs" / f"{name}.yaml"
+    if os.sep not in name and profile.is_file():
+        return str(profile)
+    if not tf.io.gfile.exists(name):
+        folder = importlib.resources.files("utils") / "configs"
+        profiles = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+        raise UserError(
+            f"--config_file={name} is neither a file nor one of the profiles {', '.join(profiles)}."
+        )
+    return name
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    """Parses 'a=1,b=2' or a YAML mapping such as '{a: 1, b: 2}'."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    is_mapping = text.lstrip().startswith("{")
+    if not is_mapping and all(equals and name.strip() for name, equals, _ in pairs):
+        return {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"--params_override={text!r} is neither 'name=value,name=value' nor a YAML mapping."
+        )
+    return content
+
+
+def _load_spec(explicit: dict[str, Any]) -> None:
+    """Replaces the name of a model file by its content, checked."""
+    spec = explicit.get("model_spec")
+    if isinstance(spec, str):
+        name, explicit["model_spec"] = model_spec.load(spec)
+        explicit.setdefault("model_name", name)
+    elif isinstance(spec, dict):
+        explicit["model_spec"] = model_spec.check(spec, "model_spec")
+
+
+def stored_params(model_dir: str) -> dict[str, Any] | None:
+    """The settings recorded in a model_dir; None where there are none."""
+    path = os.path.join(model_dir, PARAMS_FILE)
+    if not tf.io.gfile.exists(path):
+        return None
+    content = files.read_yaml_mapping(path)
+    known = {name: value for name, value in content.items() if name in settings.SETTINGS}
+    missing = [name for name in ("model_name", "num_label_classes") if name not in known]
+    if missing:
+        raise UserError(f"{path} does not record {missing[0]}: is it a file of this program?")
+    return known
+
+
+def record_params(params: Mapping[str, Any]) -> None:
+    """Writes the settings of a training run to its model_dir."""
+    lines = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
+    files.write_text(os.path.join(params["model_dir"], PARAMS_FILE), lines)
+
+
+def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
+    """Counts of images and classes, from the data set or else ImageNet's."""
+    info = dataset_info.load(params["data_dir"])
+    if info is not None:
+        for name in ("num_train_images", "num_eval_images", "num_label_classes"):
+            value = getattr(info, name)
+            if name not in explicit and value:
+                params[name] = value
+        if params["num_label_classes"] < info.num_label_classes:
+            raise UserError(
+                f"--num_label_classes={params['num_label_classes']} is less than the "
+                f"{info.num_label_classes} classes of {params['data_dir']}."
+            )
+    params.update(settings.with_imagenet_counts(params))
+
+
+def _follow_device(params: dict[str, Any]) -> None:
+    """Resolves use_tpu, and what has no meaning without a TPU."""
+    params["tpu"] = params["tpu"] or os.environ.get("TPU_NAME") or None
+    if params["use_tpu"] is None:
+        params["use_tpu"] = params["tpu"] is not None
+    if params["use_keras"] is None and params["precision"] == "bfloat16":
+        params["use_keras"] = False
+    params["bigtable_project"] = params["bigtable_project"] or params["gcp_project"]
+    if params["use_tpu"]:
+        params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or max(
+            100, params["iterations_per_loop"]
+        )
+        return
+    params["tpu"] = None
+    params["iterations_per_loop"] = 1
+    params["transpose_input"] = False
+    params["eval_batch_size"] = min(params["eval_batch_size"], params["num_eval_images"])
+    params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or min(
+        params["steps_per_eval"], 1000
+    )
+
+
+def _check_combinations(params: Mapping[str, Any]) -> None:
+    """Refuses what cannot be, before anything is built."""
+    mode, use_tpu = params["mode"], params["use_tpu"]
+    problems = (
+        (not params["model_dir"], "--model_dir is missing: name a folder for checkpoints."),
+        (use_tpu and not params["tpu"], "--use_tpu needs --tpu=NAME or the variable TPU_NAME."),
+        (
+            mode != "export_only" and not params["data_dir"] and not params["bigtable_instance"],
+            "--data_dir is missing: name a folder of TFRecords (or --bigtable_instance, or "
+            "--data_dir=null to feed black images).",
+        ),
+        (
+            params["data_dir"] and params["bigtable_instance"],
+            "--data_dir and --bigtable_instance are both given: choose one source of images.",
+        ),
+        (
+            params["bigtable_instance"] and not params["bigtable_project"],
+            "--bigtable_instance needs --bigtable_project (or --gcp_project).",
+        ),
+        (
+            mode == "export_only" and not params["export_dir"],
+            "--mode=export_only needs --export_dir.",
+        ),
+        (
+            params["precision"] == "bfloat16" and params["use_keras"],
+            "--precision=bfloat16 needs --use_keras=False: Keras layers mix types and fail.",
+        ),
+        (
+            params["data_format"] == "channels_first" and (use_tpu or not has_gpu()),
+            "--data_format=channels_first needs a GPU; use channels_last here.",
+        ),
+        (
+            params["min_crop_area"] > 1,
+            f"--min_crop_area={params['min_crop_area']} is more than the whole picture (1).",
+        ),
+        (
+            params["export_to_tpu"] and not use_tpu and params["export_dir"],
+            "--export_to_tpu needs a TPU (--tpu=NAME): its graph cannot be made without one.",
+        ),
+    )
+    for wrong, sentence in problems:
+        if wrong:
+            raise UserError(sentence)
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU on this machine."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _check_network(params: Mapping[str, Any]) -> None:
+    try:
+        network(params)
+    except (NotImplementedError, ValueError) as e:
+        raise UserError(f"--model_name={params['model_name']}: {e}") from e
+
+
+def network(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights of a network mean: stages, filters, layers, normalization."""
+    overrides = model_spec.network_overrides(dict(params))
+    stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides)
+    irrelevant = ("batch_norm_momentum", "dropout_rate", "data_format")
+    return {
+        "model_name": params["model_name"],
+        "stages": mnasnet_models.MnasNetDecoder().encode(stages),
+        **{k: v for k, v in global_params._asdict().items() if k not in irrelevant},
+        **model_spec.normalization(dict(params)),
+    }
+
+
+def _check_same_network(params, stored, model_dir) -> None:
+    complete = {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
+    now, then = network(params), network(complete)
+    differences = [f"{key} {then[key]!r} -> {now[key]!r}" for key in now if now[key] != then[key]]
+    if differences:
+        raise UserError(
+            f"--model_dir={model_dir} holds a checkpoint of another network "
+            f"({'; '.join(differences)}): choose another folder or the old settings."
+        )
+
+
+def log_summary(params: Mapping[str, Any]) -> None:
+    """One line on what will run where."""
+    device = f"TPU {params['tpu']}" if params["use_tpu"] else "GPU" if has_gpu() else "CPU"
+    logging.info(
+        "%s on %s: %s, %d x %d pixels (%s), %d classes, %s.",
+        params["mode"], device, params["model_name"], params["input_image_size"],
+        params["input_image_size"], params["resize_method"], params["num_label_classes"],
+        params["precision"],
+    )  # fmt: skip

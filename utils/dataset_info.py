@@ -1,0 +1,73 @@
+"""`dataset_info.json` beside the TFRecords: what a data set says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+from utils import files
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+FILE_NAME = "dataset_info.json"
+LABELS_FILE_NAME = "labels.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """Counts and names.
+
+    Attributes:
+      name: of the data set.
+      num_train_images: in the `train-*` files.
+      num_eval_images: in the `validation-*` files.
+      num_label_classes: labels are 1..num_label_classes in the files.
+      label_names: one for each class, in order; empty where unknown.
+      shards: file name -> number of records; empty where unknown.
+      features: the names of the records' features.
+      builder: program and version that wrote the files.
+    """
+
+    name: str
+    num_train_images: int
+    num_eval_images: int
+    num_label_classes: int
+    label_names: tuple[str, ...] = ()
+    shards: dict[str, int] = dataclasses.field(default_factory=dict)
+    features: tuple[str, ...] = ("image/encoded", "image/class/label")
+    builder: str = ""
+
+    def write(self, data_dir: str) -> None:
+        """Writes dataset_info.json and, where names are known, labels.txt."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        if self.label_names:
+            labels = "".join(f"{name}\n" for name in self.label_names)
+            files.write_text(os.path.join(data_dir, LABELS_FILE_NAME), labels)
+        files.write_text(os.path.join(data_dir, FILE_NAME), text + "\n")
+
+
+def load(data_dir: str | None) -> DatasetInfo | None:
+    """Reads the description in a folder; None where there is none.
+
+    Raises:
+      UserError: the file is there but is not such a description.
+    """
+    if not data_dir or data_dir == "null":
+        return None
+    path = os.path.join(data_dir, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        content = json.loads(files.read_text(path))
+        known = {field.name for field in dataclasses.fields(DatasetInfo)}
+        info = DatasetInfo(**{key: value for key, value in content.items() if key in known})
+        for key in ("num_train_images", "num_eval_images", "num_label_classes"):
+            if not isinstance(getattr(info, key), int) or getattr(info, key) < 0:
+                raise UserError(f"{path} has {key}={getattr(info, key)!r}, which is no count.")
+    except (ValueError, TypeError, AttributeError) as e:
+        raise UserError(f"{path} is not a data set description: {e}.") from e
+    return dataclasses.replace(
+        info, label_names=tuple(info.label_names), features=tuple(info.features)
+    )

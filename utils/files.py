@@ -1,0 +1,65 @@
+"""Files on disk or in gs:// buckets: reading, and writing that is never seen half done."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+import yaml
+
+import utils.tensorflow_version  # noqa: F401
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+def read_text(path: str) -> str:
+    """Returns a file's text; UserError if it cannot be read."""
+    try:
+        with tf.io.gfile.GFile(path) as f:
+            return f.read()
+    except (tf.errors.OpError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be read: {reason(e)}.") from e
+
+
+def read_yaml_mapping(path: str) -> dict[str, Any]:
+    """Returns a YAML (or JSON) file's mapping; UserError if it is anything else."""
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as e:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}.") from e
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping (name: value lines).")
+    return content
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes beside and renames: a reader sees the old file or the new one, never a part."""
+    beside = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+    with tf.io.gfile.GFile(beside, "w") as f:
+        f.write(text)
+    tf.io.gfile.rename(beside, path, overwrite=True)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is in a bucket (gs://, s3:// and the like)."""
+    return "://" in path
+
+
+def make_writable_dir(path: str, flag: str) -> None:
+    """Makes a folder, or says in one sentence why that cannot be."""
+    try:
+        tf.io.gfile.makedirs(path)
+        if not is_remote(path) and not os.access(path, os.W_OK):
+            raise UserError(f"--{flag}={path} is not writable: choose another folder.")
+    except tf.errors.OpError as e:
+        raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
+
+
+def reason(error: Exception) -> str:
+    """An error's first line without the noise that TensorFlow adds."""
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    return message.strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,105 @@
+"""Architectures of the user's own: a YAML file that trains and exports like a built-in model.
+
+Keys: `name`, `stages` (block strings, see `mnasnet_models`), the fields of
+`mnasnet_model.GlobalParams` that describe a network, and `mean_rgb` and `stddev_rgb` (three numbers
+each, of pixels in [0, 255]) where the pixels are not normalized as ImageNet's.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import mnasnet_model
+import mnasnet_models
+from utils import files
+from utils.errors import UserError
+
+_POSITIVE_INT = (int, lambda v: v > 0, "a whole number greater than 0")
+_RATE = ((int, float), lambda v: 0 <= v < 1, "a number from 0 to below 1")
+_POSITIVE = ((int, float), lambda v: v > 0, "a number greater than 0")
+
+
+def _choice(choices):
+    return (str, lambda v: v in choices, f"one of {', '.join(choices)}")
+
+
+def _is_rgb(value) -> bool:
+    return len(value) == 3 and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+    )
+
+
+_FIELDS: dict[str, tuple[Any, Any, str]] = {
+    "stages": (list, lambda v: len(v) > 0, "a list of block strings"),
+    "stem_size": _POSITIVE_INT,
+    "head_size": _POSITIVE_INT,
+    "activation": _choice(tuple(mnasnet_model.ACTIVATIONS)),
+    "padding": _choice(mnasnet_model.PADDINGS),
+    "dropout_rate": _RATE,
+    "batch_norm_momentum": _RATE,
+    "batch_norm_epsilon": _POSITIVE,
+    "use_keras": (bool, lambda v: True, "true or false"),
+    "depth_multiplier": _POSITIVE,
+    "depth_divisor": _POSITIVE_INT,
+    "min_depth": _POSITIVE_INT,
+    "mean_rgb": (list, _is_rgb, "a list of three numbers"),
+    "stddev_rgb": (list, lambda v: _is_rgb(v) and min(v) > 0, "a list of three positive numbers"),
+}
+NORMALIZATION = ("mean_rgb", "stddev_rgb")
+
+
+def load(path: str) -> tuple[str, dict[str, Any]]:
+    """Reads a model file; returns (name, specification)."""
+    content = files.read_yaml_mapping(path)
+    default = os.path.splitext(os.path.basename(path))[0]
+    name = content.pop("name", default)
+    if not isinstance(name, str) or not mnasnet_models.is_scope_name(name):
+        raise UserError(
+            f"{path}: name {name!r} cannot name variables: use letters, digits, '.', '_' and '-'."
+        )
+    return name, check(content, path)
+
+
+def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
+    """Returns the specification; UserError names what is wrong with it."""
+    for key, value in spec.items():
+        if key not in _FIELDS:
+            raise UserError(
+                f"{source}: unknown key {key!r} in the model; known are name, {', '.join(_FIELDS)}."
+            )
+        kind, fits, expected = _FIELDS[key]
+        wrong_type = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        if wrong_type or not fits(value):
+            raise UserError(f"{source}: {key}={value!r} is not {expected}.")
+    if "stages" not in spec:
+        raise UserError(f"{source}: the model has no stages (a list of block strings).")
+    try:
+        mnasnet_models.MnasNetDecoder().decode(spec["stages"])
+    except ValueError as e:
+        raise UserError(f"{source}: {e}") from e
+    return dict(spec)
+
+
+def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
+    """The `override_params` of `mnasnet_models.get_model_params` for a complete set of settings."""
+    overrides = {k: v for k, v in (params["model_spec"] or {}).items() if k not in NORMALIZATION}
+    settings = {
+        "batch_norm_momentum": params["batch_norm_momentum"],
+        "batch_norm_epsilon": params["batch_norm_epsilon"],
+        "dropout_rate": params["dropout_rate"],
+        "data_format": params["data_format"],
+        "num_classes": params["num_label_classes"],
+        "depth_multiplier": params["depth_multiplier"],
+        "depth_divisor": params["depth_divisor"],
+        "min_depth": params["min_depth"],
+        "use_keras": params["use_keras"],
+    }
+    overrides.update({k: v for k, v in settings.items() if v is not None})
+    return overrides
+
+
+def normalization(params: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `preprocessing.normalize` for a complete set of settings."""
+    spec = params["model_spec"] or {}
+    return {"mean": spec.get("mean_rgb"), "stddev": spec.get("stddev_rgb")}

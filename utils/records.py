@@ -1,0 +1,201 @@
+"""TFRecord files of examples: finding, parsing and checking them, and naming the bad record."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import utils.tensorflow_version  # noqa: F401
+from utils import files
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+IMAGE_KEY = "image/encoded"
+LABEL_KEY = "image/class/label"
+LABEL_ERROR = "Label out of range"
+
+
+def list_files(data_dir: str, prefix: str) -> list[str]:
+    """The files of a split in order; UserError if there are none."""
+    paths = sorted(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
+    paths = [path for path in paths if ".tmp-" not in os.path.basename(path)]
+    if not paths:
+        raise UserError(
+            f"--data_dir={data_dir} has no files {prefix}*: is it a folder of TFRecords? "
+            "(mnasnet-data makes one.)"
+        )
+    return paths
+
+
+def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A serialized example to (encoded image, label as stored), both scalars."""
+    features = tf.parse_single_example(
+        serialized,
+        {
+            IMAGE_KEY: tf.FixedLenFeature([], tf.string),
+            LABEL_KEY: tf.FixedLenFeature([], tf.int64),
+        },
+    )
+    return features[IMAGE_KEY], tf.cast(features[LABEL_KEY], tf.int32)
+
+
+def label_message(label: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """The text of the error that the input raises for a label out of range."""
+    return tf.string_join(
+        [LABEL_ERROR, ": ", tf.as_string(label), f" is not in 1..{num_classes}."]
+    )
+
+
+def example(image_bytes: bytes, label: int) -> bytes:
+    """A serialized example; `label` is 1-based."""
+    features = tf.train.Features(
+        feature={
+            IMAGE_KEY: tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_bytes])),
+            LABEL_KEY: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        }
+    )
+    return tf.train.Example(features=features).SerializeToString(deterministic=True)
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def fits_bytes(size: int) -> bool:
+    """Whether so much fits in a quarter of the free memory."""
+    return size <= free_memory() / 4
+
+
+def fits_in_memory(paths: list[str]) -> bool:
+    """Whether files fit in a quarter of the free memory."""
+    return fits_bytes(sum(tf.io.gfile.stat(path).length for path in paths))
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A record that cannot be used."""
+
+    path: str
+    record: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, record {self.record}: {self.reason}"
+
+
+def read_records(path: str) -> Iterator[bytes]:
+    """Yields a file's records; UserError names the record where it breaks off."""
+    count = 0
+    try:
+        for record in tf.python_io.tf_record_iterator(path):
+            yield record
+            count += 1
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as e:
+        raise UserError(
+            f"{path}, record {count}: the file is truncated or damaged ({files.reason(e)}); "
+            "copy it again."
+        ) from e
+    except tf.errors.OpError as e:
+        raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+
+
+def problem_of(serialized: bytes, num_classes: int) -> str | None:
+    """What is wrong with an example, short of decoding its picture; None for nothing."""
+    parsed = tf.train.Example()
+    try:
+        parsed.ParseFromString(serialized)
+    except Exception:  # protobuf's DecodeError differs between its implementations
+        return "this is no tf.train.Example."
+    features = parsed.features.feature
+    images = features[IMAGE_KEY].bytes_list.value
+    labels = features[LABEL_KEY].int64_list.value
+    if len(images) != 1:
+        return f"the feature {IMAGE_KEY} is missing."
+    if len(labels) != 1:
+        return f"the feature {LABEL_KEY} is missing."
+    if not 1 <= labels[0] <= num_classes:
+        return (
+            f"label {labels[0]} is not in 1..{num_classes}: labels in the files start at 1; "
+            "check --num_label_classes."
+        )
+    return None
+
+
+def check_first_records(paths: list[str], num_classes: int, num_files: int = 8, count: int = 4):
+    """Checks the first records of some files of a split, spread over it.
+
+    Raises:
+      UserError: names the file, the record and what is wrong with it.
+    """
+    step = max(1, len(paths) // num_files)
+    for path in paths[::step][:num_files]:
+        for number, record in enumerate(read_records(path)):
+            reason = problem_of(record, num_classes) or undecodable(record)
+            if reason:
+                raise UserError(str(Problem(path, number, reason)))
+            if number + 1 == count:
+                break
+
+
+def undecodable(serialized: bytes) -> str | None:
+    """Why an example's picture cannot be decoded; None if it can."""
+    image_bytes = tf.train.Example.FromString(serialized).features.feature[IMAGE_KEY]
+    with tf.Graph().as_default(), tf.Session() as session:
+        image = tf.io.decode_image(image_bytes.bytes_list.value[0], expand_animations=False)
+        try:
+            session.run(image)
+        except tf.errors.OpError as e:
+            return f"the picture cannot be decoded ({files.reason(e)})."
+    return None
+
+
+def find_problem(paths: list[str], num_classes: int) -> Problem | None:
+    """The first record of a split that cannot be used: labels, examples and pictures.
+
+    Pictures are decoded in parallel by tf.data; the record that a dataset which ignores errors
+    leaves out is the bad one.
+    """
+    for path in paths:
+        count = 0
+        try:
+            for number, record in enumerate(read_records(path)):
+                reason = problem_of(record, num_classes)
+                if reason:
+                    return Problem(path, number, reason)
+                count = number + 1
+        except UserError as e:
+            return Problem(path, count, str(e).split(": ", 1)[1])
+        bad = _first_undecodable(path, count)
+        if bad is not None:
+            return bad
+    return None
+
+
+def _first_undecodable(path: str, count: int) -> Problem | None:
+    def decode(number, value):
+        image = tf.io.decode_image(parse(value)[0], channels=3, expand_animations=False)
+        with tf.control_dependencies([image]):
+            return tf.identity(number)
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        numbers = tf.data.TFRecordDataset(path).enumerate().map(decode, num_parallel_calls=8)
+        numbers = tf.data.make_one_shot_iterator(numbers.ignore_errors()).get_next()
+        for expected in range(count):
+            try:
+                good = session.run(numbers)
+            except tf.errors.OutOfRangeError:
+                good = None
+            if good != expected:
+                break
+        else:
+            return None
+    for number, record in enumerate(read_records(path)):
+        if number == expected:
+            return Problem(path, number, undecodable(record) or "the picture cannot be decoded.")
+    return None

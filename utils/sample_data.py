@@ -1,0 +1,95 @@
+"""The sample data set: scikit-learn's 1,797 handwritten digits as JPEG in TFRecords.
+
+Real images that come with a package, so that a first training needs no network. Source: E. Alpaydin,
+C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository (public domain test set).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from absl import logging
+
+from utils import dataset_info, files, records
+from utils.errors import UserError
+from utils.version import __version__
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+NUM_TRAIN_SHARDS = 4
+EVAL_SHARE = 5  # one image in five
+SIDE = 64
+LABEL_NAMES = tuple(str(digit) for digit in range(10))
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [1797, 8, 8], dark on white, and labels 0..9."""
+    try:
+        from sklearn import datasets
+    except ImportError as e:
+        raise UserError("The sample data need scikit-learn: pip install scikit-learn.") from e
+    digits = datasets.load_digits()
+    images = np.rint(255 - digits.images * (255 / 16)).astype(np.uint8)
+    return images, digits.target
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    picture = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+    picture.save(encoded, "JPEG", quality=92)
+    return encoded.getvalue()
+
+
+def build(output_dir: str) -> None:
+    """Writes the data set: 80 % for training, 20 % for evaluation, every class in both.
+
+    A folder that holds it already is left alone. Files are written beside and renamed, the
+    description last.
+    """
+    if dataset_info.load(output_dir) is not None:
+        logging.info("%s is there already.", output_dir)
+        return
+    files.make_writable_dir(output_dir, "output_dir")
+    images, labels = _digits()
+    order = np.random.RandomState(0).permutation(len(images))
+    order = order[np.argsort(labels[order], kind="stable")]
+    is_eval = np.arange(len(order)) % EVAL_SHARE == 0
+    shards = {}
+    rng = np.random.RandomState(1)
+    for split, selected, num_shards in (
+        ("train", order[~is_eval], NUM_TRAIN_SHARDS),
+        ("validation", order[is_eval], 1),
+    ):
+        selected = rng.permutation(selected)
+        for number in range(num_shards):
+            name = f"{split}-{number:05d}-of-{num_shards:05d}"
+            part = selected[number::num_shards]
+            examples = [records.example(_jpeg(images[i]), int(labels[i]) + 1) for i in part]
+            _write_shard(os.path.join(output_dir, name), examples)
+            shards[name] = len(part)
+    info = dataset_info.DatasetInfo(
+        name="handwritten digits (scikit-learn)",
+        num_train_images=int((~is_eval).sum()),
+        num_eval_images=int(is_eval.sum()),
+        num_label_classes=len(LABEL_NAMES),
+        label_names=LABEL_NAMES,
+        shards=shards,
+        builder=f"mnasnet-data sample {__version__}",
+    )
+    info.write(output_dir)
+    logging.info(
+        "%s: %d images for training, %d for evaluation, %d classes.",
+        output_dir, info.num_train_images, info.num_eval_images, info.num_label_classes,
+    )  # fmt: skip
+
+
+def _write_shard(path: str, examples: list[bytes]) -> None:
+    beside = path + ".tmp-"
+    with tf.io.TFRecordWriter(beside) as writer:
+        for example in examples:
+            writer.write(example)
+    tf.io.gfile.rename(beside, path, overwrite=True)

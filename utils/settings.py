@@ -1,0 +1,272 @@
+"""Every setting of the program, once: name, type, default, limits and help.
+
+The command line, the YAML files, `--help` and the default `params` of the model function are all
+made from the table below. None always means "unset"; 0 and False are values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from utils.errors import UserError
+
+IMAGENET_TRAIN_IMAGES = 1281167
+IMAGENET_EVAL_IMAGES = 50000
+IMAGENET_CLASSES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+      name: of the flag, the YAML key and the entry of `params`.
+      kind: bool, int, float, str, or object (a str or a mapping).
+      default: used where no layer of settings says otherwise.
+      help: one sentence; `--help` adds the default.
+      unset: what None means, for `--help`.
+      choices: the only values, if not None.
+      minimum: least value.
+      above: the value must be greater than this.
+      below: the value must be less than this.
+      alias: a second name of the flag.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    unset: str = "unset"
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    alias: str | None = None
+
+
+GROUPS: dict[str, tuple[Setting, ...]] = {
+    "Where things are": (
+        Setting("mode", str, "train_and_eval", "What to do.",
+                choices=("train_and_eval", "train", "eval", "export_only")),
+        Setting("data_dir", str, None, "Folder or bucket with train-* and validation-* TFRecords; "
+                "'null' feeds black images, to measure a model alone."),
+        Setting("model_dir", str, None, "Folder or bucket for checkpoints and summaries."),
+        Setting("config_file", str, None, "YAML file of settings, or the name of a profile that "
+                "ships with the package (cpu, gpu, v3-8, v2-32)."),
+        Setting("params_override", str, None, "More settings, over those of --config_file: "
+                "'name=value,name=value' or a YAML mapping."),
+    ),
+    "Device": (
+        Setting("use_tpu", bool, None, "Run on a TPU.",
+                unset="on a TPU if --tpu or TPU_NAME names one, else on the GPU or CPU here"),
+        Setting("tpu", str, None, "Name or grpc:// address of the Cloud TPU; 'local' on a TPU VM.",
+                unset="the environment variable TPU_NAME"),
+        Setting("gcp_project", str, None, "Google Cloud project of the TPU and of Bigtable.",
+                unset="the one of the credentials", alias="project"),
+        Setting("tpu_zone", str, None, "Zone of the TPU.", unset="this machine's", alias="zone"),
+        Setting("iterations_per_loop", int, 1251, "Steps that a TPU runs between returns to the "
+                "host (1 on GPU and CPU).", minimum=1),
+        Setting("transpose_input", bool, True, "Send batches to a TPU as [H, W, C, N] and "
+                "transpose them there (never done on GPU and CPU)."),
+        Setting("precision", str, "float32", "Precision of the activations; bfloat16 needs "
+                "--use_keras=False.", choices=("float32", "bfloat16")),
+        Setting("data_format", str, "channels_last", "Layout of the activations; channels_first "
+                "needs a GPU.", choices=("channels_last", "channels_first")),
+        Setting("skip_host_call", bool, False, "Do without training summaries on a TPU."),
+    ),
+    "Model": (
+        Setting("model_name", str, "mnasnet-a1", "Architecture: mnasnet-a1, mnasnet-b1, "
+                "mnasnet-small, mnasnet-d1 or mnasnet-d1-320; with --model_spec, its name."),
+        Setting("model_spec", object, None, "YAML file that describes an architecture of your own.",
+                unset="a built-in architecture"),
+        Setting("depth_multiplier", float, None, "Scales the filters of stem and blocks.",
+                unset="no scaling", above=0),
+        Setting("depth_divisor", int, None, "Scaled filters are multiples of this.", unset="8",
+                minimum=1),
+        Setting("min_depth", int, None, "Least number of filters after scaling.",
+                unset="the depth divisor", minimum=1),
+        Setting("use_keras", bool, None, "Keras layers for convolutions, else tf.layers; it decides"
+                " the names in checkpoints.", unset="the model's own; tf.layers with bfloat16"),
+        Setting("dropout_rate", float, None, "Dropout before the classifier.",
+                unset="the model's own", minimum=0, below=1),
+        Setting("batch_norm_momentum", float, None, "Decay of the moving means and variances.",
+                unset="the model's own, 0.99", minimum=0, below=1),
+        Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization.",
+                unset="the model's own, 0.001", above=0),
+        Setting("num_label_classes", int, None, "Number of classes.",
+                unset="dataset_info.json's, else 1000", minimum=2),
+    ),
+    "Training": (
+        Setting("train_steps", int, 437898, "Global step at which training ends (350 epochs of "
+                "ImageNet by default).", minimum=1),
+        Setting("train_batch_size", int, 1024, "Images a step, over all cores.", minimum=1),
+        Setting("num_train_images", int, None, "Images an epoch.",
+                unset="dataset_info.json's, else 1281167", minimum=1),
+        Setting("base_learning_rate", float, 0.016, "Learning rate for a batch of 256; it scales "
+                "with the batch.", minimum=0),
+        Setting("warmup_epochs", float, 5.0, "Epochs of linear warm-up from 0.", minimum=0),
+        Setting("lr_decay_rate", float, 0.97, "Factor of the learning rate's staircase.", above=0),
+        Setting("lr_decay_epochs", float, 2.4, "Epochs between its steps.", above=0),
+        Setting("momentum", float, 0.9, "Momentum of RMSProp.", minimum=0, below=1),
+        Setting("rmsprop_decay", float, 0.9, "Decay of RMSProp's mean square.", minimum=0, below=1),
+        Setting("rmsprop_epsilon", float, 0.001, "Added to RMSProp's mean square.", above=0),
+        Setting("weight_decay", float, 1e-5, "Factor of the L2 loss of all but batch-norm "
+                "variables.", minimum=0),
+        Setting("label_smoothing", float, 0.1, "Share of the label spread over all classes.",
+                minimum=0, below=1),
+        Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
+                "none.", minimum=0, below=1),
+        Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from."),
+        Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
+                "and dropout.", unset="another one each run", minimum=0),
+        Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
+                minimum=1),
+        Setting("add_summaries", bool, True, "Write training summaries for TensorBoard."),
+        Setting("save_checkpoints_steps", int, None, "Steps between checkpoints.",
+                unset="on a TPU iterations_per_loop or 100, else steps_per_eval or 1000",
+                minimum=1),
+        Setting("keep_checkpoint_max", int, 5, "Checkpoints to keep; 0 for all. The best stays in "
+                "archive/.", minimum=0),
+        Setting("use_async_checkpointing", bool, False, "Save checkpoints in the background."),
+    ),
+    "Evaluation": (
+        Setting("eval_batch_size", int, 1024, "Images a step, over all cores (at most "
+                "num_eval_images on GPU and CPU).", minimum=1),
+        Setting("num_eval_images", int, None, "Images to evaluate.",
+                unset="dataset_info.json's, else 50000", minimum=1),
+        Setting("steps_per_eval", int, 6255, "Training steps between evaluations.", minimum=1),
+        Setting("eval_timeout", int, None, "Seconds that --mode=eval waits for a checkpoint.",
+                unset="for ever", minimum=0),
+    ),
+    "Input": (
+        Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32),
+        Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
+                "published accuracies, bilinear since July 2019.",
+                choices=("bicubic", "bilinear")),
+        Setting("min_crop_area", float, 0.08, "Least area of a training crop, as a share of the "
+                "picture.", above=0),
+        Setting("random_flip", bool, True, "Mirror half of the training pictures."),
+        Setting("num_parallel_calls", int, 64, "Pictures decoded at a time (at most twice the "
+                "cores).", minimum=1),
+        Setting("use_cache", bool, None, "Keep the encoded training pictures in memory.",
+                unset="if they fit in a quarter of the free memory"),
+    ),
+    "Input from Cloud Bigtable": (
+        Setting("bigtable_project", str, None, "Project of the instance.", unset="--gcp_project"),
+        Setting("bigtable_instance", str, None, "Instance; naming one reads from Bigtable."),
+        Setting("bigtable_table", str, "imagenet", "Table."),
+        Setting("bigtable_train_prefix", str, "train_", "Prefix of the training rows' keys."),
+        Setting("bigtable_eval_prefix", str, "validation_", "Prefix of the evaluation rows' keys."),
+        Setting("bigtable_column_family", str, "tfexample", "Column family."),
+        Setting("bigtable_column_qualifier", str, "example", "Column qualifier."),
+    ),
+    "Export": (
+        Setting("export_dir", str, None, "Folder or bucket for the SavedModel and the .tflite "
+                "files."),
+        Setting("export_moving_average", bool, True, "Export the averaged weights where the "
+                "checkpoint has them."),
+        Setting("export_to_tpu", bool, False, "Add a TPU graph to the SavedModel."),
+        Setting("post_quantize", bool, False, "Also write a .tflite file with weights quantized "
+                "to 8 bits."),
+    ),
+}  # fmt: skip
+
+SETTINGS: dict[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}
+
+# What a checkpoint's weights mean depends on these: a run that resumes must agree on them, and
+# takes them from model_dir's params.yaml where it says nothing.
+ARCHITECTURE = (
+    "model_name", "model_spec", "num_label_classes", "depth_multiplier", "depth_divisor",
+    "min_depth", "use_keras", "batch_norm_epsilon",
+)  # fmt: skip
+# These travel with a checkpoint as well, but another value is a choice, not a mistake.
+CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method")
+
+
+def default_params() -> dict[str, Any]:
+    """Returns the complete default `params` of `mnasnet_main.mnasnet_model_fn`.
+
+    A plain dict, setting name -> default; the counts of images and classes are ImageNet's.
+    """
+    params = {name: setting.default for name, setting in SETTINGS.items()}
+    return with_imagenet_counts(params)
+
+
+def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills unset counts with ImageNet's."""
+    counts = {
+        "num_train_images": IMAGENET_TRAIN_IMAGES,
+        "num_eval_images": IMAGENET_EVAL_IMAGES,
+        "num_label_classes": IMAGENET_CLASSES,
+    }
+    return {**params, **{k: v for k, v in counts.items() if params[k] is None}}
+
+
+def check_known(names, source: str) -> None:
+    """Raises UserError for the first name that is no setting, with the nearest one that is."""
+    for name in names:
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(str(name), SETTINGS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see --help for the settings."
+            raise UserError(f"{source} has the unknown setting {name!r}: {hint}")
+
+
+def convert(name: str, value: Any, source: str) -> Any:
+    """Returns a value in the setting's type, within its limits; UserError otherwise."""
+    setting = SETTINGS[name]
+    if value is None:
+        return None
+    converted = _to_kind(setting.kind, value)
+    if converted is None:
+        raise UserError(f"{source}: {name}={value!r} is not {_KIND_NAMES[setting.kind]}.")
+    _check_limits(setting, converted, source)
+    return converted
+
+
+_KIND_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    object: "a file name or a mapping",
+}
+
+
+def _to_kind(kind: type, value: Any) -> Any:
+    """The value as `kind`, or None where it is none."""
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    if isinstance(value, bool):
+        return None
+    if kind is object:
+        return value if isinstance(value, (str, dict)) else None
+    if kind is str:
+        return str(value) if isinstance(value, (str, int, float)) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind is int:
+        return int(value if isinstance(value, int) else number) if number == int(number) else None
+    return number
+
+
+def _check_limits(setting: Setting, value: Any, source: str) -> None:
+    wrong = None
+    if setting.choices is not None and value not in setting.choices:
+        wrong = f"choose one of {', '.join(setting.choices)}"
+    elif setting.minimum is not None and value < setting.minimum:
+        wrong = f"the least is {setting.minimum:g}"
+    elif setting.above is not None and value <= setting.above:
+        wrong = f"it must be greater than {setting.above:g}"
+    elif setting.below is not None and value >= setting.below:
+        wrong = f"it must be less than {setting.below:g}"
+    if wrong:
+        raise UserError(f"{source}: {setting.name}={value!r} is not possible: {wrong}.")

@@ -1,0 +1,62 @@
+"""Importing this module checks, without loading TensorFlow, that the installed one will do.
+
+TPUEstimator and tf.layers left TensorFlow with 2.16 (tensorflow/tensorflow#76349). Import it before
+TensorFlow: it also sets the log levels that TensorFlow's native code reads once, while it loads.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+
+SUPPORTED = "2.15"
+
+
+class TensorFlowVersionError(ImportError):
+    """TensorFlow is missing or has no TPUEstimator; the message says what to do."""
+
+
+def _installed_version() -> str | None:
+    # Several distributions carry the same module: the CPU build, the one for Cloud TPU VMs.
+    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tf-nightly"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def problem(version: str | None) -> str | None:
+    """Returns the sentence for an unfitting version of TensorFlow, None for a fitting one."""
+    remedy = f"install tensorflow {SUPPORTED}.1 (pip install 'tensorflow=={SUPPORTED}.1')"
+    if version is None:
+        return f"TensorFlow is not installed: {remedy}."
+    if tuple(int(part) for part in version.split(".")[:2]) >= (2, 16):
+        return f"TensorFlow {version} has no TPUEstimator (removed in 2.16): {remedy}."
+    return None
+
+
+def _print_without_trace(kind, error, trace):
+    if issubclass(kind, TensorFlowVersionError):
+        print(error, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def check() -> None:
+    """Raises TensorFlowVersionError, which ends a program with one sentence and no stack trace."""
+    version = _installed_version()
+    # A TensorFlow without package metadata (built from source) is left to its own devices.
+    if version is None and importlib.util.find_spec("tensorflow") is not None:
+        return
+    sentence = problem(version)
+    if sentence:
+        sys.excepthook = _print_without_trace
+        raise TensorFlowVersionError(sentence)
+
+
+# TensorFlow 2.15 prints "Unable to register cuDNN factory" as an error on every machine, and gRPC
+# its channel chatter; real errors reach Python as exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+check()

@@ -1,0 +1,108 @@
+"""Hooks of a training: checkpoints, progress and speed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from utils import checkpoints, progress
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
+    """The hook that saves checkpoints to model_dir; none without a model_dir."""
+    if not params["model_dir"]:
+        return []
+    steps = params["save_checkpoints_steps"] or params["steps_per_eval"]
+    if params["use_async_checkpointing"]:
+        # Imported here: the module is internal to TensorFlow and only this setting needs it.
+        from tensorflow.python.tpu import async_checkpoint
+
+        return [async_checkpoint.AsyncCheckpointSaverHook(params["model_dir"], save_steps=steps)]
+    hook = checkpoints.SaverHook(params["model_dir"], steps)
+    hook._set_steps_per_run(params["iterations_per_loop"] if params["use_tpu"] else 1)
+    return [hook]
+
+
+class ProgressHook(tf.train.SessionRunHook):
+    """A progress line with ETA, and images per second for TensorBoard."""
+
+    def __init__(self, params: Mapping[str, Any], start: int):
+        self._params = params
+        self._start = start
+        self._progress: progress.Progress | None = None
+        self._next_summary = start
+
+    def begin(self):
+        self._step = tf.train.get_global_step()
+        self._loss = tf.get_collection(tf.GraphKeys.LOSSES)[-1]
+
+    def after_create_session(self, session, coord):
+        self._progress = progress.Progress(
+            "train",
+            self._params["train_steps"],
+            done=self._start,
+            log_every=self._params["log_step_count_steps"],
+        )
+        self._first = True
+
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs({"step": self._step, "loss": self._loss})
+
+    def after_run(self, run_context, run_values):
+        step = int(run_values.results["step"])
+        images_a_second = self._progress.rate() * self._params["train_batch_size"]
+        values = {"loss": float(run_values.results["loss"])}
+        if self._first:
+            # The first step also sets things up; it says nothing of the speed.
+            self._progress.update(step, **values)
+            self._progress.restart_clock()
+            self._first = False
+            return
+        self._progress.update(step, **values, **{"images/s": round(images_a_second, 1)})
+        self._write_summary(step, images_a_second)
+
+    def _write_summary(self, step, images_a_second):
+        if not self._params["add_summaries"] or step < self._next_summary:
+            return
+        self._next_summary = step + self._params["log_step_count_steps"]
+        value = tf.Summary.Value(tag="images_per_second", simple_value=images_a_second)
+        writer = tf.summary.FileWriterCache.get(self._params["model_dir"])
+        writer.add_summary(tf.Summary(value=[value]), step)
+
+    def close(self):
+        if self._progress:
+            self._progress.close()
+
+
+class EvalProgressHook(tf.train.SessionRunHook):
+    """A progress line on a terminal."""
+
+    def __init__(self, steps: int):
+        self._steps = steps
+        self._done = 0
+        self._progress: progress.Progress | None = None
+
+    def after_create_session(self, session, coord):
+        self._progress = progress.Progress("evaluate", self._steps, unit="batch")
+
+    def after_run(self, run_context, run_values):
+        self._done += 1
+        self._progress.update(self._done)
+
+    def close(self):
+        if self._progress:
+            self._progress.close()
+
+
+@contextlib.contextmanager
+def closing(hooks):
+    """Ends the hooks' progress lines whatever happens."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            if hasattr(hook, "close"):
+                hook.close()
