@@ -101,7 +101,8 @@ def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
     for name, setting in settings.SETTINGS.items():
         for flag in filter(None, (name, setting.alias)):
             if values[flag].present:
-                given[name] = settings.convert(name, values[flag].value, f"--{flag}")
+                value = values[flag].value
+                given[name] = settings.convert(name, value, f"--{flag}={value}")
     if values["use_bfloat16"].present:
         precision = "bfloat16" if values["use_bfloat16"].value else "float32"
         if given.get("precision", precision) != precision:

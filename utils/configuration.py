@@ -63,7 +63,7 @@ def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in layer.items():
             if name in ("config_file", "params_override"):
                 raise UserError(f"{source}: {name} can be given on the command line only.")
-            explicit[name] = settings.convert(name, value, source)
+            explicit[name] = settings.convert(name, value, f"{source}: {name}={value!r}")
     explicit.update(given)
     return {name: value for name, value in explicit.items() if value is not None}
 
@@ -240,6 +240,8 @@ def _check_same_network(params, stored, model_dir) -> None:
     complete = {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
     now, then = network(params), network(complete)
     differences = [f"{key} {then[key]!r} -> {now[key]!r}" for key in now if now[key] != then[key]]
+    if now["model_name"] != then["model_name"]:
+        differences = differences[:1]  # the rest follows
     if differences:
         raise UserError(
             f"--model_dir={model_dir} holds a checkpoint of another network "

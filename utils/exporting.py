@@ -24,6 +24,7 @@ from utils.errors import UserError
 import tensorflow.compat.v1 as tf  # isort: skip
 
 REPORT_FILE = "export.json"
+LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
 NUM_CHECK_IMAGES = 32
 
@@ -75,6 +76,10 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     """Makes and checks all files in a local folder; name -> what was measured."""
     images = check_images(params)
     made = {}
+    info = dataset_info.load(params["data_dir"])
+    if info and info.label_names:
+        files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(info.label_names) + "\n")
+        made[LABELS_FILE] = {"kind": "names of the classes"}
     name = _saved_model(params, checkpoint, estimator, folder)
     made[name] = {"kind": "SavedModel"}
     with tflite.Network(model_fn, params, checkpoint) as network:
@@ -92,17 +97,14 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
 
 def _saved_model(params, checkpoint, estimator, folder) -> str:
     """Writes the SavedModel; returns its folder's name."""
-    extra = {}
-    data_dir = params["data_dir"]
-    info = dataset_info.load(data_dir)
-    if info and info.label_names:
-        extra["labels.txt"] = os.path.join(data_dir, dataset_info.LABELS_FILE_NAME)
+    labels = os.path.join(folder, LABELS_FILE)
+    extra = {LABELS_FILE: labels} if os.path.exists(labels) else None
     path = estimator.export_saved_model(
         folder,
         imagenet_input.build_image_serving_input_fn(
             params["input_image_size"], resize_method=params["resize_method"]
         ),
-        assets_extra=extra or None,
+        assets_extra=extra,
         checkpoint_path=checkpoint,
     )
     return os.path.basename(os.fsdecode(path).rstrip("/"))

@@ -180,12 +180,12 @@ def find_problem(paths: list[str], num_classes: int) -> Problem | None:
 def _first_undecodable(path: str, count: int) -> Problem | None:
     def decode(number, value):
         image = tf.io.decode_image(parse(value)[0], channels=3, expand_animations=False)
-        with tf.control_dependencies([image]):
-            return tf.identity(number)
+        # The shape keeps the decoding in the graph; a control dependency would be optimized away.
+        return number, tf.shape(image)
 
     with tf.Graph().as_default(), tf.Session() as session:
         numbers = tf.data.TFRecordDataset(path).enumerate().map(decode, num_parallel_calls=8)
-        numbers = tf.data.make_one_shot_iterator(numbers.ignore_errors()).get_next()
+        numbers = tf.data.make_one_shot_iterator(numbers.ignore_errors()).get_next()[0]
         for expected in range(count):
             try:
                 good = session.run(numbers)

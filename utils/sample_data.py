@@ -20,7 +20,9 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 NUM_TRAIN_SHARDS = 4
 EVAL_SHARE = 5  # one image in five
-SIDE = 64
+SIDE = 96
+DIGIT_SIDE = 64  # the centre crop at 64 pixels takes 64 / (64 + 32) of the side: the whole digit
+PICTURES_DIR = "pictures"
 LABEL_NAMES = tuple(str(digit) for digit in range(10))
 
 
@@ -39,7 +41,10 @@ def _jpeg(image: np.ndarray) -> bytes:
     from PIL import Image
 
     encoded = io.BytesIO()
-    picture = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+    digit = Image.fromarray(image).resize((DIGIT_SIDE, DIGIT_SIDE), Image.Resampling.BICUBIC)
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    margin = (SIDE - DIGIT_SIDE) // 2
+    picture.paste(digit.convert("RGB"), (margin, margin))
     picture.save(encoded, "JPEG", quality=92)
     return encoded.getvalue()
 
@@ -71,6 +76,7 @@ def build(output_dir: str) -> None:
             examples = [records.example(_jpeg(images[i]), int(labels[i]) + 1) for i in part]
             _write_shard(os.path.join(output_dir, name), examples)
             shards[name] = len(part)
+    _write_pictures(output_dir, images, labels, order[is_eval])
     info = dataset_info.DatasetInfo(
         name="handwritten digits (scikit-learn)",
         num_train_images=int((~is_eval).sum()),
@@ -85,6 +91,16 @@ def build(output_dir: str) -> None:
         "%s: %d images for training, %d for evaluation, %d classes.",
         output_dir, info.num_train_images, info.num_eval_images, info.num_label_classes,
     )  # fmt: skip
+
+
+def _write_pictures(output_dir: str, images, labels, held_out) -> None:
+    """Writes one held-out digit of each class as a picture file, to try a model on."""
+    folder = os.path.join(output_dir, PICTURES_DIR)
+    tf.io.gfile.makedirs(folder)
+    for digit in range(len(LABEL_NAMES)):
+        chosen = next(i for i in held_out if labels[i] == digit)
+        with tf.io.gfile.GFile(os.path.join(folder, f"digit-{digit}.jpg"), "wb") as f:
+            f.write(_jpeg(images[chosen]))
 
 
 def _write_shard(path: str, examples: list[bytes]) -> None:

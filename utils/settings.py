@@ -215,15 +215,20 @@ def check_known(names, source: str) -> None:
             raise UserError(f"{source} has the unknown setting {name!r}: {hint}")
 
 
-def convert(name: str, value: Any, source: str) -> Any:
-    """Returns a value in the setting's type, within its limits; UserError otherwise."""
+def convert(name: str, value: Any, given: str) -> Any:
+    """Returns a value in the setting's type, within its limits; UserError otherwise.
+
+    `given` is how the user gave it, for the error: '--name=value' or 'FILE: name=value'.
+    """
     setting = SETTINGS[name]
     if value is None:
         return None
     converted = _to_kind(setting.kind, value)
     if converted is None:
-        raise UserError(f"{source}: {name}={value!r} is not {_KIND_NAMES[setting.kind]}.")
-    _check_limits(setting, converted, source)
+        raise UserError(f"{given} is not {_KIND_NAMES[setting.kind]}.")
+    wrong = _outside_limits(setting, converted)
+    if wrong:
+        raise UserError(f"{given} is not possible: {wrong}.")
     return converted
 
 
@@ -258,15 +263,14 @@ def _to_kind(kind: type, value: Any) -> Any:
     return number
 
 
-def _check_limits(setting: Setting, value: Any, source: str) -> None:
-    wrong = None
+def _outside_limits(setting: Setting, value: Any) -> str | None:
+    """What a value should be instead; None for a possible one."""
     if setting.choices is not None and value not in setting.choices:
-        wrong = f"choose one of {', '.join(setting.choices)}"
-    elif setting.minimum is not None and value < setting.minimum:
-        wrong = f"the least is {setting.minimum:g}"
-    elif setting.above is not None and value <= setting.above:
-        wrong = f"it must be greater than {setting.above:g}"
-    elif setting.below is not None and value >= setting.below:
-        wrong = f"it must be less than {setting.below:g}"
-    if wrong:
-        raise UserError(f"{source}: {setting.name}={value!r} is not possible: {wrong}.")
+        return f"choose one of {', '.join(setting.choices)}"
+    if setting.minimum is not None and value < setting.minimum:
+        return f"the least is {setting.minimum:g}"
+    if setting.above is not None and value <= setting.above:
+        return f"it must be greater than {setting.above:g}"
+    if setting.below is not None and value >= setting.below:
+        return f"it must be less than {setting.below:g}"
+    return None

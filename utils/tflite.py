@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import utils.tensorflow_version  # noqa: F401
+from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -75,3 +76,12 @@ class Interpreter:
         self._interpreter.set_tensor(self._input["index"], image[None].astype(np.float32))
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output["index"])[0]
+
+
+def open_interpreter(path: str, num_threads: int = 1) -> Interpreter:
+    """An interpreter for a file; UserError if it is no .tflite classifier."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as f:
+            return Interpreter(content=f.read(), num_threads=num_threads)
+    except (ValueError, RuntimeError, tf.errors.OpError) as e:
+        raise UserError(f"{path} is no .tflite classifier: export it again.") from e

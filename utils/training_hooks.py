@@ -49,12 +49,13 @@ class ProgressHook(tf.train.SessionRunHook):
         self._first = True
 
     def before_run(self, run_context):
-        return tf.train.SessionRunArgs({"step": self._step, "loss": self._loss})
+        return tf.train.SessionRunArgs(self._loss)
 
     def after_run(self, run_context, run_values):
-        step = int(run_values.results["step"])
+        # Read after the step: beside it, the value before or after the update would come.
+        step = int(run_context.session.run(self._step))
         images_a_second = self._progress.rate() * self._params["train_batch_size"]
-        values = {"loss": float(run_values.results["loss"])}
+        values = {"loss": float(run_values.results)}
         if self._first:
             # The first step also sets things up; it says nothing of the speed.
             self._progress.update(step, **values)

@@ -1,0 +1,55 @@
+# Every target sets up what it needs, once: a virtual environment in .venv and sample data in work/.
+# Variables: WORK=folder for data and models, VENV=folder of the virtual environment.
+
+VENV ?= .venv
+WORK ?= work
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DIGITS := $(WORK)/digits
+MODEL := $(WORK)/digits-model
+
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow bench lint format clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Set up the virtual environment and install everything (other targets do it too)
+
+$(STAMP): requirements.txt setup.py
+	@sh utils/make_venv.sh "$(VENV)"
+	@echo "Installing the packages of requirements.txt (about 2 GB on disk; one to five minutes)..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(DIGITS)/dataset_info.json: $(STAMP)
+	@$(BIN)/python -m utils.data sample --output_dir=$(DIGITS)
+
+train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled sample, evaluate, export and classify
+	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
+	  --export_dir=$(MODEL)/export --post_quantize=True
+	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
+
+test: $(STAMP)  ## Run all tests but the slow proofs
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## Run the slow proofs
+	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## Measure start-up, step, input and memory
+	$(BIN)/python -m utils.benchmark
+
+lint: $(STAMP)  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what was built, but not models in work/
+	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV)

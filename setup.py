@@ -1,0 +1,62 @@
+"""Installs the package: `pip install .` or, with everything optional, `pip install '.[all]'`."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+
+
+def _version() -> str:
+    text = (ROOT / "utils" / "version.py").read_text()
+    return re.search(r'__version__ = "([^"]+)"', text).group(1)
+
+
+EXTRAS = {
+    # 2.40 needs protobuf 6, which TensorFlow 2.15 does not go with.
+    "bigtable": ["google-cloud-bigtable>=2.38,<2.40"],
+    # The sample data, the picture tools, the plots and the notebook.
+    "demo": ["scikit-learn>=1.4", "pillow>=10", "matplotlib>=3.8", "ipykernel>=6", "nbclient>=0.10"],
+    "dev": ["pytest>=8", "ruff==0.17.6", "mypy==2.4.1", "types-PyYAML"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+
+setuptools.setup(
+    name="mnasnet-tpu",
+    version=_version(),
+    description="MnasNet for TPU, GPU and CPU: train, evaluate and export to TensorFlow Lite",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.12",
+    py_modules=[
+        "mnasnet_main",
+        "mnasnet_model",
+        "mnasnet_models",
+        "imagenet_input",
+        "preprocessing",
+    ],
+    packages=["utils"],
+    package_data={"utils": ["configs/*.yaml", "data/*"]},
+    install_requires=[
+        # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.
+        "tensorflow==2.15.1",
+        # The only release that goes with TensorFlow 2.
+        "tf-slim==1.1.0",
+        "absl-py>=2.0",
+        # TensorFlow 2.15 is compiled against NumPy 1.
+        "numpy>=1.23,<2",
+        "PyYAML>=6.0",
+        # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.
+        "protobuf>=4.21,<5",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "mnasnet = mnasnet_main:console",
+            "mnasnet-data = utils.data:console",
+            "mnasnet-classify = utils.classify:console",
+        ]
+    },
+)

@@ -1,0 +1,26 @@
+"""What all tests share: TensorFlow 1 behaviour, a fresh graph for each test, the sample data."""
+
+import utils.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
+
+import pytest  # isort: skip
+import tensorflow.compat.v1 as tf  # isort: skip
+
+from utils import sample_data
+
+tf.disable_v2_behavior()
+tf.logging.set_verbosity(tf.logging.ERROR)
+
+
+@pytest.fixture(autouse=True)
+def graph():
+    """A default graph of the test's own."""
+    with tf.Graph().as_default() as graph:
+        yield graph
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    """The sample data set."""
+    path = str(tmp_path_factory.mktemp("data") / "digits")
+    sample_data.build(path)
+    return path

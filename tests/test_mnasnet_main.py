@@ -1,0 +1,423 @@
+"""The model function against golden numbers, and the program as a user runs it: real processes."""
+
+import glob
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from golden_weights import weight as golden_weight
+
+import imagenet_input
+import mnasnet_main
+from utils import checkpoints, records, settings
+
+ROOT = pathlib.Path(__file__).parent.parent
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+SMALL = {
+    "model_name": "mnasnet-small",
+    "input_image_size": 32,
+    "train_batch_size": 16,
+    "eval_batch_size": 100,
+    "depth_multiplier": 0.35,
+    "base_learning_rate": 0.1,
+    "train_steps": 8,
+    "steps_per_eval": 8,
+    "log_step_count_steps": 1,
+}
+
+
+def flags(**values):
+    return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
+
+
+def start(*arguments, cwd=None):
+    environment = {k: v for k, v in os.environ.items() if k != "TPU_NAME"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
+    )  # fmt: skip
+
+
+def run(*arguments, cwd=None):
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def wait_for_line(process, text):
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return
+    pytest.fail(f"the process ended without {text!r}:\n{''.join(lines)}")
+
+
+def sentence(status, err):
+    """The error of a failed run: one line, no trace."""
+    assert status == 1, err
+    assert "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and err.splitlines()[-1] == errors[0], err
+    return errors[0]
+
+
+# The model function.
+
+
+def test_training_losses_and_variables_agree_with_golden_files():
+    golden = json.loads((GOLDEN / "train_mnasnet-a1_64.json").read_text())
+    size = golden["image_size"]
+    rng = np.random.RandomState(11)
+    images = rng.uniform(0, 255, (8, size, size, 3)).astype(np.float32)
+    labels = rng.randint(0, 10, 8).astype(np.int32)
+    params = settings.default_params()
+    params.update(
+        num_label_classes=golden["num_classes"],
+        train_batch_size=golden["batch_size"],
+        num_train_images=int(golden["batch_size"] * golden["steps_per_epoch"]),
+        dropout_rate=0,
+    )
+    spec = mnasnet_main.mnasnet_model_fn(
+        tf.constant(images), tf.constant(labels), tf.estimator.ModeKeys.TRAIN, params
+    )
+    variables = {v.op.name: v for v in tf.global_variables()}
+    ours = sorted([name, v.shape.as_list()] for name, v in variables.items())
+    assert ours == [list(row) for row in golden["all_variables"]]
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        values = {}
+        for name, variable in variables.items():
+            plain = name.removesuffix("/ExponentialMovingAverage")
+            if name == "global_step":
+                values[variable.initializer.inputs[1]] = golden["start_global_step"]
+            elif "RMSProp" not in name:
+                value = golden_weight(plain, variable.shape.as_list())
+                values[variable.initializer.inputs[1]] = value
+        # An initializer is an assignment: it takes a fed value without a new operation.
+        by_input = {v.initializer.inputs[1]: v.initializer for v in variables.values()}
+        session.run([by_input[tensor] for tensor in values], values)
+        losses = [session.run([spec.loss, spec.train_op])[0] for _ in golden["losses"]]
+        np.testing.assert_allclose(losses, golden["losses"], rtol=1e-3)
+        after = session.run({name: variables[name] for name in golden["mean_abs_after"]})
+    for name, expected in golden["mean_abs_after"].items():
+        np.testing.assert_allclose(np.abs(after[name]).mean(), expected, rtol=1e-3, err_msg=name)
+
+
+def small_params(**more):
+    params = settings.default_params()
+    params.update(
+        model_name="mnasnet-small", num_label_classes=10, input_image_size=32, use_tpu=False
+    )
+    params.update(more)
+    return params
+
+
+def test_evaluation_counts_only_images_that_are_no_padding():
+    images = np.random.RandomState(0).uniform(0, 255, (6, 32, 32, 3)).astype(np.float32)
+    labels = np.array([1, 2, 3, 4, imagenet_input.PADDING, imagenet_input.PADDING], np.int32)
+    padded = images.copy()
+    padded[4:] = 0
+
+    def evaluate(images, labels):
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.train.get_or_create_global_step()
+            spec = mnasnet_main.mnasnet_model_fn(
+                tf.constant(images), tf.constant(labels), tf.estimator.ModeKeys.EVAL, small_params()
+            )
+            metrics = spec.eval_metrics[0](*spec.eval_metrics[1])
+            session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+            for variable in tf.global_variables():
+                if variable.op.name != "global_step":
+                    value = golden_weight(variable.op.name, variable.shape.as_list())
+                    variable.load(value, session)
+            session.run([update for _, update in metrics.values()])
+            values = session.run({name: value for name, (value, _) in metrics.items()})
+            return {**values, "loss": session.run(spec.loss)}
+
+    whole, part = evaluate(padded, labels), evaluate(images[:4], labels[:4])
+    assert whole["images"] == part["images"] == 4
+    for name, value in part.items():
+        np.testing.assert_allclose(whole[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_prediction_names_that_clients_use():
+    spec = mnasnet_main.mnasnet_model_fn(
+        tf.zeros([2, 32, 32, 3]), None, tf.estimator.ModeKeys.PREDICT, small_params()
+    )
+    assert spec.predictions["classes"].op.name == "ArgMax"
+    assert spec.predictions["probabilities"].op.name == "softmax_tensor"
+    assert tf.get_default_graph().get_tensor_by_name("logits:0").shape.as_list() == [2, 10]
+    assert "serving_default" in spec.export_outputs
+
+
+@pytest.mark.parametrize("changes", [{"use_keras": False, "precision": "bfloat16"}, {"moving_average_decay": 0}])
+def test_a_training_step_with_other_settings(changes):
+    params = small_params(train_batch_size=4, num_train_images=40, **changes)
+    spec = mnasnet_main.mnasnet_model_fn(
+        tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1), tf.constant([0, 1, 2, 3]),
+        tf.estimator.ModeKeys.TRAIN, params,
+    )  # fmt: skip
+    shadows = [v for v in tf.global_variables() if "ExponentialMovingAverage" in v.name]
+    assert bool(shadows) == (params["moving_average_decay"] > 0)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        session.run(spec.train_op)
+        assert np.isfinite(session.run(spec.loss))
+        assert session.run(tf.train.get_global_step()) == 1
+
+
+# The program.
+
+
+@pytest.fixture(scope="module")
+def trained(digits_dir, tmp_path_factory):
+    """A model_dir after a short training with evaluation and export."""
+    model_dir = str(tmp_path_factory.mktemp("model"))
+    status, _, err = run(
+        *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
+               post_quantize=True)
+    )  # fmt: skip
+    assert status == 0, err
+    return model_dir, err
+
+
+def test_training_leaves_checkpoint_evaluation_archive_and_export(trained):
+    model_dir, err = trained
+    assert checkpoints.step_of(checkpoints.latest(model_dir)) == 8
+    (evaluation,) = checkpoints.evaluations(model_dir)
+    assert evaluation["images"] == 360 and evaluation["global_step"] == 8
+    assert checkpoints.best(model_dir)["global_step"] == 8
+    assert "averaged weights" in err
+    exported = {os.path.basename(path) for path in glob.glob(model_dir + "/export/*")}
+    assert {"mnasnet-small.tflite", "mnasnet-small_postquant.tflite", "labels.txt"} <= exported
+    assert not [line for line in err.splitlines() if "WARNING" in line or "deprecated" in line]
+
+
+def test_log_has_one_line_every_log_step(trained):
+    _, err = trained
+    lines = [line for line in err.splitlines() if "train step" in line]
+    assert [line.split("train step ")[1].split()[0] for line in lines] == [
+        f"{step}/8" for step in range(1, 9)
+    ]
+
+
+def test_summaries_for_tensorboard(trained):
+    model_dir, _ = trained
+    tags = {}
+    for folder in (model_dir, model_dir + "/eval"):
+        tags[folder] = {
+            value.tag
+            for path in glob.glob(folder + "/events*")
+            for event in tf.train.summary_iterator(path)
+            for value in event.summary.value
+        }
+    assert {"loss", "cross_entropy", "learning_rate", "epoch", "images_per_second"} <= tags[model_dir]
+    assert {"loss", "top_1_accuracy", "top_5_accuracy"} <= tags[model_dir + "/eval"]
+
+
+def test_complete_run_says_so_and_ends(trained, digits_dir):
+    model_dir, _ = trained
+    before = sorted(os.listdir(model_dir))
+    status, _, err = run(
+        *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
+               post_quantize=True)
+    )  # fmt: skip
+    assert status == 0 and "is complete at step 8" in err and "already holds" in err
+    assert sorted(os.listdir(model_dir)) == before
+
+
+def test_settings_travel_with_the_checkpoint(trained, digits_dir):
+    model_dir, _ = trained
+    status, _, err = run(
+        f"--data_dir={digits_dir}", f"--model_dir={model_dir}", "--mode=eval", "--train_steps=8",
+        "--eval_timeout=0",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "mnasnet-small, 32 x 32" in err
+
+
+def test_another_network_in_model_dir_is_refused(trained, digits_dir):
+    model_dir, _ = trained
+    status, _, err = run(
+        *flags(data_dir=digits_dir, model_dir=model_dir, depth_multiplier=0.5, train_steps=9)
+    )
+    assert "depth_multiplier 0.35 -> 0.5" in sentence(status, err)
+
+
+def test_fine_tuning_with_other_classes_skips_the_head(trained, digits_dir, tmp_path):
+    model_dir, _ = trained
+    status, _, err = run(
+        *flags(data_dir=digits_dir, model_dir=tmp_path / "m", num_label_classes=12, train_steps=1,
+               init_checkpoint=model_dir, mode="train")
+    )  # fmt: skip
+    assert status == 0, err
+    assert "100.0 % of the backbone" in err and "other number of classes" in err
+
+
+def test_exported_saved_model_classifies(trained, digits_dir):
+    model_dir, _ = trained
+    (saved,) = glob.glob(model_dir + "/export/*/saved_model.pb")
+    pictures = [pathlib.Path(p).read_bytes() for p in sorted(glob.glob(digits_dir + "/pictures/*"))]
+    with tf.Session() as session:
+        meta = tf.saved_model.load(session, ["serve"], os.path.dirname(saved))
+        signature = meta.signature_def["serving_default"]
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        result = session.run(outputs, {signature.inputs["image_bytes"].name: pictures})
+    assert result["classes"].shape == (10,) and result["classes"].dtype == np.int64
+    np.testing.assert_allclose(result["probabilities"].sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(result["probabilities"].argmax(1), result["classes"])
+
+
+def test_classify_prints_the_top_classes(trained, digits_dir):
+    model_dir, _ = trained
+    picture = digits_dir + "/pictures/digit-3.jpg"
+    result = subprocess.run(
+        [sys.executable, "-m", "utils.classify",
+         f"--model={model_dir}/export/mnasnet-small.tflite", picture],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == picture and len(lines) == 6
+    shares = [float(line.split("%")[0]) for line in lines[1:]]
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_first(digits_dir, tmp_path, number):
+    process = start(*flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train"))
+    wait_for_line(process, "train step 3/")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert checkpoints.step_of(checkpoints.latest(str(tmp_path))) >= 3
+
+
+def test_killed_at_any_moment_the_next_run_goes_on(digits_dir, tmp_path):
+    arguments = flags(
+        data_dir=digits_dir, model_dir=tmp_path, mode="train", train_steps=100000,
+        save_checkpoints_steps=1,
+    )  # fmt: skip
+    reached = 0
+    # A checkpoint every step: most of the time is spent in saving.
+    for delay in (0.0, 0.05, 0.13):
+        process = start(*arguments)
+        wait_for_line(process, f"train step {reached + 4}/")
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        latest = checkpoints.latest(str(tmp_path))
+        assert checkpoints.is_complete(latest)
+        assert checkpoints.step_of(latest) >= reached + 3
+        reached = checkpoints.step_of(latest)
+    arguments = [a for a in arguments if "train_steps" not in a] + [f"--train_steps={reached + 1}"]
+    status, _, err = run(*arguments)
+    assert status == 0 and f"Going on from step {reached} " in err, err
+    assert not glob.glob(str(tmp_path / "*_temp*"))
+
+
+def test_eval_mode_follows_a_training_run(digits_dir, tmp_path):
+    training = start(
+        *flags(data_dir=digits_dir, model_dir=tmp_path, mode="train", train_steps=40,
+               save_checkpoints_steps=20)
+    )  # fmt: skip
+    status, _, err = run(
+        *flags(data_dir=digits_dir, model_dir=tmp_path, mode="eval", train_steps=40,
+               eval_timeout=120)
+    )  # fmt: skip
+    training.communicate()
+    assert training.returncode == 0
+    assert status == 0 and "Evaluated the last step, 40." in err, err
+    steps = [e["global_step"] for e in checkpoints.evaluations(str(tmp_path))]
+    assert steps[-1] == 40 and len(steps) == len(set(steps))
+
+
+def test_runs_from_another_directory(tmp_path):
+    status, out, err = run("--help", cwd=tmp_path)
+    assert status == 0, err
+    for name in settings.SETTINGS:
+        assert f"--{name}" in out
+
+
+# Wrong input: one sentence, exit status 1, no trace.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data_dir=/nonexistent"], "--data_dir=/nonexistent is no folder"),
+        (["--data_dir="], "--data_dir is missing"),
+        (["--model_name=mnasnet-z"], "'mnasnet-z' is unknown"),
+        (["--train_batch_size=0"], "--train_batch_size=0 is not possible"),
+        (["--dropout=0"], "dropout"),
+        (["--params_override=learning_rate=1"], "did you mean 'base_learning_rate'"),
+        (["--init_checkpoint=/nonexistent"], "--init_checkpoint=/nonexistent holds no checkpoint"),
+        (["--use_tpu"], "--use_tpu needs --tpu"),
+        (["--precision=bfloat16", "--use_keras=true"], "--use_keras=False"),
+        (["--num_label_classes=5"], "less than the 10 classes"),
+        (["--num_eval_images=300", "--train_steps=1"], "set --num_eval_images=360"),
+    ],
+)  # fmt: skip
+def test_wrong_settings(digits_dir, tmp_path, arguments, expected):
+    status, _, err = run(*flags(data_dir=digits_dir, model_dir=tmp_path), *arguments)
+    assert expected in sentence(status, err)
+
+
+def write_data(folder, train, validation=None):
+    folder.mkdir()
+    for name, contents in (("train", train), ("validation", validation or train)):
+        with tf.io.TFRecordWriter(str(folder / f"{name}-00000-of-00001")) as writer:
+            for content in contents:
+                writer.write(content)
+
+
+@pytest.fixture(scope="module")
+def pictures(digits_dir):
+    return [pathlib.Path(p).read_bytes() for p in sorted(glob.glob(digits_dir + "/pictures/*"))]
+
+
+def test_empty_data_dir(tmp_path):
+    status, _, err = run(*flags(data_dir=tmp_path, model_dir=tmp_path / "m"))
+    assert "has no files train-*" in sentence(status, err)
+
+
+@pytest.mark.parametrize("position", [0, 50])
+def test_label_out_of_range(tmp_path, pictures, position):
+    examples = [records.example(pictures[0], 1)] * 60
+    examples[position] = records.example(pictures[0], 12)
+    write_data(tmp_path / "data", examples)
+    status, _, err = run(
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
+    )
+    error = sentence(status, err)
+    assert f"train-00000-of-00001, record {position}: label 12 is not in 1..10" in error
+
+
+def test_truncated_record(tmp_path, pictures):
+    write_data(tmp_path / "data", [records.example(p, 1) for p in pictures * 3])
+    path = tmp_path / "data" / "train-00000-of-00001"
+    path.write_bytes(path.read_bytes()[:-20])
+    status, _, err = run(
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
+    )
+    assert "train-00000-of-00001, record 29: the file is truncated" in sentence(status, err)
+
+
+@pytest.mark.parametrize("position", [1, 25])
+def test_picture_that_is_none(tmp_path, pictures, position):
+    examples = [records.example(p, 1) for p in pictures * 3]
+    examples[position] = records.example(b"\xff\xd8\xff no picture", 1)
+    write_data(tmp_path / "data", examples)
+    status, _, err = run(
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
+    )
+    assert f"record {position}: the picture cannot be decoded" in sentence(status, err)

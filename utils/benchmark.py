@@ -1,0 +1,138 @@
+"""Measures start-up, training step, input and memory: `python -m utils.benchmark`, `make bench`.
+
+Every figure is of a process of its own, as a user would start it, on 500 x 375 JPEGs made from the
+pictures in tests/golden/images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from utils import cli, dataset_info, records
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+IMAGES_DIR = os.path.join(ROOT, "tests", "golden", "images")
+PICTURE_SIZE = (500, 375)
+QUALITY = 93  # about 64 KB a picture
+
+
+def make_pictures(count: int, seed: int = 0) -> list[bytes]:
+    """JPEGs of 500 x 375 pixels, random crops of the photographs among the golden images."""
+    from PIL import Image
+
+    if not os.path.isdir(IMAGES_DIR):
+        raise UserError(f"{IMAGES_DIR} is missing: benchmarks run in a clone of the repository.")
+    names = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg")
+    photos = [Image.open(os.path.join(IMAGES_DIR, n)).convert("RGB") for n in names]
+    rng = np.random.RandomState(seed)
+    pictures = []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        width = rng.uniform(0.6, 1.0) * photo.width
+        height = min(width * 3 / 4, photo.height)
+        left = rng.uniform(0, photo.width - width)
+        top = rng.uniform(0, photo.height - height)
+        box = (left, top, left + width, top + height)
+        encoded = io.BytesIO()
+        photo.resize(PICTURE_SIZE, box=box).save(encoded, "JPEG", quality=QUALITY)
+        pictures.append(encoded.getvalue())
+    return pictures
+
+
+def make_data(folder: str, num_images: int = 512, num_shards: int = 8) -> None:
+    """A data set of such pictures with random labels of 1000 classes."""
+    pictures = make_pictures(num_images)
+    rng = np.random.RandomState(1)
+    for split in ("train", "validation"):
+        for shard in range(num_shards):
+            path = os.path.join(folder, f"{split}-{shard:05d}-of-{num_shards:05d}")
+            with tf.io.TFRecordWriter(path) as writer:
+                for picture in pictures[shard::num_shards]:
+                    writer.write(records.example(picture, rng.randint(1, 1001)))
+    dataset_info.DatasetInfo("benchmark", num_images, num_images, 1000).write(folder)
+
+
+def measure_training(data_dir: str, model_name: str, size: int, batch: int, steps: int):
+    """Runs a training; returns (seconds to the first step's end, seconds a step, peak bytes)."""
+    with tempfile.TemporaryDirectory() as model_dir:
+        command = [
+            sys.executable, os.path.join(ROOT, "mnasnet_main.py"), "--mode=train",
+            f"--data_dir={data_dir}", f"--model_dir={model_dir}", f"--model_name={model_name}",
+            f"--input_image_size={size}", f"--train_batch_size={batch}", f"--train_steps={steps}",
+            "--log_step_count_steps=1", "--use_tpu=False",
+        ]  # fmt: skip
+        start = time.monotonic()
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        times, lines = [], []
+        for line in process.stderr:
+            lines.append(line)
+            if "train step" in line:
+                times.append(time.monotonic() - start)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status != 0 or len(times) < 4:
+        raise UserError("The training failed: " + "".join(lines[-3:]).strip())
+    return times[0], float(np.median(np.diff(times[2:]))), usage.ru_maxrss * 1024
+
+
+def _print_row(what: str, value: str) -> None:
+    print(f"  {what:<42} {value}", flush=True)
+
+
+def bench_training(data_dir: str, model_name: str, size: int, batch: int, steps: int) -> None:
+    """Prints start-up, speed and memory of a training."""
+    print(f"{model_name} at {size}, batch {batch}, float32, {os.cpu_count()} cores", flush=True)
+    first, step, peak = measure_training(data_dir, model_name, size, batch, steps)
+    _print_row("from the command to the end of step 1", f"{first:.1f} s")
+    _print_row("training step (median)", f"{step:.3f} s  = {batch / step:.1f} images/s")
+    _print_row("peak memory", f"{peak / 1e9:.2f} GB")
+    images_a_second = measure_input(data_dir, size, True)
+    _print_row("input alone, training", f"{images_a_second:.0f} images/s")
+    _print_row("input : step", f"{images_a_second * step / batch:.1f}")
+
+
+def measure_input(data_dir: str, size: int, is_training: bool, seconds: float = 5.0) -> float:
+    """Images a second of the input alone, in this process."""
+    import imagenet_input
+
+    batch = 64
+    source = imagenet_input.ImageNetInput(is_training, False, False, data_dir, size)
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = source.input_fn({"batch_size": batch}).repeat()
+        next_labels = tf.data.make_one_shot_iterator(dataset).get_next()[1]
+        for _ in range(3):
+            session.run(next_labels)
+        start, count = time.monotonic(), 0
+        while time.monotonic() - start < seconds:
+            session.run(next_labels)
+            count += batch
+        return count / (time.monotonic() - start)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the benchmarks."""
+    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument("--model_name", default="mnasnet-a1")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=24)
+    arguments = parser.parse_args(argv[1:])
+    with tempfile.TemporaryDirectory() as data_dir:
+        make_data(data_dir)
+        bench_training(
+            data_dir, arguments.model_name, arguments.size, arguments.batch, arguments.steps
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

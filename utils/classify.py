@@ -1,0 +1,131 @@
+"""Classifies picture files with an exported SavedModel or .tflite file.
+
+    mnasnet-classify --model=EXPORT_DIR/mnasnet-a1.tflite picture.jpg ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+import numpy as np
+
+import preprocessing
+from utils import cli, exporting, files, tflite
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+TOP = 5
+
+
+class SavedModelClassifier:
+    """A SavedModel of this package; it decodes and crops by itself."""
+
+    def __init__(self, path: str):
+        self._session = tf.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            try:
+                meta = tf.saved_model.load(self._session, [tf.saved_model.SERVING], path)
+                signature = meta.signature_def["serving_default"]
+                self._input = signature.inputs["image_bytes"].name
+                self._output = signature.outputs["probabilities"].name
+            except (OSError, RuntimeError, KeyError, tf.errors.OpError) as e:
+                raise UserError(
+                    f"--model={path} is no SavedModel of this program ({files.reason(e)})."
+                ) from e
+
+    def probabilities(self, image_bytes: bytes) -> np.ndarray:
+        """float32 [classes] for one encoded picture."""
+        return self._session.run(self._output, {self._input: [image_bytes]})[0]
+
+
+class TFLiteClassifier:
+    """A .tflite file of this package, with the evaluation preprocessing before it."""
+
+    def __init__(self, path: str, resize_method: str):
+        self._interpreter = tflite.open_interpreter(path)
+        self._session = tf.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            self._bytes = tf.placeholder(tf.string, [])
+            self._image = preprocessing.preprocess_image(
+                self._bytes,
+                image_size=self._interpreter.image_size,
+                resize_method=resize_method,
+            )
+
+    def probabilities(self, image_bytes: bytes) -> np.ndarray:
+        """float32 [classes] for one encoded picture."""
+        image = self._session.run(self._image, {self._bytes: image_bytes})
+        logits = self._interpreter.run(image)
+        exponents = np.exp(logits - logits.max())
+        return exponents / exponents.sum()
+
+
+def load(path: str):
+    """The classifier for a path: a .tflite file, or a folder that holds a SavedModel."""
+    if path.endswith(".tflite"):
+        return TFLiteClassifier(path, _report(path).get("resize_method", "bicubic"))
+    return SavedModelClassifier(path)
+
+
+def _report(path: str) -> dict:
+    """What the export says of itself, from the folder that a model's file is in."""
+    found = os.path.join(os.path.dirname(os.path.abspath(path)), exporting.REPORT_FILE)
+    return json.loads(files.read_text(found))["identity"] if tf.io.gfile.exists(found) else {}
+
+
+def label_names(path: str, labels: str | None) -> list[str] | None:
+    """Names of the classes: from a file of the user's, or from beside the model."""
+    folder = os.path.dirname(os.path.abspath(path))
+    for candidate in filter(None, (labels, os.path.join(folder, exporting.LABELS_FILE))):
+        if candidate == labels or tf.io.gfile.exists(candidate):
+            return files.read_text(candidate).splitlines()
+    return None
+
+
+def main(argv: list[str]) -> None:
+    """Prints the top classes of each picture."""
+    parser = argparse.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="a .tflite file or a SavedModel's folder")
+    parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="JPEG, PNG, GIF or BMP file")
+    arguments = parser.parse_args(argv[1:])
+    if not tf.io.gfile.exists(arguments.model):
+        raise UserError(f"--model={arguments.model} does not exist: export a model first.")
+    model = load(arguments.model)
+    names = label_names(arguments.model, arguments.labels)
+    for picture in arguments.pictures:
+        _print(picture, _classify(model, picture), names)
+
+
+def _classify(model, picture: str) -> np.ndarray:
+    try:
+        with tf.io.gfile.GFile(picture, "rb") as f:
+            return model.probabilities(f.read())
+    except tf.errors.NotFoundError as e:
+        raise UserError(f"{picture} does not exist.") from e
+    except tf.errors.OpError as e:
+        raise UserError(f"{picture} is no picture that can be decoded (JPEG, PNG, GIF, BMP).") from e
+
+
+def _print(picture: str, probabilities: np.ndarray, names: list[str] | None) -> None:
+    if names is not None and len(names) != len(probabilities):
+        raise UserError(
+            f"{len(names)} label names do not fit the model's {len(probabilities)} classes: "
+            "name the right file with --labels."
+        )
+    print(picture)
+    for index in np.argsort(-probabilities)[:TOP]:
+        name = names[index] if names else f"class {index}"
+        print(f"  {100 * probabilities[index]:6.2f} %  {name}")
+
+
+def console() -> None:
+    """The console command `mnasnet-classify`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    console()
