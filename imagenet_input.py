@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
-from utils import records
+from utils import bigtable, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -295,8 +295,6 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         self.num_images = num_images
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        from utils import bigtable  # the client is an optional dependency
-
         rows = bigtable.RowReader(self.selection)
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts

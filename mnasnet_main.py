@@ -18,6 +18,7 @@ import imagenet_input
 import mnasnet_models
 import preprocessing
 from utils import (
+    bigtable,
     checkpoints,
     cli,
     configuration,
@@ -225,19 +226,26 @@ def build_input(is_training: bool, params: Mapping[str, Any]):
     )
     if not params["bigtable_instance"]:
         return imagenet_input.ImageNetInput(data_dir=params["data_dir"], **common)
-    split = "train" if is_training else "eval"
-    selection = imagenet_input.BigtableSelection(
+    return imagenet_input.ImageNetBigtableInput(
+        selection=_selection(is_training, params),
+        num_images=_num_images(is_training, params),
+        **common,
+    )
+
+
+def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
+    return imagenet_input.BigtableSelection(
         project=params["bigtable_project"],
         instance=params["bigtable_instance"],
         table=params["bigtable_table"],
-        prefix=params[f"bigtable_{split}_prefix"],
+        prefix=params["bigtable_train_prefix" if is_training else "bigtable_eval_prefix"],
         column_family=params["bigtable_column_family"],
         column_qualifier=params["bigtable_column_qualifier"],
     )
-    num_images = params["num_train_images" if is_training else "num_eval_images"]
-    return imagenet_input.ImageNetBigtableInput(
-        selection=selection, num_images=num_images, **common
-    )
+
+
+def _num_images(is_training: bool, params) -> int:
+    return params["num_train_images" if is_training else "num_eval_images"]
 
 
 def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
@@ -339,10 +347,13 @@ def _explaining_input_errors(params, is_training):
         raise UserError(
             "The loss is not a number: lower --base_learning_rate, or check the labels."
         ) from e
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
+    except tf.errors.OpError as e:
         data_dir = params["data_dir"]
-        if params["bigtable_instance"] or data_dir in (None, "null"):
-            raise UserError(f"The input failed: {files.reason(e)}.") from e
+        if params["bigtable_instance"] and bigtable.first_error():
+            raise bigtable.first_error() from e
+        is_of_data = isinstance(e, (tf.errors.InvalidArgumentError, tf.errors.DataLossError))
+        if not is_of_data or data_dir in (None, "null"):
+            raise
         logging.info("The input failed (%s); looking for the record.", files.reason(e)[:200])
         prefix = imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
         found = records.find_problem(
@@ -356,18 +367,19 @@ def _explaining_input_errors(params, is_training):
 def check_data(params: Mapping[str, Any]) -> None:
     """Before anything is built: the splits exist and their first records are good."""
     data_dir = params["data_dir"]
-    if params["bigtable_instance"] or data_dir == "null":
+    if data_dir == "null":
         return
-    if not tf.io.gfile.isdir(data_dir):
+    if data_dir and not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
-    splits = {
-        "train": [imagenet_input.TRAIN_PREFIX],
-        "eval": [imagenet_input.EVAL_PREFIX],
-        "train_and_eval": [imagenet_input.TRAIN_PREFIX, imagenet_input.EVAL_PREFIX],
-    }
-    for prefix in splits[params["mode"]]:
-        paths = records.list_files(data_dir, prefix)
-        records.check_first_records(paths, params["num_label_classes"])
+    uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
+    for is_training in uses[params["mode"]]:
+        if params["bigtable_instance"]:
+            rows = bigtable.RowReader(_selection(is_training, params))
+            rows.check(_num_images(is_training, params))
+        else:
+            prefix = imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
+            paths = records.list_files(data_dir, prefix)
+            records.check_first_records(paths, params["num_label_classes"])
 
 
 def run_training(params: Mapping[str, Any]) -> None:

@@ -5,12 +5,11 @@ import math
 import golden_weights
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 import mnasnet_model
 import mnasnet_models
 from mnasnet_model import BlockArgs, GlobalParams, MnasBlock, MnasNetModel, round_filters
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 TINY = ["r1_k3_s11_e1_i8_o8", "r2_k5_s22_e3_i8_o16_se0.25"]
 
@@ -132,7 +131,7 @@ def test_layers_use_the_initializers(use_keras):
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         values = {v.op.name: session.run(v) for v in tf.global_variables()}
-    kinds = {kind: 0 for kind in ("kernel", "depthwise_kernel", "bias", "gamma", "beta")}
+    kinds = dict.fromkeys(("kernel", "depthwise_kernel", "bias", "gamma", "beta"), 0)
     for name, value in values.items():
         kind = name.split("/")[-1]
         kinds[kind] = kinds.get(kind, 0) + 1
@@ -474,11 +473,15 @@ def test_both_kinds_of_layers_compute_the_same():
         with tf.Graph().as_default():
             logits = tiny(use_keras=use_keras)(tf.constant(images), training=False)
             # Creation order is the same: give each variable a value by its place.
+            variables = tf.global_variables()
+            values = {
+                v.initializer.inputs[1]: golden_weights.weight(
+                    f"{place}/{v.op.name.split('/')[-1]}", v.shape.as_list()
+                )
+                for place, v in enumerate(variables)
+            }
             with tf.Session() as session:
-                for place, variable in enumerate(tf.global_variables()):
-                    leaf = variable.op.name.split("/")[-1]
-                    value = golden_weights.weight(f"{place}/{leaf}", variable.shape.as_list())
-                    variable.load(value, session)
+                session.run([v.initializer for v in variables], values)
                 outputs.append(session.run(logits))
     assert np.abs(outputs[0]).max() > 0.1
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)

@@ -6,13 +6,12 @@ import golden_files
 import golden_weights
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 import mnasnet_model
 import mnasnet_models
 from mnasnet_model import BlockArgs
 from mnasnet_models import MnasNetDecoder
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 STAGES = [(name, stage) for name, spec in mnasnet_models.MODELS.items() for stage in spec.stages]
 GOOD = "r1_k3_s11_e1_i32_o16"
@@ -25,9 +24,7 @@ def variables(model_name, **overrides):
     with tf.Graph().as_default():
         images = tf.placeholder(tf.float32, [1, 224, 224, 3])
         mnasnet_models.build_mnasnet_model(images, model_name, True, overrides)
-        return [
-            [v.op.name, v.shape.as_list(), bool(v.trainable)] for v in tf.global_variables()
-        ]
+        return [[v.op.name, v.shape.as_list(), bool(v.trainable)] for v in tf.global_variables()]
 
 
 def trainable_parameters(rows):

@@ -21,7 +21,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 NUM_TRAIN_SHARDS = 4
 EVAL_SHARE = 5  # one image in five
 SIDE = 96
-DIGIT_SIDE = 64  # the centre crop at 64 pixels takes 64 / (64 + 32) of the side: the whole digit
+DIGIT_SIDE = 48  # within the centre crop at 64 pixels, which takes 64 / (64 + 32) of the side
 PICTURES_DIR = "pictures"
 LABEL_NAMES = tuple(str(digit) for digit in range(10))
 

@@ -1,0 +1,367 @@
+"""Tests of checkpoints: which are complete, recovery, averages, the best, evaluations."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from utils import checkpoints, optimization
+
+
+def save(model_dir, *steps):
+    """Saves a variable `x` whose value is the step, once for each step; the last path."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.get_variable("x", [1000], initializer=tf.zeros_initializer())
+        saver = tf.train.Saver(max_to_keep=0)
+        path = None
+        for step in steps:
+            session.run(tf.assign(x, tf.fill([1000], float(step))))
+            path = saver.save(
+                session, os.path.join(model_dir, "model.ckpt"), step, write_meta_graph=False
+            )
+        return path
+
+
+def data_file(path):
+    return pathlib.Path(path + ".data-00000-of-00001")
+
+
+def truncate(path, share=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def value_of(path):
+    return tf.train.load_checkpoint(path).get_tensor("x")[0]
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    return str(tmp_path)
+
+
+# Complete or not.
+
+
+@pytest.mark.parametrize(
+    ("path", "step"),
+    [
+        ("model.ckpt-12", 12),
+        ("/a/run-5/model.ckpt-437898", 437898),
+        ("/a/run-5/model.ckpt", 0),
+        ("model.ckpt-0", 0),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_step_of(path, step):
+    assert checkpoints.step_of(path) == step
+
+
+def test_a_whole_checkpoint_is_complete(model_dir):
+    assert checkpoints.is_complete(save(model_dir, 1))
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
+def test_a_damaged_checkpoint_is_not_complete(model_dir, suffix, damage):
+    path = save(model_dir, 1)
+    file = pathlib.Path(path + suffix)
+    if damage == "missing":
+        file.unlink()
+    else:
+        truncate(file, 0.5 if damage == "truncated" else 0)
+    assert not checkpoints.is_complete(path)
+
+
+def test_latest(model_dir):
+    assert checkpoints.latest(model_dir) is None
+    assert checkpoints.latest(os.path.join(model_dir, "nowhere")) is None
+    path = save(model_dir, 1, 2)
+    assert checkpoints.latest(model_dir) == path
+
+
+# Recovery.
+
+
+def test_nothing_to_recover(model_dir):
+    assert checkpoints.recover(model_dir) is None
+    assert os.listdir(model_dir) == []
+
+
+def test_a_complete_newest_checkpoint_is_kept(model_dir):
+    path = save(model_dir, 1, 2)
+    before = sorted(os.listdir(model_dir))
+    assert checkpoints.recover(model_dir) == path
+    assert sorted(os.listdir(model_dir)) == before
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_truncated_newest_checkpoint_is_passed_over(model_dir, suffix):
+    save(model_dir, 9, 10, 100)
+    newest = os.path.join(model_dir, "model.ckpt-100")
+    truncate(pathlib.Path(newest + suffix))
+    recovered = checkpoints.recover(model_dir)
+    assert recovered == os.path.join(model_dir, "model.ckpt-10")  # 10 comes after 9
+    assert checkpoints.latest(model_dir) == recovered
+    assert value_of(recovered) == 10
+    state = tf.train.get_checkpoint_state(model_dir)
+    assert [os.path.basename(p) for p in state.all_model_checkpoint_paths] == [
+        "model.ckpt-9", "model.ckpt-10"
+    ]  # fmt: skip
+
+
+def test_a_newest_checkpoint_without_its_data_is_passed_over(model_dir):
+    newest = save(model_dir, 1, 2)
+    data_file(newest).unlink()
+    assert checkpoints.step_of(checkpoints.recover(model_dir)) == 1
+
+
+def test_two_truncated_checkpoints_are_passed_over(model_dir):
+    save(model_dir, 1, 2, 3)
+    for step in (2, 3):
+        truncate(data_file(os.path.join(model_dir, f"model.ckpt-{step}")))
+    assert checkpoints.step_of(checkpoints.recover(model_dir)) == 1
+
+
+def test_without_a_state_file_the_newest_complete_one_is_found(model_dir):
+    newest = save(model_dir, 1, 2)
+    os.remove(os.path.join(model_dir, "checkpoint"))
+    assert checkpoints.recover(model_dir) == newest
+    assert checkpoints.latest(model_dir) == newest
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+def test_where_none_is_complete_training_starts_from_the_beginning(model_dir, with_state):
+    save(model_dir, 1, 2)
+    for step in (1, 2):
+        truncate(data_file(os.path.join(model_dir, f"model.ckpt-{step}")))
+    if not with_state:  # as after a kill within the very first save
+        os.remove(os.path.join(model_dir, "checkpoint"))
+    assert checkpoints.recover(model_dir) is None
+    assert checkpoints.latest(model_dir) is None
+
+
+def test_leftovers_of_a_kill_are_removed(model_dir):
+    path = save(model_dir, 1)
+    leftover = pathlib.Path(model_dir) / "model.ckpt-2_temp"
+    leftover.mkdir()
+    (leftover / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    other = pathlib.Path(model_dir) / "my_temp"
+    other.mkdir()
+    assert checkpoints.recover(model_dir) == path
+    assert not leftover.exists()
+    assert other.exists()
+
+
+def test_a_training_goes_on_from_a_recovered_checkpoint(model_dir):
+    save(model_dir, 1, 2)
+    truncate(data_file(os.path.join(model_dir, "model.ckpt-2")))
+    recovered = checkpoints.recover(model_dir)
+    x = tf.get_variable("x", [1000], initializer=tf.zeros_initializer())
+    with tf.train.MonitoredTrainingSession(
+        checkpoint_dir=model_dir, save_checkpoint_secs=None, save_summaries_steps=None
+    ) as session:
+        assert recovered.endswith("-1")
+        assert session.run(x)[0] == 1
+
+
+# Saving.
+
+
+def train(model_dir, steps, save_steps):
+    step = tf.train.get_or_create_global_step()
+    increment = tf.assign_add(step, 1)
+    hooks = [checkpoints.SaverHook(model_dir, save_steps)]
+    with tf.train.SingularMonitoredSession(hooks, checkpoint_dir=model_dir) as session:
+        for _ in range(steps):
+            session.run(increment)
+
+
+def saved_steps(model_dir):
+    return sorted(
+        checkpoints.step_of(name[: -len(".index")])
+        for name in os.listdir(model_dir)
+        if name.endswith(".index")
+    )
+
+
+def test_saver_hook_saves_every_so_often_and_at_the_end_without_the_graph(model_dir):
+    train(model_dir, 7, 3)
+    assert saved_steps(model_dir) == [3, 6, 7]
+    assert not [name for name in os.listdir(model_dir) if name.endswith((".pbtxt", ".tmp"))]
+    with tf.Graph().as_default():
+        train(model_dir, 2, 3)
+    assert saved_steps(model_dir)[-1] == 9
+
+
+# Averages.
+
+
+def build_network():
+    """A layer with batch norm; its output."""
+    with tf.variable_scope("net"):
+        outputs = tf.layers.dense(tf.ones([4, 3]), 2)
+        return tf.layers.batch_normalization(outputs, training=False)
+
+
+def save_trained(model_dir, with_averages):
+    """Saves weights of 1, and averages of 2 if wanted."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        build_network()
+        tf.train.get_or_create_global_step()
+        if with_averages:
+            tf.train.ExponentialMovingAverage(0.5).apply(optimization.averaged_variables())
+        session.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            is_average = variable.op.name.endswith("ExponentialMovingAverage")
+            value = np.full(variable.shape.as_list(), 2 if is_average else 1)
+            variable.load(value.astype(variable.dtype.base_dtype.as_numpy_dtype), session)
+        return tf.train.Saver().save(session, os.path.join(model_dir, "model.ckpt"), 5)
+
+
+@pytest.mark.parametrize(
+    ("with_averages", "use_averages", "expected"),
+    [(True, True, 2), (True, False, 1), (False, True, 1), (False, False, 1)],
+)
+def test_averages_saver(model_dir, with_averages, use_averages, expected):
+    path = save_trained(model_dir, with_averages)
+    build_network()
+    step = tf.train.get_or_create_global_step()
+    saver = checkpoints.AveragesSaver(use_averages)
+    with tf.Session() as session:
+        saver.restore(session, path)
+        values = session.run({v.op.name: v for v in tf.global_variables()})
+        assert values.pop(step.op.name) == 1
+    assert set(values) == {
+        "net/dense/kernel", "net/dense/bias",
+        *(f"net/batch_normalization/{leaf}"
+          for leaf in ("gamma", "beta", "moving_mean", "moving_variance")),
+    }  # fmt: skip
+    for name, value in values.items():
+        assert (value == expected).all(), name
+
+
+@pytest.mark.parametrize("with_averages", [True, False])
+def test_averages_saver_says_which_weights_it_uses(model_dir, with_averages, caplog):
+    path = save_trained(model_dir, with_averages)
+    build_network()
+    tf.train.get_or_create_global_step()
+    with tf.Session() as session, caplog.at_level("INFO", "absl"):
+        checkpoints.AveragesSaver().restore(session, path)
+    assert ("averaged" if with_averages else "raw") in caplog.text
+    assert path in caplog.text
+
+
+def test_averages_saver_as_a_scaffolds(model_dir):
+    save_trained(model_dir, True)
+    outputs = build_network()
+    tf.train.get_or_create_global_step()
+    scaffold = tf.train.Scaffold(saver=checkpoints.AveragesSaver())
+    creator = tf.train.ChiefSessionCreator(
+        scaffold, checkpoint_filename_with_path=checkpoints.latest(model_dir)
+    )
+    with tf.train.MonitoredSession(creator) as session:
+        # (3 x 2 + 2 - 2) / sqrt(2.001) x 2 + 2
+        np.testing.assert_allclose(session.run(outputs), 6 / np.sqrt(2.001) * 2 + 2, rtol=1e-5)
+
+
+def test_a_checkpoint_that_lacks_some_averages_is_raw(model_dir):
+    with tf.Graph().as_default(), tf.Session() as session:
+        build_network()
+        tf.train.get_or_create_global_step()
+        average = tf.train.ExponentialMovingAverage(0.5)
+        kernel = tf.trainable_variables()[0]
+        average.apply([kernel])
+        session.run(tf.global_variables_initializer())
+        session.run(tf.assign(average.average(kernel), tf.fill(kernel.shape, 2.0)))
+        path = tf.train.Saver().save(session, os.path.join(model_dir, "model.ckpt"), 5)
+        raw = session.run(kernel)
+    build_network()
+    tf.train.get_or_create_global_step()
+    with tf.Session() as session:
+        checkpoints.AveragesSaver().restore(session, path)
+        np.testing.assert_array_equal(session.run(tf.trainable_variables()[0]), raw)
+
+
+def test_has_averages(model_dir):
+    path = save_trained(model_dir, True)
+    kernel = "net/dense/kernel/ExponentialMovingAverage"
+    assert checkpoints.has_averages(path)
+    assert checkpoints.has_averages(path, [kernel])
+    assert not checkpoints.has_averages(path, [kernel, "other/ExponentialMovingAverage"])
+    assert not checkpoints.has_averages(save_trained(model_dir, False))
+
+
+# The best, and evaluations.
+
+
+def metrics(step, accuracy):
+    return {"global_step": step, "top_1_accuracy": accuracy, "images": 10}
+
+
+def test_the_best_is_archived(model_dir):
+    save(model_dir, 1, 2, 3, 4)
+    paths = {step: os.path.join(model_dir, f"model.ckpt-{step}") for step in (1, 2, 3, 4)}
+    assert checkpoints.best(model_dir) is None
+    archived = [
+        checkpoints.archive_if_best(model_dir, paths[step], metrics(step, accuracy))
+        for step, accuracy in ((1, 0.2), (2, 0.5), (3, 0.4), (4, 0.5))
+    ]
+    assert archived == [True, True, False, False]
+    best = checkpoints.best(model_dir)
+    assert best["global_step"] == 2
+    assert best["top_1_accuracy"] == 0.5
+    assert value_of(best["checkpoint"]) == 2
+    archive = os.path.join(model_dir, "archive")
+    assert checkpoints.latest(archive) == best["checkpoint"]
+    assert sorted(os.listdir(archive)) == [
+        "best.json", "checkpoint", "model.ckpt-2.data-00000-of-00001", "model.ckpt-2.index",
+    ]  # fmt: skip
+
+
+def test_an_archived_checkpoint_stays_when_training_removes_its_own(model_dir):
+    path = save(model_dir, 1)
+    checkpoints.archive_if_best(model_dir, path, metrics(1, 0.2))
+    for name in os.listdir(model_dir):
+        if name.startswith("model.ckpt"):
+            os.remove(os.path.join(model_dir, name))
+    assert value_of(checkpoints.best(model_dir)["checkpoint"]) == 1
+
+
+def test_the_archive_moves_with_its_folder(model_dir, tmp_path_factory):
+    path = save(model_dir, 1)
+    checkpoints.archive_if_best(model_dir, path, metrics(1, 0.2))
+    moved = str(tmp_path_factory.mktemp("elsewhere") / "model")
+    os.rename(model_dir, moved)
+    best = checkpoints.best(moved)
+    assert value_of(best["checkpoint"]) == 1
+    assert checkpoints.latest(os.path.join(moved, "archive")) == best["checkpoint"]
+
+
+def test_a_step_whose_number_begins_like_anothers_is_another(model_dir):
+    save(model_dir, 10, 1)
+    paths = [os.path.join(model_dir, f"model.ckpt-{step}") for step in (10, 1)]
+    checkpoints.archive_if_best(model_dir, paths[0], metrics(10, 0.2))
+    checkpoints.archive_if_best(model_dir, paths[1], metrics(1, 0.3))
+    names = [n for n in os.listdir(os.path.join(model_dir, "archive")) if n.startswith("model")]
+    assert sorted(names) == ["model.ckpt-1.data-00000-of-00001", "model.ckpt-1.index"]
+
+
+def test_the_best_of_zero_is_kept(model_dir):
+    path = save(model_dir, 1)
+    assert checkpoints.archive_if_best(model_dir, path, metrics(1, 0.0))
+    assert not checkpoints.archive_if_best(model_dir, path, metrics(1, 0.0))
+
+
+def test_evaluations_are_recorded_once_a_step(model_dir):
+    assert checkpoints.evaluations(model_dir) == []
+    for step, accuracy in ((1, 0.2), (2, 0.4), (2, 0.5)):
+        checkpoints.record_evaluation(model_dir, metrics(step, accuracy))
+    assert checkpoints.evaluations(model_dir) == [metrics(1, 0.2), metrics(2, 0.5)]
+    content = (pathlib.Path(model_dir) / "evaluations.json").read_text()
+    assert json.loads(content) == checkpoints.evaluations(model_dir)
+    assert os.listdir(model_dir) == ["evaluations.json"]

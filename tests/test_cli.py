@@ -1,0 +1,239 @@
+"""Tests of what the programs share: flags, help, errors in one sentence."""
+
+import logging as python_logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+import tensorflow.compat.v1 as tf
+from absl import flags
+
+from utils import cli, settings
+from utils.errors import UserError
+from utils.version import __version__
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def parse(*arguments):
+    return cli.parse_settings(["prog", *arguments], "What it does.")
+
+
+# Flags.
+
+
+def test_nothing_given():
+    assert parse() == {}
+
+
+def test_given_values_are_converted():
+    given = parse(
+        "--train_steps=100", "--base_learning_rate", "1e-3", "--use_tpu=False", "--nouse_keras",
+        "--random_flip", "--dropout_rate=0", "--model_name=mnasnet-small",
+    )  # fmt: skip
+    assert given == {
+        "train_steps": 100,
+        "base_learning_rate": 0.001,
+        "use_tpu": False,
+        "use_keras": False,
+        "random_flip": True,
+        "dropout_rate": 0.0,
+        "model_name": "mnasnet-small",
+    }
+    assert type(given["train_steps"]) is int
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"), [("project", "gcp_project"), ("gcp_project", "gcp_project"),
+                       ("zone", "tpu_zone"), ("tpu_zone", "tpu_zone")]
+)  # fmt: skip
+def test_aliases(flag, name):
+    assert parse(f"--{flag}=x") == {name: "x"}
+
+
+@pytest.mark.parametrize("setting", settings.SETTINGS.values(), ids=lambda s: s.name)
+def test_every_setting_is_a_flag(setting):
+    values = {bool: "true", int: "64", float: "0.5", str: "x", object: "x"}
+    text = setting.choices[-1] if setting.choices else values[setting.kind]
+    (value,) = parse(f"--{setting.name}={text}").values()
+    assert value == settings.convert(setting.name, text, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "precision"),
+    [
+        (["--use_bfloat16"], "bfloat16"),
+        (["--use_bfloat16=False"], "float32"),
+        (["--nouse_bfloat16", "--precision=float32"], "float32"),
+        (["--precision=bfloat16", "--use_bfloat16=true"], "bfloat16"),
+    ],
+)
+def test_use_bfloat16_is_short_for_precision(arguments, precision):
+    assert parse(*arguments) == {"precision": precision}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--precision=float32", "--use_bfloat16"], ["--use_bfloat16", "--precision"]),
+        (["--train_steps=many"], ["--train_steps=many", "whole number"]),
+        (["--train_steps=0"], ["--train_steps=0"]),
+        (["--mode=test"], ["--mode=test", "export_only"]),
+        (["--zone="], None),
+        (["train"], ["'train'", "--name=value"]),
+        (["--train_steps", "5", "6"], ["'6'"]),
+    ],
+)
+def test_impossible_arguments(arguments, words):
+    if words is None:
+        assert parse(*arguments) == {"tpu_zone": ""}
+        return
+    with pytest.raises(UserError) as error:
+        parse(*arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_flag_gets_the_nearest():
+    with pytest.raises(flags.Error, match="train_steps"):
+        parse("--train_step=5")
+
+
+def test_a_value_for_a_boolean_must_be_one():
+    with pytest.raises((flags.Error, UserError), match="use_tpu"):
+        parse("--use_tpu=maybe")
+
+
+def test_flags_of_two_programs_do_not_meet():
+    assert parse("--train_steps=5") == {"train_steps": 5}
+    assert parse() == {}
+    assert "train_steps" not in flags.FLAGS
+
+
+# Help and version.
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--version")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "What it does." in text
+    assert "usage: prog " in text
+    for title, group in settings.GROUPS.items():
+        assert f"\n{title}:\n" in text
+        for setting in group:
+            assert f"\n  --{setting.name}" in text
+            if setting.alias:
+                assert f"--{setting.alias}" in text
+    joined = " ".join(text.split())
+    for setting in settings.SETTINGS.values():
+        default = setting.unset if setting.default is None else setting.default
+        assert f"(default: {default})" in joined
+        assert " ".join(setting.help.split()) in joined
+        for choice in setting.choices or ():
+            assert choice in joined
+    assert "--use_bfloat16" in joined
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_flags_meant_for_others_are_not_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "logtostderr" not in capsys.readouterr().out
+
+
+# Running a program.
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs a main function as a program does; returns (status, stderr)."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    root = python_logging.getLogger()
+    kept, filters = list(root.handlers), list(warnings.filters)
+    level = tf.get_logger().level, tf.get_logger().propagate
+    # It would close the stream of absl's handler, which here is pytest's.
+    monkeypatch.setattr(python_logging, "shutdown", lambda: None)
+
+    def run_main(main, *arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main, ["prog", *arguments])
+        return stop.value.code, capsys.readouterr().err
+
+    yield run_main
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    root.handlers[:] = kept
+    warnings.filters[:] = filters
+    tf.get_logger().setLevel(level[0])
+    tf.get_logger().propagate = level[1]
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_status_of_a_program(run):
+    seen = []
+    assert run(seen.append, "--a", "b") == (0, "")
+    assert seen == [["prog", "--a", "b"]]
+    assert run(lambda argv: 3) == (3, "")
+
+
+def test_a_users_mistake_is_one_sentence(run):
+    assert run(raising(UserError("--x=1 is wrong."))) == (1, "error: --x=1 is wrong.\n")
+
+
+def test_an_unknown_flag_is_one_sentence(run):
+    status, err = run(lambda argv: parse("--train_step=5"))
+    assert status == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert "train_step" in line
+    assert "--help" in line
+
+
+@pytest.mark.parametrize("kind", [tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError])
+def test_denied_access_is_one_sentence(run, kind):
+    status, err = run(raising(kind(None, None, "gs://bucket/x is not yours\n  at some place")))
+    assert (status, err) == (1, "error: access denied: gs://bucket/x is not yours.\n")
+
+
+def test_a_bug_is_no_users_mistake(capsys, run):
+    with pytest.raises(ZeroDivisionError):
+        cli.run(lambda argv: 1 / 0, ["prog"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_program_with_their_status(run, number):
+    def main(argv):
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 10)  # the handler runs before this returns
+
+    assert run(main)[0] == 128 + number
+
+
+def test_a_real_program_says_its_mistake_without_a_trace(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, str(ROOT / "mnasnet_main.py"), "--mode=tests"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    (line,) = finished.stderr.strip().splitlines()
+    assert line.startswith("error: --mode=tests")
+    assert finished.stdout == ""

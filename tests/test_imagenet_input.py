@@ -1,0 +1,378 @@
+"""Tests of the input: every image counted once, hosts, seeds, layouts, errors, serving."""
+
+import io
+
+import golden_files
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+import imagenet_input
+import preprocessing
+from imagenet_input import PADDING, ImageNetInput
+from utils import records
+from utils.errors import UserError
+
+SIZE = 32
+NUM_IMAGES = 23
+
+
+def jpeg(shade):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 48), (shade, shade, shade)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def write_shards(folder, prefix, labels, num_shards):
+    """Examples whose picture shows their label; examples go to the shards in runs."""
+    for number, part in enumerate(np.array_split(labels, num_shards)):
+        path = str(folder / f"{prefix}{number:05d}-of-{num_shards:05d}")
+        with tf.io.TFRecordWriter(path) as writer:
+            for label in part:
+                writer.write(records.example(jpeg(int(label) * 10), int(label)))
+
+
+@pytest.fixture(scope="module")
+def numbered_dir(tmp_path_factory):
+    """23 images of 23 classes for each split; 5 files for training, 3 for evaluation."""
+    folder = tmp_path_factory.mktemp("numbered")
+    labels = np.arange(1, NUM_IMAGES + 1)
+    write_shards(folder, "train-", labels, 5)
+    write_shards(folder, "validation-", labels, 3)
+    return str(folder)
+
+
+def make_input(data_dir, is_training=False, **more):
+    more = {"image_size": SIZE, "num_parallel_calls": 2, **more}
+    return ImageNetInput(
+        is_training, more.pop("use_bfloat16", False), more.pop("transpose_input", False), data_dir,
+        **more,
+    )  # fmt: skip
+
+
+def batches(source, batch_size, limit=None, **params):
+    """(images, labels) of up to `limit` batches, from a graph of their own."""
+    taken = []
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = source.input_fn({"batch_size": batch_size, **params})
+        iterator = tf.data.make_initializable_iterator(dataset)  # as TPUEstimator makes it
+        batch = iterator.get_next()
+        session.run(iterator.initializer)
+        while limit is None or len(taken) < limit:
+            try:
+                taken.append(session.run(batch))
+            except tf.errors.OutOfRangeError:
+                break
+    return taken
+
+
+def labels_of(taken):
+    return np.concatenate([labels for _, labels in taken])
+
+
+# Evaluation.
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 22, 23, 24, 64])
+def test_every_evaluation_image_counts_once_in_order(numbered_dir, batch_size):
+    taken = batches(make_input(numbered_dir), batch_size)
+    assert len(taken) == -(-NUM_IMAGES // batch_size)
+    for images, labels in taken:
+        assert images.shape == (batch_size, SIZE, SIZE, 3)
+        assert images.dtype == np.float32
+        assert labels.shape == (batch_size,)
+        assert labels.dtype == np.int32
+    labels = labels_of(taken)
+    counted = labels != PADDING
+    np.testing.assert_array_equal(labels[counted], np.arange(NUM_IMAGES))
+    # All padding is at the end, and black; the pictures are those of their labels.
+    assert counted[:NUM_IMAGES].all()
+    images = np.concatenate([images for images, _ in taken])
+    shades = images.mean((1, 2, 3))
+    np.testing.assert_allclose(shades[:NUM_IMAGES], 10 * np.arange(1, NUM_IMAGES + 1), atol=2)
+    assert not images[~counted].any()
+
+
+def test_sample_data_are_counted_once(digits_dir):
+    labels = labels_of(batches(make_input(digits_dir, num_classes=10), 100))
+    assert len(labels) == 400
+    stored = [
+        tf.train.Example.FromString(record).features.feature[records.LABEL_KEY].int64_list.value[0]
+        for path in records.list_files(digits_dir, "validation-")
+        for record in records.read_records(path)
+    ]
+    np.testing.assert_array_equal(labels[labels != PADDING], np.array(stored) - 1)
+
+
+def test_batches_have_static_shapes(numbered_dir):
+    for is_training in (False, True):
+        dataset = make_input(numbered_dir, is_training).input_fn({"batch_size": 4})
+        images, labels = tf.data.get_output_shapes(dataset)
+        assert images.as_list() == [4, SIZE, SIZE, 3]
+        assert labels.as_list() == [4]
+
+
+def test_on_a_tpu_evaluation_never_ends_but_counts_once(numbered_dir):
+    taken = batches(make_input(numbered_dir), 5, limit=8, use_tpu=True)
+    labels = labels_of(taken)
+    assert len(labels) == 40
+    np.testing.assert_array_equal(labels[:NUM_IMAGES], np.arange(NUM_IMAGES))
+    assert (labels[NUM_IMAGES:] == PADDING).all()
+
+
+def test_evaluation_pixels_are_those_of_preprocessing(digits_dir):
+    (images, _), *_ = batches(make_input(digits_dir, resize_method="bilinear"), 3, limit=1)
+    path = records.list_files(digits_dir, "validation-")[0]
+    for place, record in zip(range(3), records.read_records(path), strict=False):
+        image_bytes = tf.train.Example.FromString(record).features.feature[records.IMAGE_KEY]
+        image = preprocessing.preprocess_image(
+            image_bytes.bytes_list.value[0], image_size=SIZE, resize_method="bilinear"
+        )
+        with tf.Session() as session:
+            np.testing.assert_array_equal(session.run(image), images[place])
+
+
+# Hosts.
+
+
+def numbers_of_host(source, index, num_hosts):
+    """Labels of one pass over the records of a host."""
+    numbers = []
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = source.make_source_dataset(index, num_hosts)
+        record = tf.data.make_one_shot_iterator(dataset).get_next()
+        while True:
+            try:
+                example = tf.train.Example.FromString(session.run(record))
+            except tf.errors.OutOfRangeError:
+                return numbers
+            numbers.append(example.features.feature[records.LABEL_KEY].int64_list.value[0])
+
+
+@pytest.mark.parametrize("num_hosts", [1, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("is_training", "seed"), [(False, None), (True, None), (True, 5)]
+)  # fmt: skip
+def test_hosts_share_the_records_without_overlap(numbered_dir, is_training, seed, num_hosts):
+    source = make_input(numbered_dir, is_training, seed=seed)
+    shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
+    assert sorted(sum(shares, [])) == list(range(1, NUM_IMAGES + 1))
+    assert all(shares)
+
+
+@pytest.mark.parametrize("num_hosts", [3, 4, 8])
+def test_no_host_evaluates_more_than_one_image_more(numbered_dir, num_hosts):
+    source = make_input(numbered_dir)
+    counts = [len(numbers_of_host(source, index, num_hosts)) for index in range(num_hosts)]
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("cache", [False, True])
+def test_fewer_files_than_hosts(tmp_path, is_training, cache):
+    prefix = "train-" if is_training else "validation-"
+    write_shards(tmp_path, prefix, np.arange(1, 12), 2)
+    source = make_input(str(tmp_path), is_training, cache=cache)
+    # More than once: what holds by chance in one order of the files fails in another.
+    for _ in range(4):
+        shares = [numbers_of_host(source, index, 4) for index in range(4)]
+        assert sorted(sum(shares, [])) == list(range(1, 12))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_without_a_tpu_there_is_one_host(numbered_dir):
+    taken = batches(make_input(numbered_dir), 23, context=None, use_tpu=False)
+    assert len(labels_of(taken)) == NUM_IMAGES
+
+
+# Training.
+
+
+def test_training_repeats_and_every_epoch_has_every_image(numbered_dir):
+    source = make_input(numbered_dir, True)
+    labels = labels_of(batches(source, NUM_IMAGES, limit=3))
+    epochs = labels.reshape(3, NUM_IMAGES)
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(NUM_IMAGES))
+    assert not np.array_equal(epochs[0], np.arange(NUM_IMAGES))
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_training_batches_are_full_across_epochs(numbered_dir):
+    taken = batches(make_input(numbered_dir, True), 10, limit=7)
+    assert all(labels.shape == (10,) for _, labels in taken)
+    # Three epochs are 69 of 70 images: nothing was dropped at their ends.
+    counts = np.bincount(labels_of(taken)[: 3 * NUM_IMAGES], minlength=NUM_IMAGES)
+    np.testing.assert_array_equal(counts, 3)
+
+
+@pytest.mark.parametrize("cache", [False, True, None])
+def test_same_seed_same_batches(digits_dir, cache):
+    runs = [
+        batches(make_input(digits_dir, True, seed=seed, cache=cache), 16, limit=4)
+        for seed in (7, 7, 8)
+    ]
+    for first, second in zip(runs[0], runs[1], strict=True):
+        np.testing.assert_array_equal(first[1], second[1])
+        np.testing.assert_array_equal(first[0], second[0])
+    assert not np.array_equal(labels_of(runs[0]), labels_of(runs[2]))
+
+
+def test_a_seed_does_not_repeat_the_augmentation(tmp_path):
+    write_shards(tmp_path, "train-", [1], 1)
+    # One picture, not flat, so that every crop shows.
+    path = records.list_files(str(tmp_path), "train-")[0]
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(records.example(golden_files.picture("tiny.jpg"), 1))
+    images = np.concatenate(
+        [images for images, _ in batches(make_input(str(tmp_path), True, seed=3), 4, limit=3)]
+    )
+    assert len(np.unique(images.reshape(12, -1), axis=0)) == 12
+
+
+def test_without_a_seed_batches_differ(digits_dir):
+    source = make_input(digits_dir, True)
+    first, second = (labels_of(batches(source, 32, limit=2)) for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_augmentation_reaches_the_pixels(tmp_path):
+    path = str(tmp_path / "train-00000-of-00001")
+    ramp = np.tile(np.arange(0, 240, 5, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(records.example(buffer.getvalue(), 1))
+    whole = preprocessing.Augmentation(area_range=(0.99, 1.0), flip=False)
+    source = make_input(str(tmp_path), True, augmentation=whole)
+    ((images, _),) = batches(source, 64, limit=1)
+    assert (images[:, :, -1].mean((1, 2)) > images[:, :, 0].mean((1, 2))).all()
+    # The sampler cannot meet 0.99 of the area but with nearly the whole picture.
+    assert images.std(0).max() < 30
+
+
+# Layouts.
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_transposed_batches(numbered_dir, is_training):
+    plain, transposed = (
+        batches(
+            make_input(numbered_dir, is_training, transpose_input=transpose, seed=1), 5, limit=5
+        )
+        for transpose in (False, True)
+    )
+    assert len(plain) == len(transposed) == 5
+    for (images, labels), (turned, same_labels) in zip(plain, transposed, strict=True):
+        assert turned.shape == (SIZE, SIZE, 3, 5)
+        np.testing.assert_array_equal(turned, images.transpose(1, 2, 3, 0))
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_bfloat16_batches(numbered_dir, is_training):
+    exact, rounded = (
+        batches(make_input(numbered_dir, is_training, use_bfloat16=low, seed=1), 5, limit=5)
+        for low in (False, True)
+    )
+    for (images, labels), (low_images, same_labels) in zip(exact, rounded, strict=True):
+        assert low_images.dtype == tf.bfloat16.as_numpy_dtype
+        np.testing.assert_allclose(low_images.astype(np.float32), images, rtol=1 / 128)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_bfloat16_null_data():
+    ((images, _),) = batches(make_input(None, True, use_bfloat16=True), 5, limit=1)
+    assert images.dtype == tf.bfloat16.as_numpy_dtype
+
+
+@pytest.mark.parametrize("data_dir", [None, "null"])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_null_data_are_black_images_without_end(data_dir, is_training):
+    for transpose, shape in ((False, (3, SIZE, SIZE, 3)), (True, (SIZE, SIZE, 3, 3))):
+        source = make_input(data_dir, is_training, transpose_input=transpose)
+        taken = batches(source, 3, limit=50)
+        assert len(taken) == 50
+        for images, labels in taken:
+            assert images.shape == shape
+            assert not images.any()
+            np.testing.assert_array_equal(labels, [0, 0, 0])
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("label", [0, 11, -1])
+def test_label_out_of_range_is_an_error(tmp_path, is_training, label):
+    prefix = "train-" if is_training else "validation-"
+    with tf.io.TFRecordWriter(str(tmp_path / f"{prefix}00000-of-00001")) as writer:
+        writer.write(records.example(jpeg(10), 1))
+        writer.write(records.example(jpeg(10), label))
+    source = make_input(str(tmp_path), is_training, num_classes=10)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=rf"Label out of range: {label} is not in 1\.\.10"
+    ):
+        batches(source, 2, limit=4)
+
+
+def test_labels_at_the_limits_pass(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
+        for label in (1, 10):
+            writer.write(records.example(jpeg(10), label))
+    np.testing.assert_array_equal(
+        labels_of(batches(make_input(str(tmp_path), num_classes=10), 2)), [0, 9]
+    )
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_no_files_is_a_users_error(tmp_path, is_training):
+    with pytest.raises(UserError, match="train-" if is_training else "validation-"):
+        make_input(str(tmp_path), is_training).input_fn({"batch_size": 2})
+
+
+def test_half_written_files_are_no_input(tmp_path):
+    write_shards(tmp_path, "validation-", [1, 2], 1)
+    (tmp_path / "validation-00001-of-00002.tmp-1234").write_bytes(b"half a record")
+    np.testing.assert_array_equal(labels_of(batches(make_input(str(tmp_path)), 2)), [0, 1])
+
+
+def test_a_source_must_say_where_its_records_are():
+    with pytest.raises(NotImplementedError):
+        imagenet_input.ImageNetTFExampleInput(False, False, False).input_fn({"batch_size": 2})
+
+
+# Serving.
+
+
+@pytest.mark.parametrize("resize_method", ["bicubic", "bilinear"])
+def test_serving_input(resize_method):
+    receiver = imagenet_input.build_image_serving_input_fn(48, resize_method=resize_method)()
+    placeholder = receiver.receiver_tensors["image_bytes"]
+    assert placeholder.op.name == "image_bytes"
+    assert placeholder.dtype == tf.string
+    assert receiver.features.dtype == tf.float32
+    picture = np.random.RandomState(0).randint(0, 256, (50, 60, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    pictures = [golden_files.picture("chelsea.jpg"), buffer.getvalue()]
+    expected = [
+        preprocessing.preprocess_image(one, image_size=48, resize_method=resize_method)
+        for one in pictures
+    ]
+    with tf.Session() as session:
+        images = session.run(receiver.features, {placeholder: pictures})
+        expected = session.run(expected)
+        alone = session.run(receiver.features, {placeholder: pictures[1:]})
+    assert images.shape == (2, 48, 48, 3)
+    np.testing.assert_array_equal(images, expected)
+    np.testing.assert_array_equal(alone, images[1:])
+
+
+def test_published_names():
+    np.testing.assert_allclose(imagenet_input.MEAN_RGB, [123.675, 116.28, 103.53])
+    np.testing.assert_allclose(imagenet_input.STDDEV_RGB, [58.395, 57.12, 57.375])
+    assert imagenet_input.BigtableSelection._fields == (
+        "project", "instance", "table", "prefix", "column_family", "column_qualifier",
+    )  # fmt: skip

@@ -1,0 +1,273 @@
+"""Tests of TFRecord files: finding, parsing, checking, and naming the bad record."""
+
+import io
+
+import golden_files
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+from utils import records
+from utils.errors import UserError
+
+CLASSES = 10
+
+
+def picture(image_format="JPEG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (10, 20, 30)).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def write(path, examples):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example)
+    return str(path)
+
+
+def good(count=3):
+    return [records.example(picture(), number % CLASSES + 1) for number in range(count)]
+
+
+def example_of(**features):
+    """An example with any features; names have '__' for '/'."""
+    made = {}
+    for name, values in features.items():
+        key = name.replace("__", "/")
+        if values and isinstance(values[0], bytes):
+            made[key] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        else:
+            made[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+# What is no usable record, and a word of the reason.
+BAD = {
+    "label 0": (lambda: records.example(picture(), 0), "label 0 "),
+    "label 11": (lambda: records.example(picture(), CLASSES + 1), "label 11 "),
+    "negative label": (lambda: records.example(picture(), -1), "label -1 "),
+    "no picture": (lambda: records.example(b"no picture", 1), "decoded"),
+    "empty picture": (lambda: records.example(b"", 1), "decoded"),
+    "half a JPEG": (
+        lambda: records.example(golden_files.picture("astronaut.jpg")[:3000], 1), "decoded"
+    ),
+    "garbage": (lambda: b"\xff\xfe garbage", "Example"),
+    "no features": (lambda: b"", "image/encoded"),
+    "no label": (lambda: example_of(image__encoded=[picture()]), "image/class/label"),
+    "no image": (lambda: example_of(image__class__label=[1]), "image/encoded"),
+    "two labels": (
+        lambda: example_of(image__encoded=[picture()], image__class__label=[1, 2]),
+        "image/class/label",
+    ),
+    "label as text": (
+        lambda: example_of(image__encoded=[picture()], image__class__label=[b"1"]),
+        "image/class/label",
+    ),
+}  # fmt: skip
+
+
+# Files.
+
+
+def test_files_of_a_split_in_order(tmp_path):
+    for name in ("train-00001-of-00002", "train-00000-of-00002", "validation-00000-of-00001"):
+        write(tmp_path / name, good(1))
+    (tmp_path / "train-00002-of-00002.tmp-12ab").write_bytes(b"")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert records.list_files(str(tmp_path), "train-") == [
+        str(tmp_path / "train-00000-of-00002"), str(tmp_path / "train-00001-of-00002")
+    ]  # fmt: skip
+
+
+def test_a_folder_whose_name_looks_temporary_is_fine(tmp_path):
+    folder = tmp_path / "digits.tmp-1"
+    folder.mkdir()
+    path = write(folder / "train-00000-of-00001", good(1))
+    assert records.list_files(str(folder), "train-") == [path]
+
+
+def test_no_files_is_a_users_error(tmp_path):
+    with pytest.raises(UserError) as error:
+        records.list_files(str(tmp_path), "train-")
+    assert str(tmp_path) in str(error.value)
+    assert "train-" in str(error.value)
+
+
+def test_what_fits_in_memory(tmp_path):
+    path = write(tmp_path / "train-00000-of-00001", good())
+    assert records.fits_in_memory([path])
+    assert records.fits_bytes(0)
+    assert not records.fits_bytes(records.free_memory() + 1)
+    assert records.free_memory() > 0
+
+
+# Examples.
+
+
+@pytest.mark.parametrize("label", [1, 1000, 2**31 - 1])
+def test_an_example_parses_to_what_it_was_made_of(label):
+    image_bytes, parsed = records.parse(tf.constant(records.example(b"\x00bytes", label)))
+    assert parsed.dtype == tf.int32
+    with tf.Session() as session:
+        assert session.run([image_bytes, parsed]) == [b"\x00bytes", label]
+
+
+def test_examples_are_deterministic():
+    assert records.example(b"x", 3) == records.example(b"x", 3)
+
+
+def test_label_message():
+    with tf.Session() as session:
+        message = session.run(records.label_message(tf.constant(11), 10)).decode()
+    assert message.startswith(records.LABEL_ERROR)
+    assert "11" in message
+    assert "1..10" in message
+
+
+@pytest.mark.parametrize("label", [1, CLASSES])
+def test_good_examples_have_no_problem(label):
+    example = records.example(picture(), label)
+    assert records.problem_of(example, CLASSES) is None
+    assert records.undecodable(example) is None
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_every_format_that_training_reads_is_decodable(image_format):
+    assert records.undecodable(records.example(picture(image_format), 1)) is None
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_examples_have_a_problem(kind):
+    make, word = BAD[kind]
+    reason = records.problem_of(make(), CLASSES) or records.undecodable(make())
+    assert word in reason
+
+
+# Reading.
+
+
+def test_records_of_a_file(tmp_path):
+    examples = good(4)
+    assert list(records.read_records(write(tmp_path / "a", examples))) == examples
+
+
+def test_an_empty_file_has_no_records(tmp_path):
+    assert list(records.read_records(write(tmp_path / "a", []))) == []
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_truncated_file_names_the_record(tmp_path, cut):
+    path = write(tmp_path / "a", good(3))
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[:-cut])
+    with pytest.raises(UserError) as error:
+        list(records.read_records(path))
+    assert f"{path}, record 2:" in str(error.value)
+
+
+def test_a_damaged_file_names_the_record(tmp_path):
+    path = write(tmp_path / "a", good(3))
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "a").write_bytes(bytes(content))
+    with pytest.raises(UserError) as error:
+        list(records.read_records(path))
+    assert f"{path}, record 1:" in str(error.value)
+
+
+def test_a_file_that_is_no_tfrecord(tmp_path):
+    (tmp_path / "a").write_text("some text that is no record at all\n" * 10)
+    with pytest.raises(UserError) as error:
+        list(records.read_records(str(tmp_path / "a")))
+    assert f"{tmp_path}/a, record 0:" in str(error.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        list(records.read_records(str(tmp_path / "nowhere")))
+
+
+# Finding the bad record.
+
+
+def test_nothing_is_found_in_good_files(tmp_path, digits_dir):
+    assert records.find_problem([write(tmp_path / "a", good(5))], CLASSES) is None
+    paths = records.list_files(digits_dir, "validation-")
+    assert records.find_problem(paths, CLASSES) is None
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("kind", BAD)
+def test_the_bad_record_is_found(tmp_path, kind, place):
+    make, word = BAD[kind]
+    examples = good(5)
+    examples[place] = make()
+    paths = [write(tmp_path / "a", good(2)), write(tmp_path / "b", examples)]
+    found = records.find_problem(paths, CLASSES)
+    assert (found.path, found.record) == (paths[1], place)
+    assert word in found.reason
+    assert str(found).startswith(f"{paths[1]}, record {place}: ")
+
+
+def test_the_first_of_two_bad_pictures_is_found(tmp_path):
+    examples = good(30)
+    examples[11] = examples[23] = records.example(b"no picture", 1)
+    found = records.find_problem([write(tmp_path / "a", examples)], CLASSES)
+    assert found.record == 11
+
+
+def test_the_first_bad_record_of_a_file_is_found_whatever_its_kind(tmp_path):
+    examples = good(6)
+    examples[1] = records.example(b"no picture", 1)
+    examples[4] = records.example(picture(), 99)
+    found = records.find_problem([write(tmp_path / "a", examples)], CLASSES)
+    assert found.record == 1
+
+
+def test_a_truncated_file_is_found(tmp_path):
+    paths = [write(tmp_path / "a", good(2)), write(tmp_path / "b", good(3))]
+    content = (tmp_path / "b").read_bytes()
+    (tmp_path / "b").write_bytes(content[:-7])
+    found = records.find_problem(paths, CLASSES)
+    assert (found.path, found.record) == (paths[1], 2)
+    assert "truncated" in found.reason
+
+
+def test_the_place_of_a_cut_is_named_once(tmp_path):
+    path = write(tmp_path / "a, record 1: b", good(3))
+    content = (tmp_path / "a, record 1: b").read_bytes()
+    (tmp_path / "a, record 1: b").write_bytes(content[:-7])
+    assert str(records.find_problem([path], CLASSES)).count("record 2: the file") == 1
+
+
+# First records.
+
+
+def test_first_records_of_good_files(tmp_path):
+    paths = [write(tmp_path / f"train-{number}", good(5)) for number in range(3)]
+    records.check_first_records(paths, CLASSES)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_first_record_is_refused(tmp_path, kind):
+    make, word = BAD[kind]
+    path = write(tmp_path / "train-0", [*good(2), make()])
+    with pytest.raises(UserError) as error:
+        records.check_first_records([path], CLASSES)
+    assert f"{path}, record 2: " in str(error.value)
+    assert word in str(error.value)
+
+
+def test_first_records_are_looked_at_all_over_the_split(tmp_path):
+    paths = [write(tmp_path / f"train-{number:02}", good(1)) for number in range(16)]
+    write(tmp_path / "train-14", [records.example(picture(), 99)])
+    with pytest.raises(UserError, match="train-14, record 0"):
+        records.check_first_records(paths, CLASSES)
+
+
+def test_a_truncated_first_record_is_refused(tmp_path):
+    path = write(tmp_path / "train-0", good(1))
+    (tmp_path / "train-0").write_bytes((tmp_path / "train-0").read_bytes()[:-3])
+    with pytest.raises(UserError, match="train-0, record 0"):
+        records.check_first_records([path], CLASSES)

@@ -1,0 +1,331 @@
+"""Tests of the table of settings, and that each setting is read somewhere."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+from utils import settings
+from utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+NUMBERS = [s for s in settings.SETTINGS.values() if s.kind in (int, float)]
+
+
+# Every setting is read.
+
+# The names under which modules hold a dict of settings.
+HOLDERS = {"params", "_params", "given"}
+
+
+def modules():
+    """The package's modules, without the tests and the table itself."""
+    paths = [*ROOT.glob("*.py"), *ROOT.glob("utils/**/*.py")]
+    return [path for path in paths if path not in (ROOT / "setup.py", ROOT / "utils/settings.py")]
+
+
+def key_patterns(key):
+    """Regular expressions for what the expression of a key can be: constant, f-string, choice."""
+    if isinstance(key, ast.Constant) and isinstance(key.value, str):
+        return [re.escape(key.value)]
+    if isinstance(key, ast.IfExp):
+        return key_patterns(key.body) + key_patterns(key.orelse)
+    if isinstance(key, ast.JoinedStr):
+        return [
+            "".join(
+                re.escape(part.value) if isinstance(part, ast.Constant) else r"\w+"
+                for part in key.values
+            )
+        ]
+    return []
+
+
+def holds_settings(node):
+    name = getattr(node, "id", getattr(node, "attr", None))
+    return name in HOLDERS
+
+
+def read_patterns(source):
+    """Patterns of the settings that a module's source reads, as params[...] or params.get(...)."""
+    patterns = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            if holds_settings(node.value):
+                patterns += key_patterns(node.slice)
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "get"
+            and holds_settings(node.func.value)
+            and node.args
+        ):
+            patterns += key_patterns(node.args[0])
+    return patterns
+
+
+def without_resolving(source):
+    """The source without assignments such as params["x"] = params["x"] or ..., which use nothing."""
+
+    class Remover(ast.NodeTransformer):
+        def visit_Assign(self, node):
+            target = node.targets[0]
+            resolves = isinstance(target, ast.Subscript) and holds_settings(target.value)
+            return None if resolves else node
+
+    tree = Remover().visit(ast.parse(source))
+    for node in ast.walk(tree):
+        if hasattr(node, "body") and node.body == []:
+            node.body = [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def unread(names, sources):
+    """The names that no source reads."""
+    patterns = {p for source in sources for p in read_patterns(without_resolving(source))}
+    return [name for name in names if not any(re.fullmatch(p, name) for p in patterns)]
+
+
+def test_every_setting_is_read_somewhere():
+    sources = [path.read_text() for path in modules()]
+    assert unread(settings.SETTINGS, sources) == []
+
+
+def test_a_setting_that_nothing_reads_is_found():
+    sources = [path.read_text() for path in modules()]
+    assert unread([*settings.SETTINGS, "new_setting"], sources) == ["new_setting"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ('x = params["name"]', True),
+        ('x = self._params["name"] + 1', True),
+        ('x = params.get("name", 3)', True),
+        ('x = params["name" if y else "other"]', True),
+        ('x = params["other" if y else "name"]', True),
+        ('x = params[f"na{y}"]', True),
+        ('x = params[f"n{y}m{z}e"]', False),
+        ('params["name"] = 3', False),
+        ('params["name"] = params["name"] or 3', False),
+        ('params["other"] = params["other"] or 3\nx = params["name"]', True),
+        ('x = name["params"]', False),
+        ('x = other["name"]', False),
+        ('x = "name"', False),
+        ("x = params[name]", False),
+        ('# params["name"]', False),
+    ],
+)
+def test_what_counts_as_reading(source, reads):
+    assert unread(["name"], [source]) == ([] if reads else ["name"])
+
+
+def test_every_name_that_is_read_is_a_setting():
+    """A misspelt key is a KeyError only when its line runs."""
+    known = {"batch_size", "context"}  # these are TPUEstimator's
+    for path in (ROOT / "mnasnet_main.py", *ROOT.glob("utils/*.py")):
+        for pattern in read_patterns(path.read_text()):
+            names = [*settings.SETTINGS, *known]
+            assert any(re.fullmatch(pattern, name) for name in names), (path, pattern)
+
+
+# The table.
+
+
+def test_names_are_unique_and_flags_do_not_collide():
+    listed = [s.name for group in settings.GROUPS.values() for s in group]
+    flags = listed + [s.alias for s in settings.SETTINGS.values() if s.alias]
+    assert len(set(listed)) == len(listed) == len(settings.SETTINGS)
+    assert len(set(flags)) == len(flags)
+
+
+@pytest.mark.parametrize("setting", settings.SETTINGS.values(), ids=lambda s: s.name)
+def test_each_setting_is_described_and_its_default_is_possible(setting):
+    assert setting.name.isidentifier()
+    assert setting.help.endswith(".")
+    assert setting.kind in (bool, int, float, str, object)
+    if setting.default is not None:
+        assert type(setting.default) is setting.kind
+        assert settings.convert(setting.name, setting.default, "default") == setting.default
+    if setting.choices is not None:
+        assert setting.kind is str
+
+
+def test_defaults_are_the_published_recipe():
+    defaults = settings.default_params()
+    assert list(defaults) == list(settings.SETTINGS)
+    recipe = {
+        "model_name": "mnasnet-a1",
+        "train_batch_size": 1024,
+        "eval_batch_size": 1024,
+        "train_steps": 437898,
+        "steps_per_eval": 6255,
+        "num_train_images": 1281167,
+        "num_eval_images": 50000,
+        "num_label_classes": 1000,
+        "base_learning_rate": 0.016,
+        "warmup_epochs": 5,
+        "lr_decay_rate": 0.97,
+        "lr_decay_epochs": 2.4,
+        "momentum": 0.9,
+        "rmsprop_decay": 0.9,
+        "rmsprop_epsilon": 0.001,
+        "weight_decay": 1e-5,
+        "label_smoothing": 0.1,
+        "moving_average_decay": 0.9999,
+        "input_image_size": 224,
+        "resize_method": "bicubic",
+        "min_crop_area": 0.08,
+        "random_flip": True,
+        "precision": "float32",
+        "data_format": "channels_last",
+        "dropout_rate": None,
+        "use_keras": None,
+        "bigtable_table": "imagenet",
+        "bigtable_train_prefix": "train_",
+        "bigtable_eval_prefix": "validation_",
+        "bigtable_column_family": "tfexample",
+        "bigtable_column_qualifier": "example",
+    }
+    assert {name: defaults[name] for name in recipe} == recipe
+
+
+def test_default_params_are_a_fresh_dict():
+    settings.default_params()["train_steps"] = 1
+    assert settings.default_params()["train_steps"] == 437898
+
+
+def test_imagenet_counts_fill_only_what_is_unset():
+    params = {"num_train_images": None, "num_eval_images": 0, "num_label_classes": 10, "other": 1}
+    filled = settings.with_imagenet_counts(params)
+    assert filled == {**params, "num_train_images": 1281167}
+    assert params["num_train_images"] is None
+
+
+def test_what_travels_with_a_checkpoint_are_settings():
+    assert set(settings.CARRIED) <= set(settings.SETTINGS)
+    assert set(settings.ARCHITECTURE) <= set(settings.CARRIED)
+
+
+# Conversion.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("use_tpu", "true", True),
+        ("use_tpu", "False", False),
+        ("use_tpu", "0", False),
+        ("use_tpu", " yes ", True),
+        ("use_tpu", False, False),
+        ("train_steps", "100", 100),
+        ("train_steps", "1e3", 1000),
+        ("train_steps", 100.0, 100),
+        ("train_steps", 2**60 + 1, 2**60 + 1),
+        ("tf_random_seed", "0", 0),
+        ("base_learning_rate", "1e-3", 0.001),
+        ("base_learning_rate", 0, 0.0),
+        ("dropout_rate", "0", 0.0),
+        ("dropout_rate", 0, 0.0),
+        ("moving_average_decay", 0, 0.0),
+        ("tpu", 5, "5"),
+        ("model_dir", "x", "x"),
+        ("mode", "eval", "eval"),
+        ("model_spec", "mine.yaml", "mine.yaml"),
+        ("model_spec", {"stages": []}, {"stages": []}),
+        ("dropout_rate", None, None),
+        ("min_crop_area", "0.5", 0.5),
+    ],
+)
+def test_conversion(name, value, expected):
+    converted = settings.convert(name, value, f"--{name}={value}")
+    assert converted == expected
+    assert type(converted) is type(expected)
+
+
+def test_a_large_whole_number_keeps_its_digits_as_text():
+    assert settings.convert("tf_random_seed", "9007199254740993", "") == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("use_tpu", "maybe", "true or false"),
+        ("use_tpu", 2, "true or false"),
+        ("use_tpu", "", "true or false"),
+        ("train_steps", "many", "a whole number"),
+        ("train_steps", "1.5", "a whole number"),
+        ("train_steps", True, "a whole number"),
+        ("train_steps", "", "a whole number"),
+        ("train_steps", [1], "a whole number"),
+        ("base_learning_rate", "nan", "a number"),
+        ("base_learning_rate", "inf", "a number"),
+        ("base_learning_rate", False, "a number"),
+        ("base_learning_rate", "0,1", "a number"),
+        ("model_dir", ["x"], "a text"),
+        ("model_dir", True, "a text"),
+        ("model_spec", 3, "a file name or a mapping"),
+    ],
+)
+def test_what_cannot_be_converted_is_a_users_error(name, value, expected):
+    with pytest.raises(UserError) as error:
+        settings.convert(name, value, f"--{name}=VALUE")
+    assert f"--{name}=VALUE" in str(error.value)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("mode", "test", "train_and_eval, train, eval, export_only"),
+        ("precision", "float16", "bfloat16"),
+        ("resize_method", "nearest", "bilinear"),
+        ("train_steps", 0, "1"),
+        ("train_batch_size", -5, "1"),
+        ("dropout_rate", 1, "1"),
+        ("dropout_rate", -0.1, "0"),
+        ("momentum", 1.5, "1"),
+        ("depth_multiplier", 0, "0"),
+        ("num_label_classes", 1, "2"),
+        ("input_image_size", 31, "32"),
+        ("min_crop_area", 0, "0"),
+        ("label_smoothing", 1.0, "1"),
+    ],
+)
+def test_what_is_out_of_limits_is_a_users_error(name, value, limit):
+    with pytest.raises(UserError) as error:
+        settings.convert(name, value, f"--{name}=VALUE")
+    assert f"--{name}=VALUE" in str(error.value)
+    assert limit in str(error.value).replace("VALUE", "")
+
+
+@pytest.mark.parametrize("setting", NUMBERS, ids=lambda s: s.name)
+def test_limits_hold_at_their_edges(setting):
+    def accepted(value):
+        try:
+            settings.convert(setting.name, value, setting.name)
+        except UserError:
+            return False
+        return True
+
+    if setting.minimum is not None:
+        assert accepted(setting.minimum)
+        assert not accepted(setting.minimum - 1)
+    if setting.above is not None:
+        assert not accepted(setting.above)
+        assert accepted(setting.above + 0.5)
+    if setting.below is not None:
+        assert not accepted(setting.below)
+        assert accepted(setting.below - 0.01)
+    if setting.minimum is None and setting.above is None:
+        pytest.fail(f"{setting.name} has no lower limit, but a negative number means nothing")
+
+
+def test_unknown_name_gets_the_nearest():
+    with pytest.raises(UserError, match=r"file\.yaml.*'train_step'.*'train_steps'"):
+        settings.check_known(["model_dir", "train_step"], "file.yaml")
+    with pytest.raises(UserError, match="'qqq'"):
+        settings.check_known(["qqq"], "file.yaml")
+    with pytest.raises(UserError, match="3"):
+        settings.check_known([3], "file.yaml")
+    settings.check_known(settings.SETTINGS, "file.yaml")

@@ -1,0 +1,256 @@
+"""Tests of fine-tuning: names of both kinds of layers, the head, averages, refusal."""
+
+import os
+
+import golden_files
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import mnasnet_models
+from utils import optimization, settings, warm_start
+from utils.errors import UserError
+
+TINY = {
+    "stages": ["r1_k3_s11_e1_i8_o8", "r1_k3_s22_e3_i8_o16_se0.5"],
+    "stem_size": 8,
+    "head_size": 32,
+    "num_classes": 4,
+}
+
+
+def build(name="net", training=True, averages=True, **overrides):
+    """A training graph; the network's own variables by name."""
+    images = tf.zeros([2, 32, 32, 3])
+    logits, _ = mnasnet_models.build_mnasnet_model(images, name, training, {**TINY, **overrides})
+    own = {v.op.name: v for v in tf.global_variables()}
+    step = tf.train.get_or_create_global_step()
+    decay = 0.5 if averages else 0.0
+    params = {**settings.default_params(), "use_tpu": False, "moving_average_decay": decay}
+    optimization.train_op(tf.reduce_mean(logits), tf.constant(0.1), step, params)
+    return own
+
+
+def save(model_dir, step=7, **more):
+    """Saves random weights; returns the path and {name: value} of all variables."""
+    rng = np.random.RandomState(5)
+    with tf.Graph().as_default(), tf.Session() as session:
+        build(**more)
+        variables = tf.global_variables()
+        values = {
+            v.initializer.inputs[1]: rng.uniform(1, 2, v.shape.as_list()).astype(
+                v.dtype.base_dtype.as_numpy_dtype
+            )
+            for v in variables
+        }
+        session.run([v.initializer for v in variables], values)
+        path = tf.train.Saver().save(session, os.path.join(model_dir, "model.ckpt"), step)
+        return path, session.run({v.op.name: v for v in tf.global_variables()})
+
+
+def initialized(path, **more):
+    """{name: value} of all variables of a graph that starts from a checkpoint."""
+    own = build(**more)
+    scaffold = tf.train.Scaffold(init_fn=warm_start.init_fn(path))
+    with tf.train.MonitoredSession(tf.train.ChiefSessionCreator(scaffold)) as session:
+        values = session.run({v.op.name: v for v in tf.global_variables()})
+    return own, values
+
+
+def is_head(name):
+    return "mnas_head/dense" in name.replace("mnas_net_model/", "")
+
+
+# Names.
+
+
+def test_both_kinds_of_layers_have_the_same_common_names():
+    rows = {
+        kind: golden_files.read(f"variables_mnasnet-a1_{kind}")["variables"]
+        for kind in ("keras", "layers")
+    }
+    shapes = {}
+    for kind, variables in rows.items():
+        common = warm_start.common_names([name for name, _, _ in variables])
+        assert len(set(common.values())) == len(variables)
+        shapes[kind] = {common[name]: shape for name, shape, _ in variables}
+    assert shapes["keras"] == shapes["layers"]
+    # Of tf.layers the names are the common ones already.
+    assert set(shapes["layers"]) == {name for name, _, _ in rows["layers"]}
+
+
+def test_common_names_of_other_models():
+    for kind in ("b1_keras", "small_keras", "d1_layers"):
+        variables = golden_files.read(f"variables_mnasnet-{kind}")["variables"]
+        common = warm_start.common_names([name for name, _, _ in variables])
+        assert len(set(common.values())) == len(variables)
+        assert not any("mnas_net_model" in name for name in common.values())
+
+
+def test_common_names_do_not_depend_on_the_order_of_the_names():
+    names = [n for n, _, _ in golden_files.read("variables_mnasnet-a1_keras")["variables"]]
+    assert warm_start.common_names(names) == warm_start.common_names(sorted(names))
+
+
+def test_common_names_by_hand():
+    assert warm_start.common_names(
+        [
+            "net/mnas_net_model/mnas_blocks_1/conv2d_9/kernel",
+            "net/mnas_net_model/mnas_blocks_1/conv2d_12/kernel",
+            "net/mnas_net_model/mnas_blocks_1/se/conv2d_10/bias",
+            "net/mnas_net_model/mnas_blocks_1/se/conv2d_11/bias",
+            "net/mnas_blocks_1/batch_normalization_1/gamma",
+            "net/mnas_net_model/mnas_blocks_1/depthwise_conv2d_1/depthwise_kernel",
+            "global_step",
+        ]
+    ) == {
+        "net/mnas_net_model/mnas_blocks_1/conv2d_9/kernel": "net/mnas_blocks_1/conv2d/kernel",
+        "net/mnas_net_model/mnas_blocks_1/conv2d_12/kernel": "net/mnas_blocks_1/conv2d_1/kernel",
+        "net/mnas_net_model/mnas_blocks_1/se/conv2d_10/bias": "net/mnas_blocks_1/se/conv2d/bias",
+        "net/mnas_net_model/mnas_blocks_1/se/conv2d_11/bias": "net/mnas_blocks_1/se/conv2d_1/bias",
+        "net/mnas_blocks_1/batch_normalization_1/gamma":
+            "net/mnas_blocks_1/batch_normalization_1/gamma",
+        "net/mnas_net_model/mnas_blocks_1/depthwise_conv2d_1/depthwise_kernel":
+            "net/mnas_blocks_1/depthwise_conv2d/depthwise_kernel",
+        "global_step": "global_step",
+    }  # fmt: skip
+
+
+# Restoring.
+
+
+@pytest.mark.parametrize("to_keras", [True, False])
+@pytest.mark.parametrize("from_keras", [True, False])
+def test_weights_pass_between_both_kinds_of_layers(tmp_path, from_keras, to_keras):
+    path, saved = save(str(tmp_path), averages=False, use_keras=from_keras)
+    own, values = initialized(path, averages=False, use_keras=to_keras)
+    from_common = {
+        common: saved[name]
+        for name, common in warm_start.common_names(
+            [n for n in saved if "RMSProp" not in n and n != "global_step"]
+        ).items()
+    }
+    common = warm_start.common_names(own)
+    assert set(common.values()) == set(from_common)
+    for name in own:
+        np.testing.assert_array_equal(values[name], from_common[common[name]], err_msg=name)
+
+
+@pytest.mark.parametrize("saved_averages", [True, False])
+def test_averaged_weights_come_first_and_averages_start_as_copies(tmp_path, saved_averages):
+    path, saved = save(str(tmp_path), averages=saved_averages)
+    own, values = initialized(path, averages=True)
+    for name in own:
+        source = f"{name}/ExponentialMovingAverage" if saved_averages else name
+        np.testing.assert_array_equal(values[name], saved[source], err_msg=name)
+        average = values[f"{name}/ExponentialMovingAverage"]
+        np.testing.assert_array_equal(average, values[name], err_msg=name)
+
+
+def test_step_and_optimizer_start_afresh(tmp_path):
+    path, _ = save(str(tmp_path))
+    own, values = initialized(path)
+    assert values["global_step"] == 0
+    slots = [name for name in values if name.endswith(("RMSProp", "RMSProp_1"))]
+    assert len(slots) == 2 * sum(v.trainable for v in own.values())
+    for name in slots:
+        assert (values[name] == (1 if name.endswith("RMSProp") else 0)).all(), name
+
+
+def test_another_number_of_classes_skips_the_head_alone(tmp_path, caplog):
+    path, saved = save(str(tmp_path), averages=False)
+    with caplog.at_level("INFO", "absl"):
+        own, values = initialized(path, averages=False, num_classes=9)
+    for name in own:
+        if is_head(name):
+            assert values[name].shape[-1] == 9
+            assert values[name].max() < 1  # an initial value, not one of the checkpoint
+        else:
+            np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
+    assert f"{len(own) - 2} of {len(own)} variables" in caplog.text
+    assert "mnas_head/dense/kernel" in caplog.text
+    assert "mnas_head/dense/bias" in caplog.text
+
+
+def test_the_same_number_of_classes_restores_the_head(tmp_path):
+    path, saved = save(str(tmp_path), averages=False)
+    own, values = initialized(path, averages=False)
+    heads = [name for name in own if is_head(name)]
+    assert len(heads) == 2
+    for name in heads:
+        np.testing.assert_array_equal(values[name], saved[name])
+
+
+def test_a_model_of_another_name_supplies_its_weights(tmp_path):
+    path, saved = save(str(tmp_path), averages=False, name="other")
+    own, values = initialized(path, averages=False, name="mine")
+    for name in own:
+        np.testing.assert_array_equal(values[name], saved[name.replace("mine/", "other/", 1)])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"depth_multiplier": 2.0},
+        {"stages": ["r1_k3_s11_e1_i8_o8", "r1_k5_s22_e6_i8_o16_se0.5"]},
+        {"head_size": 64},
+    ],
+)
+def test_a_checkpoint_that_fits_too_little_is_refused(tmp_path, overrides):
+    path, _ = save(str(tmp_path), averages=False)
+    build(averages=False, **overrides)
+    with pytest.raises(UserError) as error:
+        warm_start.init_fn(path)
+    assert path in str(error.value)
+    assert "90%" in str(error.value)
+
+
+def test_a_small_part_may_be_missing(tmp_path, caplog):
+    path, saved = save(str(tmp_path), averages=False, head_size=512)
+    # Another size of the first depthwise kernel: one small variable.
+    stages = ["r1_k5_s11_e1_i8_o8", *TINY["stages"][1:]]
+    with caplog.at_level("INFO", "absl"):
+        own, values = initialized(path, averages=False, head_size=512, stages=stages)
+    (changed,) = [n for n in own if values[n].shape != saved[n].shape]
+    assert changed.endswith("mnas_blocks_0/depthwise_conv2d/depthwise_kernel")
+    assert changed in caplog.text
+    for name in own:
+        if name != changed:
+            np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
+
+
+def test_an_unrelated_checkpoint_is_refused(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("x", [3])
+        session.run(tf.global_variables_initializer())
+        path = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), 1)
+    build()
+    with pytest.raises(UserError, match="0%"):
+        warm_start.init_fn(path)
+
+
+# Finding the checkpoint.
+
+
+def test_what_names_a_checkpoint(tmp_path):
+    path, _ = save(str(tmp_path), averages=False)
+    for name in (str(tmp_path), path, path + ".index", path + ".meta",
+                 path + ".data-00000-of-00001"):  # fmt: skip
+        assert warm_start.resolve(name) == path
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "model.ckpt-8"])
+def test_what_names_none(tmp_path, name):
+    path = os.path.join(str(tmp_path), name)
+    with pytest.raises(UserError) as error:
+        warm_start.resolve(path)
+    assert path in str(error.value)
+
+
+def test_a_damaged_checkpoint_is_a_users_error(tmp_path):
+    path, _ = save(str(tmp_path), averages=False)
+    with open(path + ".index", "r+b") as f:
+        f.truncate(100)
+    build()
+    with pytest.raises(UserError, match=r"model\.ckpt-7"):
+        warm_start.init_fn(path)
