@@ -42,9 +42,7 @@ def build_image_serving_input_fn(
 
         image_bytes = tf.placeholder(tf.string, [None], name="image_bytes")
         images = tf.map_fn(preprocess, image_bytes, back_prop=False, dtype=tf.float32)
-        return tf.estimator.export.TensorServingInputReceiver(
-            images, {"image_bytes": image_bytes}
-        )
+        return tf.estimator.export.TensorServingInputReceiver(images, {"image_bytes": image_bytes})
 
     return serving_input_fn
 
@@ -228,6 +226,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         return dataset
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
+        assert self.data_dir is not None  # input_fn feeds black images then
         paths = records.list_files(self.data_dir, TRAIN_PREFIX if self.is_training else EVAL_PREFIX)
         if not self.is_training:
             # By record, so that no host has more than one image more than another.
@@ -306,4 +305,3 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         if cache is None:
             cache = records.fits_bytes(rows.estimated_bytes(end - first))
         return dataset.cache() if self.is_training and cache else dataset
-

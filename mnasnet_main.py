@@ -1,7 +1,7 @@
 """Trains, evaluates and exports MnasNet with TPUEstimator, on a TPU, GPU or CPU.
 
-    python mnasnet_main.py --tpu=NAME --data_dir=gs://... --model_dir=gs://...
-    python mnasnet_main.py --help
+python mnasnet_main.py --tpu=NAME --data_dir=gs://... --model_dir=gs://...
+python mnasnet_main.py --help
 """
 
 from __future__ import annotations
@@ -419,9 +419,11 @@ def _log_best(model_dir: str) -> None:
         )  # fmt: skip
 
 
-def _evaluate_once(params: Mapping[str, Any], checkpoint: str) -> None:
+def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None) -> None:
     step = checkpoints.step_of(checkpoint)
-    if any(e["global_step"] == step for e in checkpoints.evaluations(params["model_dir"])):
+    if checkpoint is None or any(
+        e["global_step"] == step for e in checkpoints.evaluations(params["model_dir"])
+    ):
         return
     evaluate(params, checkpoint)
 

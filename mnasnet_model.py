@@ -250,9 +250,10 @@ class MnasBlock:
             self._expand_norm = layers.batch_norm()
         self._depthwise_conv = layers.depthwise_conv(args.kernel_size, args.strides)
         self._depthwise_norm = layers.batch_norm()
-        self._has_se = args.se_ratio is not None and 0 < args.se_ratio <= 1
+        se_ratio = args.se_ratio or 0
+        self._has_se = 0 < se_ratio <= 1
         if self._has_se:
-            squeezed = max(1, int(args.input_filters * args.se_ratio))
+            squeezed = max(1, int(args.input_filters * se_ratio))
             self._se_reduce = layers.conv(squeezed, use_bias=True)
             self._se_expand = layers.conv(expanded, use_bias=True)
         self._project_conv = layers.conv(args.output_filters)
@@ -305,9 +306,7 @@ class MnasNetModel:
         output, under its historical name) and `head` (the dense layer's output).
     """
 
-    def __init__(
-        self, blocks_args: Sequence[BlockArgs], global_params: GlobalParams | None = None
-    ):
+    def __init__(self, blocks_args: Sequence[BlockArgs], global_params: GlobalParams | None = None):
         if not blocks_args:
             raise ValueError("blocks_args is empty: a MnasNet has at least one stage.")
         self._params = global_params or GlobalParams()

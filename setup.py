@@ -10,14 +10,22 @@ ROOT = pathlib.Path(__file__).parent
 
 def _version() -> str:
     text = (ROOT / "utils" / "version.py").read_text()
-    return re.search(r'__version__ = "([^"]+)"', text).group(1)
+    match = re.search(r'__version__ = "([^"]+)"', text)
+    assert match, "utils/version.py names no version"
+    return match.group(1)
 
 
 EXTRAS = {
     # 2.40 needs protobuf 6, which TensorFlow 2.15 does not go with.
     "bigtable": ["google-cloud-bigtable>=2.38,<2.40"],
     # The sample data, the picture tools, the plots and the notebook.
-    "demo": ["scikit-learn>=1.4", "pillow>=10", "matplotlib>=3.8", "ipykernel>=6", "nbclient>=0.10"],
+    "demo": [
+        "scikit-learn>=1.4",
+        "pillow>=10",
+        "matplotlib>=3.8",
+        "ipykernel>=6",
+        "nbclient>=0.10",
+    ],
     "dev": ["pytest>=8", "ruff==0.17.6", "mypy==2.4.1", "types-PyYAML"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

@@ -158,7 +158,9 @@ def test_prediction_names_that_clients_use():
     assert "serving_default" in spec.export_outputs
 
 
-@pytest.mark.parametrize("changes", [{"use_keras": False, "precision": "bfloat16"}, {"moving_average_decay": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"use_keras": False, "precision": "bfloat16"}, {"moving_average_decay": 0}]
+)
 def test_a_training_step_with_other_settings(changes):
     params = small_params(train_batch_size=4, num_train_images=40, **changes)
     spec = mnasnet_main.mnasnet_model_fn(
@@ -219,7 +221,9 @@ def test_summaries_for_tensorboard(trained):
             for event in tf.train.summary_iterator(path)
             for value in event.summary.value
         }
-    assert {"loss", "cross_entropy", "learning_rate", "epoch", "images_per_second"} <= tags[model_dir]
+    assert {"loss", "cross_entropy", "learning_rate", "epoch", "images_per_second"} <= tags[
+        model_dir
+    ]
     assert {"loss", "top_1_accuracy", "top_5_accuracy"} <= tags[model_dir + "/eval"]
 
 
@@ -293,7 +297,9 @@ def test_classify_prints_the_top_classes(trained, digits_dir):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save_first(digits_dir, tmp_path, number):
-    process = start(*flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train"))
+    process = start(
+        *flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train")
+    )
     wait_for_line(process, "train step 3/")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

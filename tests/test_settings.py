@@ -65,7 +65,7 @@ def read_patterns(source):
 
 
 def without_resolving(source):
-    """The source without assignments such as params["x"] = params["x"] or ..., which use nothing."""
+    """The source without assignments such as params["x"] = params["x"] or 1: they use nothing."""
 
     class Remover(ast.NodeTransformer):
         def visit_Assign(self, node):

@@ -75,7 +75,7 @@ def measure_training(data_dir: str, model_name: str, size: int, batch: int, step
         start = time.monotonic()
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         times, lines = [], []
-        for line in process.stderr:
+        for line in process.stderr or ():
             lines.append(line)
             if "train step" in line:
                 times.append(time.monotonic() - start)

@@ -1,9 +1,9 @@
 """Rows of Cloud Bigtable as a dataset of serialized examples.
 
 Pages of rows are read eagerly with google-cloud-bigtable's data client: its operation timeout also
-counts the time that a slow consumer blocks, so one long scan would be killed. Every page's keys are
-checked against those expected, because a wrong prefix, a missing column family and a table emptied in
-mid-run all look like "no more rows".
+counts the time that a slow consumer blocks, so one long scan would be killed. Every page's keys
+are checked against those expected, because a wrong prefix, a missing column family and a table
+emptied in mid-run all look like "no more rows".
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def _data():
         from google.cloud.bigtable import data
     except ImportError as e:
         raise UserError(
-            "Reading from Bigtable needs google-cloud-bigtable: pip install 'mnasnet-tpu[bigtable]'."
+            "Reading from Bigtable needs google-cloud-bigtable: pip install "
+            "'google-cloud-bigtable>=2.38,<2.40'."
         ) from e
     return data
 
@@ -106,7 +107,7 @@ class RowReader:
         from google.cloud.bigtable.data import row_filters
 
         s = self._selection
-        filters = [row_filters.CellsColumnLimitFilter(1)]
+        filters: list[row_filters.RowFilter] = [row_filters.CellsColumnLimitFilter(1)]
         if column:
             filters = [
                 row_filters.FamilyNameRegexFilter(_exactly(s.column_family)),
@@ -162,7 +163,8 @@ class RowReader:
         found = self._read(self._query(0, 10**INDEX_DIGITS - 1, column=False, limit=1))
         if not found:
             raise UserError(
-                f"{self} has no rows with prefix {s.prefix!r}: load the data, or correct the prefix."
+                f"{self} has no rows with prefix {s.prefix!r}: load the data, or correct the "
+                "prefix."
             )
         if not self._read(self._query(0, 10**INDEX_DIGITS - 1, limit=1)):
             cells = found[0].cells

@@ -114,9 +114,7 @@ class AveragesSaver(tf.train.Saver):
 
     def restore(self, sess, save_path):
         averaged = self._use_averages and has_averages(save_path, self._averaged_names)
-        logging.info(
-            "Using the %s weights of %s.", "averaged" if averaged else "raw", save_path
-        )
+        logging.info("Using the %s weights of %s.", "averaged" if averaged else "raw", save_path)
         if averaged:
             self._averages.restore(sess, save_path)
         else:

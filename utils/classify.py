@@ -1,6 +1,6 @@
 """Classifies picture files with an exported SavedModel or .tflite file.
 
-    mnasnet-classify --model=EXPORT_DIR/mnasnet-a1.tflite picture.jpg ...
+mnasnet-classify --model=EXPORT_DIR/mnasnet-a1.tflite picture.jpg ...
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def _classify(model, picture: str) -> np.ndarray:
     except tf.errors.NotFoundError as e:
         raise UserError(f"{picture} does not exist.") from e
     except tf.errors.OpError as e:
-        raise UserError(f"{picture} is no picture that can be decoded (JPEG, PNG, GIF, BMP).") from e
+        raise UserError(
+            f"{picture} is no picture that can be decoded (JPEG, PNG, GIF, BMP)."
+        ) from e
 
 
 def _print(picture: str, probabilities: np.ndarray, names: list[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""What the programs share: log format, quiet libraries, errors in one sentence, flags from tables."""
+"""What the programs share: log format, quiet libraries, one-sentence errors, flags from tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import flags
-from absl import logging
+from absl import flags, logging
 
 import utils.tensorflow_version  # noqa: F401
 from utils import files, settings, stopping
@@ -32,7 +31,9 @@ def set_up_logging() -> None:
     tf.get_logger().propagate = False
     # tf.layers is what names the variables of published checkpoints; its deprecation is known.
     warnings.filterwarnings("ignore", message=r".*tf\.layers.*", category=UserWarning)
-    warnings.filterwarnings("ignore", message=r"`(tf\.)?layer.* is deprecated", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", message=r"`(tf\.)?layer.* is deprecated", category=UserWarning
+    )
     warnings.filterwarnings("ignore", module=r"(tf_slim|tensorflow|keras|google)\..*")
 
 

@@ -45,7 +45,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     _follow_device(params)
     _check_combinations(params)
     _check_network(params)
-    if stored and checkpoints.latest(model_dir):
+    if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
     return params
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-
 from utils import cli, sample_data
 
 

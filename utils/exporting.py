@@ -1,4 +1,4 @@
-"""Exports: SavedModel and TensorFlow Lite files, each checked against the checkpoint on real images.
+"""Exports: SavedModel and TensorFlow Lite files, each checked against the checkpoint.
 
 Everything is made in a folder beside and renamed when it is complete and checked; an earlier export
 of other weights is moved to `earlier/`, never overwritten.
@@ -60,7 +60,9 @@ def _identity(params, checkpoint) -> dict[str, Any]:
     names = ("model_name", "input_image_size", "resize_method", "post_quantize", "export_to_tpu",
              "export_moving_average")  # fmt: skip
     return {
-        "checkpoint": os.path.abspath(checkpoint) if not files.is_remote(checkpoint) else checkpoint,
+        "checkpoint": os.path.abspath(checkpoint)
+        if not files.is_remote(checkpoint)
+        else checkpoint,
         "global_step": checkpoints.step_of(checkpoint),
         "bytes": tf.io.gfile.stat(checkpoint + ".index").mtime_nsec,
         **{name: params[name] for name in names},
@@ -84,7 +86,7 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     made[name] = {"kind": "SavedModel"}
     with tflite.Network(model_fn, params, checkpoint) as network:
         expected = np.stack([network.run(image) for image in images])
-        variants = {f"{params['model_name']}.tflite": ()}
+        variants: dict[str, tuple] = {f"{params['model_name']}.tflite": ()}
         if params["post_quantize"]:
             variants[f"{params['model_name']}_postquant.tflite"] = (tf.lite.Optimize.DEFAULT,)
         for name, optimizations in variants.items():

@@ -1,4 +1,4 @@
-"""Learning-rate schedule, optimizer and averages of the published recipe (fixed by golden losses)."""
+"""Learning-rate schedule, optimizer and averages of the published recipe."""
 
 from __future__ import annotations
 

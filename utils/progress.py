@@ -10,7 +10,7 @@ from absl import logging
 
 def duration(seconds: float) -> str:
     """Formats seconds as 1:02:03 or 2:03."""
-    whole = max(0, int(round(seconds)))
+    whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 

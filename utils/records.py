@@ -43,9 +43,7 @@ def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def label_message(label: tf.Tensor, num_classes: int) -> tf.Tensor:
     """The text of the error that the input raises for a label out of range."""
-    return tf.string_join(
-        [LABEL_ERROR, ": ", tf.as_string(label), f" is not in 1..{num_classes}."]
-    )
+    return tf.string_join([LABEL_ERROR, ": ", tf.as_string(label), f" is not in 1..{num_classes}."])
 
 
 def example(image_bytes: bytes, label: int) -> bytes:

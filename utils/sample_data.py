@@ -1,7 +1,8 @@
 """The sample data set: scikit-learn's 1,797 handwritten digits as JPEG in TFRecords.
 
-Real images that come with a package, so that a first training needs no network. Source: E. Alpaydin,
-C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository (public domain test set).
+Real images that come with a package, so that a first training needs no network. Source:
+E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
+Machine Learning Repository.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 
-from absl import logging
-
 import tensorflow.compat.v1 as tf
+from absl import logging
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

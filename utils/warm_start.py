@@ -34,8 +34,8 @@ def common_names(names: Iterable[str]) -> dict[str, str]:
     """
     matches = {name: _LAYER.match(name.replace(_KERAS_SCOPE, "")) for name in names}
     numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for match in filter(None, matches.values()):
-        numbers[match["scope"], match["kind"]].add(int(match["n"] or 0))
+    for layer in filter(None, matches.values()):
+        numbers[layer["scope"], layer["kind"]].add(int(layer["n"] or 0))
     common = {}
     for name, match in matches.items():
         if match is None:
@@ -155,7 +155,9 @@ def _size(variables: Iterable[tf.Variable]) -> int:
 
 def _report(found: Matches, checkpoint: str) -> None:
     """Prints what matched; UserError if it is too little."""
-    backbone = [v for v in found.restored.values() if _HEAD not in "/" + v.op.name.replace(_KERAS_SCOPE, "")]  # noqa: E501
+    backbone = [
+        v for v in found.restored.values() if _HEAD not in "/" + v.op.name.replace(_KERAS_SCOPE, "")
+    ]
     total = _size(backbone) + _size(found.missing)
     share = _size(backbone) / total if total else 0.0
     logging.info(

@@ -1,0 +1,151 @@
+"""Tests of TensorFlow Lite: a tiny model, converted and run, against its checkpoint."""
+
+import os
+
+import golden_weights
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import mnasnet_main
+import preprocessing
+from utils import settings, tflite
+from utils.errors import UserError
+
+SIZE = 32
+CLASSES = 7
+PARAMS = {
+    **settings.default_params(),
+    "use_tpu": False,
+    "model_name": "tiny",
+    "model_spec": {
+        "stages": ["r1_k3_s11_e1_i8_o8_noskip", "r2_k5_s22_e3_i8_o16_se0.5"],
+        "stem_size": 8,
+        "head_size": 32,
+    },
+    "num_label_classes": CLASSES,
+    "input_image_size": SIZE,
+}
+
+
+def images(count=4):
+    return np.random.RandomState(0).uniform(0, 255, (count, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def reference(params):
+    """Logits of a checkpoint's network: the model function with golden weights, in its own graph.
+
+    Returns the checkpoint's session values as (variables by name, logits).
+    """
+    placeholder = tf.placeholder(tf.float32, [None, SIZE, SIZE, 3])
+    mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
+    tf.train.get_or_create_global_step()
+    with tf.Session() as session:
+        golden_weights.load(session, tf.global_variables("tiny"))
+        session.run(tf.train.get_global_step().initializer)
+        path = tf.train.Saver().save(session, params["checkpoint"], 3)
+        logits = session.run("logits:0", {placeholder: images()})
+    return path, logits
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(path of a checkpoint, its logits for `images()`)."""
+    folder = tmp_path_factory.mktemp("trained")
+    with tf.Graph().as_default():
+        return reference({**PARAMS, "checkpoint": str(folder / "model.ckpt")})
+
+
+@pytest.fixture(scope="module")
+def converted(trained):
+    """(logits of the network, .tflite content, content with quantized weights)."""
+    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
+        logits = np.stack([network.run(image) for image in images()])
+        return logits, network.convert(), network.convert([tf.lite.Optimize.DEFAULT])
+
+
+def run(content):
+    interpreter = tflite.Interpreter(content=content)
+    return np.stack([interpreter.run(image) for image in images()])
+
+
+def test_network_has_the_checkpoints_logits(trained, converted):
+    assert converted[0].shape == (4, CLASSES)
+    assert np.abs(trained[1]).max() > 0.1
+    np.testing.assert_allclose(converted[0], trained[1], rtol=1e-4, atol=1e-4)
+
+
+def test_interpreter_agrees_with_the_network(converted):
+    logits, content, _ = converted
+    assert logits.std(0).min() > 1e-3  # the images are told apart
+    np.testing.assert_allclose(run(content), logits, atol=1e-3 * np.abs(logits).max())
+
+
+def test_quantized_weights_are_smaller_and_nearly_agree(converted):
+    logits, content, quantized = converted
+    assert len(quantized) < 0.9 * len(content)
+    ours = run(quantized)
+    assert not np.array_equal(ours, run(content))
+    np.testing.assert_allclose(ours, logits, atol=0.1 * np.abs(logits).max())
+
+
+def test_normalization_is_inside(trained, converted):
+    # Other means shift what the same pixels mean.
+    params = {**PARAMS, "model_spec": {**PARAMS["model_spec"], "mean_rgb": [0, 0, 0]}}
+    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
+        shifted = images()[0] - np.array(preprocessing.MEAN_RGB, np.float32)
+        np.testing.assert_allclose(network.run(shifted), converted[0][0], rtol=1e-3, atol=1e-3)
+        assert not np.allclose(network.run(images()[0]), converted[0][0], atol=1e-2)
+
+
+def test_a_file_has_static_shapes_and_floats(converted):
+    interpreter = tf.lite.Interpreter(model_content=converted[1])
+    interpreter.allocate_tensors()
+    (before,), (after,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert before["shape"].tolist() == [1, SIZE, SIZE, 3]
+    assert after["shape"].tolist() == [1, CLASSES]
+    assert before["dtype"] == after["dtype"] == np.float32
+    assert "images" in before["name"]
+    assert "logits" in after["name"]
+
+
+def test_interpreter_from_a_path(converted, tmp_path):
+    path = str(tmp_path / "tiny.tflite")
+    with open(path, "wb") as f:
+        f.write(converted[1])
+    interpreter = tflite.Interpreter(path, num_threads=2)
+    assert interpreter.image_size == SIZE
+    np.testing.assert_allclose(interpreter.run(images()[1]), converted[0][1], rtol=1e-3, atol=1e-3)
+    assert tflite.open_interpreter(path).image_size == SIZE
+
+
+def test_interpreter_takes_pixels_of_other_types(converted):
+    interpreter = tflite.Interpreter(content=converted[1])
+    pixels = images()[0].astype(np.uint8)
+    np.testing.assert_array_equal(interpreter.run(pixels), interpreter.run(pixels.astype(float)))
+
+
+def test_two_results_do_not_share_memory(converted):
+    interpreter = tflite.Interpreter(content=converted[1])
+    first = interpreter.run(images()[0])
+    kept = first.copy()
+    interpreter.run(images()[1])
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model at all, but long enough to be one"])
+def test_what_is_no_tflite_file_is_a_users_error(tmp_path, content):
+    path = str(tmp_path / "x.tflite")
+    if content is not None:
+        with open(path, "wb") as f:
+            f.write(content)
+    with pytest.raises(UserError) as error:
+        tflite.open_interpreter(path)
+    assert path in str(error.value)
+
+
+def test_a_network_without_its_checkpoint_is_an_error(tmp_path):
+    with pytest.raises((tf.errors.NotFoundError, ValueError)):
+        tflite.Network(
+            mnasnet_main.mnasnet_model_fn, PARAMS, os.path.join(str(tmp_path), "model.ckpt-1")
+        )
