@@ -4,12 +4,13 @@ A record is a serialized tf.train.Example with `image/encoded` (JPEG, or another
 TensorFlow decodes) and `image/class/label`, 1-based. Labels are 0-based from here on.
 
 Training shuffles, repeats for ever and drops nothing. Evaluation is in order and counts every image
-once whatever the batch size: the last batch is filled up with black images whose label is `PADDING`.
+once whatever the batch size: the last batch is filled up with black images labelled `PADDING`.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -142,9 +143,8 @@ class ImageNetTFExampleInput:
 
     def _train_batches(self, dataset, batch_size):
         dataset = dataset.shuffle(SHUFFLE_BUFFER, self.seed).repeat()
-        base = tf.random_uniform([], maxval=tf.int64.max, dtype=tf.int64)
-        if self.seed is not None:
-            base = tf.constant(self.seed, tf.int64)
+        seed = secrets.randbits(62) if self.seed is None else self.seed
+        base = tf.constant(seed, tf.int64)
 
         @tf.autograph.experimental.do_not_convert
         def parse(number, value):

@@ -50,7 +50,7 @@ def mnasnet_model_fn(features, labels, mode, params):
       features: images [N, H, W, 3] in [0, 255], or [H, W, 3, N] on a TPU with transpose_input.
       labels: int32 [N], 0-based; `imagenet_input.PADDING` marks images that do not count.
       mode: a tf.estimator.ModeKeys.
-      params: a complete dict of settings, see `utils.settings.default_params`. Nothing else is read.
+      params: all settings, see `utils.settings.default_params`; nothing else is read.
 
     Returns:
       A tf.estimator.tpu.TPUEstimatorSpec.

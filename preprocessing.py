@@ -139,7 +139,7 @@ def random_window(
 
 
 def resize(image: tf.Tensor, image_size: int, resize_method: str = "bicubic") -> tf.Tensor:
-    """Resizes [H, W, 3] pixels to float32 [image_size, image_size, 3] with a TensorFlow 1 kernel."""
+    """Resizes [H, W, 3] to float32 [image_size, image_size, 3] with a TensorFlow 1 kernel."""
     if resize_method not in RESIZE_METHODS:
         raise ValueError(
             f"resize_method={resize_method!r} is none of {', '.join(sorted(RESIZE_METHODS))}."

@@ -75,9 +75,7 @@ GOOD = {"name": "x", "num_train_images": 1, "num_eval_images": 2, "num_label_cla
         {**GOOD, "num_train_images": None},
         {**GOOD, "num_eval_images": -1},
         {**GOOD, "num_label_classes": 2.5},
-        {**GOOD, "num_label_classes": True},
         {**GOOD, "label_names": None},
-        {**GOOD, "label_names": "abc"},
         {**GOOD, "label_names": ["one"]},
     ],
 )

@@ -102,9 +102,6 @@ def test_no_stages(spec):
         ("stem", 8),
         ("num_classes", 10),
         ("data_format", "channels_first"),
-        ("mean_rgb", [1, 2, float("nan")]),
-        ("stddev_rgb", [1, 2, float("nan")]),
-        ("batch_norm_epsilon", float("inf")),
         ("depth_multiplier", float("nan")),
     ],
 )

@@ -1,7 +1,6 @@
 """Tests of progress lines: durations, the log, the terminal."""
 
 import io
-import sys
 import types
 
 import pytest
@@ -46,19 +45,24 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
+def set_stderr(monkeypatch, stream):
+    # The module's alone: pytest replaces sys.stderr between a fixture and its test.
+    monkeypatch.setattr(progress, "sys", types.SimpleNamespace(stderr=stream))
     return stream
 
 
 @pytest.fixture
+def terminal(monkeypatch):
+    return set_stderr(monkeypatch, Terminal())
+
+
+@pytest.fixture
 def log(monkeypatch, caplog):
-    """Lines of the log where stderr is no terminal."""
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    """Lines of the log where stderr is no terminal; nothing else is to be written there."""
+    stream = set_stderr(monkeypatch, io.StringIO())
     caplog.set_level("INFO", "absl")
-    return lambda: [record.getMessage() for record in caplog.records]
+    yield lambda: [record.getMessage() for record in caplog.records]
+    assert stream.getvalue() == ""
 
 
 # Speed.
@@ -96,7 +100,6 @@ def test_a_line_every_so_often(clock, log):
         "train step 6/10  loss 1.235  1 steps/s  ETA 0:04",
         "train step 9/10  loss 1.235  1 steps/s  ETA 0:01",
     ]
-    assert sys.stderr.getvalue() == ""
 
 
 def test_lines_of_a_resumed_run_are_those_of_a_whole_one(clock, log):
@@ -122,7 +125,6 @@ def test_no_log_without_log_every(clock, log):
         bar.update(step)
     bar.close()
     assert log() == []
-    assert sys.stderr.getvalue() == ""
 
 
 def test_no_eta_before_there_is_a_speed(clock, log):

@@ -21,7 +21,7 @@ PARAMS = {
     "model_spec": {
         "stages": ["r1_k3_s11_e1_i8_o8_noskip", "r2_k5_s22_e3_i8_o16_se0.5"],
         "stem_size": 8,
-        "head_size": 32,
+        "head_size": 512,
     },
     "num_label_classes": CLASSES,
     "input_image_size": SIZE,
@@ -33,10 +33,7 @@ def images(count=4):
 
 
 def reference(params):
-    """Logits of a checkpoint's network: the model function with golden weights, in its own graph.
-
-    Returns the checkpoint's session values as (variables by name, logits).
-    """
+    """Saves a network with golden weights; returns its path and its logits for `images()`."""
     placeholder = tf.placeholder(tf.float32, [None, SIZE, SIZE, 3])
     mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
     tf.train.get_or_create_global_step()

@@ -1,0 +1,96 @@
+"""Tests of reading and writing files."""
+
+import os
+import stat
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from utils import files
+from utils.errors import UserError
+
+
+def test_text_is_written_and_read(tmp_path):
+    path = str(tmp_path / "a.txt")
+    for text in ("first\nÄ\n", ""):
+        files.write_text(path, text)
+        assert files.read_text(path) == text
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_text(tmp_path):
+    path = str(tmp_path / "a.txt")
+    files.write_text(path, "old")
+    with pytest.raises(TypeError):
+        files.write_text(path, object())
+    assert files.read_text(path) == "old"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x80"])
+def test_what_cannot_be_read_is_a_users_error(tmp_path, content):
+    path = tmp_path / "a.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        files.read_text(str(path))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [("a: 1\nb: [x]\n", {"a": 1, "b": ["x"]}), ("", {}), ("# nothing", {}), ('{"a": 1}', {"a": 1})],
+)
+def test_yaml_mappings(tmp_path, text, content):
+    (tmp_path / "a.yaml").write_text(text)
+    assert files.read_yaml_mapping(str(tmp_path / "a.yaml")) == content
+
+
+@pytest.mark.parametrize("text", ["- 1", "text", "a: b: c", "[", "3", "!!python/object:os.x {}"])
+def test_other_yaml_is_a_users_error(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        files.read_yaml_mapping(str(tmp_path / "a.yaml"))
+    assert str(tmp_path / "a.yaml") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "remote"), [("gs://b/c", True), ("s3://b", True), ("/a/b", False), ("a:b", False)]
+)
+def test_is_remote(path, remote):
+    assert files.is_remote(path) is remote
+
+
+def test_a_folder_is_made_with_its_parents_and_may_be_there(tmp_path):
+    path = str(tmp_path / "a" / "b")
+    files.make_writable_dir(path, "model_dir")
+    files.make_writable_dir(path, "model_dir")
+    assert os.path.isdir(path)
+
+
+def test_a_file_in_the_way_of_a_folder_is_a_users_error(tmp_path):
+    (tmp_path / "a").write_text("")
+    for path in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(UserError, match=f"--model_dir={path}"):
+            files.make_writable_dir(str(path), "model_dir")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_a_users_error(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    for path in (tmp_path, tmp_path / "a"):
+        with pytest.raises(UserError, match=f"--model_dir={path}"):
+            files.make_writable_dir(str(path), "model_dir")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("first.\nsecond"), "first"),
+        (tf.errors.NotFoundError(None, None, "no file; \n at"), "no file;"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_reason(error, text):
+    assert files.reason(error).strip() == text
