@@ -24,10 +24,10 @@ from utils import (
     configuration,
     exporting,
     files,
-    memory,
     model_spec,
     optimization,
     records,
+    session,
     stopping,
     training_hooks,
     warm_start,
@@ -262,7 +262,7 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
         save_summary_steps=params["log_step_count_steps"] if params["add_summaries"] else 0,
         # The estimator's own hooks print two lines a step on a CPU; ours replace them.
         log_step_count_steps=None,
-        session_config=memory.session_config(params, training),
+        session_config=session.config(params, training),
         tpu_config=tf.estimator.tpu.TPUConfig(
             iterations_per_loop=params["iterations_per_loop"],
             per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
@@ -479,7 +479,6 @@ MODES = {
 def main(argv: list[str]) -> None:
     """Reads the settings, checks them and the data, and runs the mode."""
     params = configuration.resolve(cli.parse_settings(argv, DESCRIPTION))
-    memory.set_up(params)
     configuration.log_summary(params)
     if params["mode"] != "export_only":
         check_data(params)
