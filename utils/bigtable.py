@@ -9,6 +9,8 @@ emptied in mid-run all look like "no more rows".
 from __future__ import annotations
 
 import threading
+import time
+import warnings
 
 import numpy as np
 from absl import logging
@@ -19,7 +21,8 @@ from utils.errors import UserError
 import tensorflow.compat.v1 as tf  # isort: skip
 
 PAGE_ROWS = 64
-TIMEOUT_S = 30.0
+START_TIMEOUT_S = 10.0  # before a run: an answer soon
+RUN_TIMEOUT_S = 25.0  # during a run: time for a server to come back with its data
 INDEX_DIGITS = 10
 _lock = threading.Lock()
 _tables: dict[tuple[str, str, str], object] = {}
@@ -29,6 +32,10 @@ _first_error: UserError | None = None
 def first_error() -> UserError | None:
     """The first error of a page read in this process; later reads raise it again at once."""
     return _first_error
+
+
+class CorruptRowError(UserError):
+    """A row whose cell is no example; reading it again would not help."""
 
 
 def _latch(error: UserError) -> UserError:
@@ -62,24 +69,20 @@ def _table(selection):
         if key not in _tables:
             data = _data()
             try:
-                client = data.BigtableDataClient(project=selection.project)
+                with warnings.catch_warnings():
+                    # The client warns that it talks to an emulator; the user asked for it.
+                    warnings.simplefilter("ignore", RuntimeWarning)
+                    client = data.BigtableDataClient(project=selection.project)
             except Exception as e:  # google.auth has errors of its own
                 raise UserError(
-                    f"Bigtable refuses the credentials ({_cause(e)}): run 'gcloud auth "
+                    f"Bigtable refuses the credentials ({cause(e)}): run 'gcloud auth "
                     "application-default login', or set BIGTABLE_EMULATOR_HOST."
                 ) from e
-            _tables[key] = client.get_table(
-                selection.instance,
-                selection.table,
-                default_read_rows_operation_timeout=TIMEOUT_S,
-                default_read_rows_attempt_timeout=TIMEOUT_S,
-                default_operation_timeout=TIMEOUT_S,
-                default_attempt_timeout=TIMEOUT_S,
-            )
+            _tables[key] = client.get_table(selection.instance, selection.table)
         return _tables[key]
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """The useful line of a client's error: the last attempt's."""
     cause = error.__cause__
     attempts = getattr(cause, "exceptions", None)
@@ -92,21 +95,21 @@ class RowReader:
 
     def __init__(self, selection):
         """`selection` is an `imagenet_input.BigtableSelection`."""
-        self._selection = selection
+        self.selection = selection
 
     def key(self, number: int) -> bytes:
         """The key of a row: prefix and ten-digit number."""
-        return f"{self._selection.prefix}{number:0{INDEX_DIGITS}d}".encode()
+        return f"{self.selection.prefix}{number:0{INDEX_DIGITS}d}".encode()
 
     def __str__(self) -> str:
-        s = self._selection
+        s = self.selection
         return f"Bigtable table {s.project}/{s.instance}/{s.table}"
 
     def _query(self, first: int, end: int, column: bool = True, limit: int | None = None):
         data = _data()
         from google.cloud.bigtable.data import row_filters
 
-        s = self._selection
+        s = self.selection
         filters: list[row_filters.RowFilter] = [row_filters.CellsColumnLimitFilter(1)]
         if column:
             filters = [
@@ -118,40 +121,82 @@ class RowReader:
         rows = data.RowRange(start_key=self.key(first), end_key=self.key(end))
         return data.ReadRowsQuery(row_ranges=rows, row_filter=chain, limit=limit)
 
-    def _read(self, query):
+    def _read(self, query, timeout: float = START_TIMEOUT_S):
         try:
-            return _table(self._selection).read_rows(query)
+            return _table(self.selection).read_rows(
+                query, operation_timeout=timeout, attempt_timeout=timeout
+            )
         except UserError:
             raise
         except Exception as e:  # errors of gRPC, of google.api_core and of the client
-            raise UserError(f"{self} cannot be read: {_cause(e)}.") from e
+            raise UserError(
+                f"{self} cannot be read: {cause(e)}. Is the server there, and are the names right? "
+                "(mnasnet-data bigtable-load --create makes the table.)"
+            ) from e
 
     def exists(self, number: int, column: bool = True) -> bool:
         """Whether a row is there (with a cell in the column)."""
         return bool(self._read(self._query(number, number + 1, column)))
 
-    def read(self, first: int, end: int) -> list[bytes]:
+    def read_patiently(self, first: int, end: int) -> list[bytes]:
+        """`read`, tried again for `RUN_TIMEOUT_S` while the server or rows are missing."""
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while True:
+            try:
+                return self.read(first, end, max(1.0, deadline - time.monotonic()))
+            except CorruptRowError:
+                raise
+            except UserError as e:
+                if time.monotonic() + 1 > deadline:
+                    raise
+                logging.warning("%s Trying again.", e)
+            time.sleep(1)
+
+    def read(self, first: int, end: int, timeout: float = START_TIMEOUT_S) -> list[bytes]:
         """The examples of rows first..end-1, each checked.
 
         Raises:
-          UserError: a row is missing, or its cell is no tf.train.Example; the key is named.
+          UserError: a row is missing; the key is named.
+          CorruptRowError: a row's cell is no tf.train.Example; the key is named.
         """
-        rows = {row.row_key: row for row in self._read(self._query(first, end))}
+        rows = {row.row_key: row for row in self._read(self._query(first, end), timeout)}
         examples = []
         for number in range(first, end):
             key = self.key(number)
             if key not in rows:
                 raise UserError(
                     f"{self} has no row {key.decode()} (any more) with a cell in "
-                    f"{self._selection.column_family}:{self._selection.column_qualifier}: was the "
+                    f"{self.selection.column_family}:{self.selection.column_qualifier}: was the "
                     "table emptied or loaded in part? Load it again."
                 )
             value = rows[key].cells[0].value
             reason = records.problem_of(value, num_classes=2**31)
             if reason:
-                raise UserError(f"{self}, row {key.decode()}: {reason}")
+                raise CorruptRowError(f"{self}, row {key.decode()}: {reason}")
             examples.append(value)
         return examples
+
+    def write(self, first: int, examples: list[bytes]) -> None:
+        """Writes examples as rows from number `first` on; UserError if a row is refused."""
+        data = _data()
+        s = self.selection
+        qualifier = s.column_qualifier.encode()
+        entries = [
+            data.RowMutationEntry(
+                self.key(first + offset),
+                # One fixed time stamp: a row that is written twice keeps one cell.
+                [data.SetCell(s.column_family, qualifier, example, timestamp_micros=0)],
+            )
+            for offset, example in enumerate(examples)
+        ]
+        try:
+            _table(s).bulk_mutate_rows(
+                entries, operation_timeout=RUN_TIMEOUT_S, attempt_timeout=RUN_TIMEOUT_S
+            )
+        except UserError:
+            raise
+        except Exception as e:
+            raise UserError(f"{self} cannot be written: {cause(e)}.") from e
 
     def check(self, num_images: int) -> None:
         """Checks at the start that the selection holds exactly so many images.
@@ -159,7 +204,7 @@ class RowReader:
         Raises:
           UserError: says what is missing (the table, the prefix, the column, rows) and the remedy.
         """
-        s = self._selection
+        s = self.selection
         found = self._read(self._query(0, 10**INDEX_DIGITS - 1, column=False, limit=1))
         if not found:
             raise UserError(
@@ -223,12 +268,11 @@ def dataset(
         error = first_error()
         if error is None:
             try:
-                page = rows.read(int(start), min(int(start) + PAGE_ROWS, end))
+                page = rows.read_patiently(int(start), min(int(start) + PAGE_ROWS, end))
                 # dtype S would strip trailing zero bytes
                 return np.array(page, dtype=object)
             except UserError as e:
                 error = _latch(e)
-                logging.error("%s", error)
         # StopIteration would end the data silently; any other error stops the run.
         raise RuntimeError(str(error))
 

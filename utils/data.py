@@ -1,20 +1,75 @@
-"""Builds data sets of TFRecords: `python -m utils.data COMMAND`, or `mnasnet-data COMMAND`."""
+"""Builds data sets of TFRecords and copies them to Cloud Bigtable: `mnasnet-data COMMAND`."""
 
 from __future__ import annotations
 
 import argparse
 
-from utils import cli, sample_data
+from absl import logging
+
+import imagenet_input
+from utils import bigtable_load, cli, records, sample_data, settings
+
+
+def _add_sample(commands) -> None:
+    sample = commands.add_parser("sample", help="make the sample: scikit-learn's digits")
+    sample.add_argument("--output_dir", required=True, help="folder for the files")
+    sample.set_defaults(run=lambda arguments: sample_data.build(arguments.output_dir))
+
+
+def _add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--data_dir", required=True, help="folder or bucket of TFRecords")
+    parser.add_argument("--project", required=True, help="Google Cloud project")
+    parser.add_argument("--instance", required=True, help="Bigtable instance")
+    for part in ("table", "train_prefix", "eval_prefix", "column_family", "column_qualifier"):
+        default = settings.SETTINGS[f"bigtable_{part}"].default
+        parser.add_argument(f"--{part}", default=default, help=f"default: {default}")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _splits(arguments):
+    """(files, selection) of each split."""
+    for file_prefix, row_prefix in (
+        (imagenet_input.TRAIN_PREFIX, arguments.train_prefix),
+        (imagenet_input.EVAL_PREFIX, arguments.eval_prefix),
+    ):
+        yield (
+            records.list_files(arguments.data_dir, file_prefix),
+            imagenet_input.BigtableSelection(
+                arguments.project, arguments.instance, arguments.table, row_prefix,
+                arguments.column_family, arguments.column_qualifier,
+            ),
+        )  # fmt: skip
+
+
+def _load(arguments) -> None:
+    for paths, selection in _splits(arguments):
+        if arguments.create:
+            bigtable_load.create_table(selection)
+        count = bigtable_load.load_split(paths, selection, arguments.from_start)
+        logging.info("%s: %d rows in table %s.", selection.prefix, count, selection.table)
+
+
+def _verify(arguments) -> None:
+    for paths, selection in _splits(arguments):
+        count = bigtable_load.verify_split(paths, selection)
+        logging.info("%s: all %d rows agree with the files.", selection.prefix, count)
 
 
 def main(argv: list[str]) -> None:
     """Runs one command."""
     parser = argparse.ArgumentParser(prog="mnasnet-data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    sample = commands.add_parser("sample", help="the handwritten digits of scikit-learn")
-    sample.add_argument("--output_dir", required=True, help="folder for the files")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_sample(commands)
+    load = _add_bigtable(
+        commands, "bigtable-load", _load, "copy a data set into a Bigtable table, or go on with it"
+    )
+    load.add_argument("--create", action="store_true", help="create table and family if missing")
+    load.add_argument("--from_start", action="store_true", help="write rows again that are there")
+    _add_bigtable(commands, "bigtable-verify", _verify, "compare a Bigtable table with the files")
     arguments = parser.parse_args(argv[1:])
-    sample_data.build(arguments.output_dir)
+    arguments.run(arguments)
 
 
 def console() -> None:
