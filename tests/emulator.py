@@ -60,7 +60,7 @@ def require():
     if binary() is None:
         message = (
             "the Bigtable emulator (cbtemulator) is not installed: "
-            "gcloud components install bigtable, or apt-get install google-cloud-cli-bigtable-emulator"
+            "gcloud components install bigtable"
         )
         if os.environ.get("MNASNET_REQUIRE_EMULATOR"):
             pytest.fail(message)

@@ -140,7 +140,7 @@ def test_layers_use_the_initializers(use_keras):
         elif kind in ("kernel", "depthwise_kernel") and value.size > 200:
             height, width, _, filters = value.shape
             stddev = math.sqrt(2 / (height * width * filters))
-            np.testing.assert_allclose(value.std(), stddev, rtol=0.15, err_msg=name)
+            np.testing.assert_allclose(value.std(), stddev, rtol=0.25, err_msg=name)
         elif kind in ("bias", "beta", "moving_mean"):
             assert not value.any(), name
         elif kind in ("gamma", "moving_variance"):
