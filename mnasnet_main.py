@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -364,8 +365,26 @@ def _explaining_input_errors(params, is_training):
         raise UserError(str(found)) from e
 
 
+def _check_python_input(params) -> None:
+    """Rows of Bigtable are read by Python, which runs here, not on another machine's TPU worker."""
+    if not (params["use_tpu"] and params["bigtable_instance"]):
+        return
+    address = _resolve_tpu(params).master()
+    host = address.removeprefix("grpc://").rpartition(":")[0]
+    here = {"", "localhost", "127.0.0.1", socket.gethostname()}
+    with contextlib.suppress(OSError):
+        here.add(socket.gethostbyname(socket.gethostname()))
+    if host not in here:
+        raise UserError(
+            f"--tpu={params['tpu']} has its workers on another machine ({address}), which cannot "
+            "run the Python that reads Bigtable: run on the TPU VM itself with --tpu=local, or "
+            "copy the data to TFRecords in a bucket and give --data_dir."
+        )
+
+
 def check_data(params: Mapping[str, Any]) -> None:
     """Before anything is built: the splits exist and their first records are good."""
+    _check_python_input(params)
     data_dir = params["data_dir"]
     if data_dir == "null":
         return

@@ -1,7 +1,6 @@
 """The real Bigtable emulator, on a free loopback port."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -9,16 +8,7 @@ import time
 
 import pytest
 
-
-def binary():
-    """The emulator's program: on PATH, or in the Google Cloud CLI's folder."""
-    found = shutil.which("cbtemulator")
-    gcloud = shutil.which("gcloud")
-    if not found and gcloud:
-        root = os.path.dirname(os.path.dirname(os.path.realpath(gcloud)))
-        candidate = os.path.join(root, "platform", "bigtable-emulator", "cbtemulator")
-        found = candidate if os.access(candidate, os.X_OK) else None
-    return found
+from utils.benchmark_bigtable import find_emulator
 
 
 class Emulator:
@@ -34,7 +24,7 @@ class Emulator:
 
     def start(self):
         self._process = subprocess.Popen(
-            [binary(), "-host", "127.0.0.1", "-port", str(self.port)],
+            [find_emulator(), "-host", "127.0.0.1", "-port", str(self.port)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for _ in range(100):
@@ -57,7 +47,7 @@ class Emulator:
 
 def require():
     """Skips where the emulator is not installed; fails if MNASNET_REQUIRE_EMULATOR is set."""
-    if binary() is None:
+    if find_emulator() is None:
         message = (
             "the Bigtable emulator (cbtemulator) is not installed: "
             "gcloud components install bigtable"

@@ -9,7 +9,7 @@ import emulator
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_mnasnet_main import ROOT, flags, sentence, wait_for_line
+from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
 
 import imagenet_input
 from utils import bigtable, bigtable_load, checkpoints, records
@@ -86,7 +86,7 @@ def test_loading_twice_writes_the_same_rows(server, tmp_path):
     assert rows.count() == 300
     assert rows.read(0, 300) == examples
     assert bigtable_load.verify_split(paths, selection) == 300
-    every_cell = bigtable._table(selection).read_rows(bigtable._data().ReadRowsQuery())
+    every_cell = bigtable.table_of(selection).read_rows(bigtable._data().ReadRowsQuery())
     assert [len(row.cells) for row in every_cell] == [1] * 300
 
 
@@ -201,8 +201,18 @@ def test_check_says_what_is_wrong(loaded, change, num_images, expected):
 def test_check_without_server(server, monkeypatch):
     monkeypatch.setattr(bigtable, "START_TIMEOUT_S", 2.0)
     server.kill()
-    with pytest.raises(UserError, match="cannot be read: .*onnect"):
+    with pytest.raises(UserError, match="cannot be read"):
         bigtable.RowReader(make_selection()).check(1)
+
+
+@pytest.mark.parametrize(("tpu", "is_remote"), [("grpc://10.0.0.2:8470", True), ("local", False)])
+def test_a_tpu_of_another_machine_is_refused(tmp_path, tpu, is_remote):
+    status, _, err = run(
+        f"--tpu={tpu}", "--bigtable_project=p", "--bigtable_instance=i", f"--model_dir={tmp_path}",
+        "--num_label_classes=10", environment={"BIGTABLE_EMULATOR_HOST": "127.0.0.1:1"},
+    )  # fmt: skip
+    expected = "run on the TPU VM itself" if is_remote else "Is the server there"
+    assert expected in sentence(status, err)
 
 
 # Faults while running.

@@ -94,3 +94,11 @@ def test_a_folder_without_permission_is_a_users_error(tmp_path):
 )
 def test_reason(error, text):
     assert files.reason(error).strip() == text
+
+
+def test_reason_of_an_error_in_a_session_is_what_the_operation_said():
+    with tf.Session() as session, pytest.raises(tf.errors.InvalidArgumentError) as error:
+        session.run(tf.io.decode_image(b"no picture"))
+    reason = files.reason(error.value)
+    assert reason.startswith("Unknown image file format")
+    assert "\n" not in reason

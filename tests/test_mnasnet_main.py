@@ -37,16 +37,17 @@ def flags(**values):
     return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
 
 
-def start(*arguments, cwd=None):
-    environment = {k: v for k, v in os.environ.items() if k != "TPU_NAME"}
+def start(*arguments, cwd=None, environment=None):
+    environment = {**os.environ, **(environment or {})}
+    environment.pop("TPU_NAME", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
     )  # fmt: skip
 
 
-def run(*arguments, cwd=None):
-    process = start(*arguments, cwd=cwd)
+def run(*arguments, cwd=None, environment=None):
+    process = start(*arguments, cwd=cwd, environment=environment)
     out, err = process.communicate()
     return process.returncode, out, err
 

@@ -62,7 +62,7 @@ def _data():
     return data
 
 
-def _table(selection):
+def table_of(selection):
     """The table's handle; one client a process, opened when first needed."""
     key = (selection.project, selection.instance, selection.table)
     with _lock:
@@ -105,7 +105,8 @@ class RowReader:
         s = self.selection
         return f"Bigtable table {s.project}/{s.instance}/{s.table}"
 
-    def _query(self, first: int, end: int, column: bool = True, limit: int | None = None):
+    def query(self, first: int, end: int, column: bool = True, limit: int | None = None):
+        """The client's query for rows first..end-1, by default of the column's cells alone."""
         data = _data()
         from google.cloud.bigtable.data import row_filters
 
@@ -123,7 +124,7 @@ class RowReader:
 
     def _read(self, query, timeout: float = START_TIMEOUT_S):
         try:
-            return _table(self.selection).read_rows(
+            return table_of(self.selection).read_rows(
                 query, operation_timeout=timeout, attempt_timeout=timeout
             )
         except UserError:
@@ -136,7 +137,7 @@ class RowReader:
 
     def exists(self, number: int, column: bool = True) -> bool:
         """Whether a row is there (with a cell in the column)."""
-        return bool(self._read(self._query(number, number + 1, column)))
+        return bool(self._read(self.query(number, number + 1, column)))
 
     def read_patiently(self, first: int, end: int) -> list[bytes]:
         """`read`, tried again for `RUN_TIMEOUT_S` while the server or rows are missing."""
@@ -159,7 +160,7 @@ class RowReader:
           UserError: a row is missing; the key is named.
           CorruptRowError: a row's cell is no tf.train.Example; the key is named.
         """
-        rows = {row.row_key: row for row in self._read(self._query(first, end), timeout)}
+        rows = {row.row_key: row for row in self._read(self.query(first, end), timeout)}
         examples = []
         for number in range(first, end):
             key = self.key(number)
@@ -190,7 +191,7 @@ class RowReader:
             for offset, example in enumerate(examples)
         ]
         try:
-            _table(s).bulk_mutate_rows(
+            table_of(s).bulk_mutate_rows(
                 entries, operation_timeout=RUN_TIMEOUT_S, attempt_timeout=RUN_TIMEOUT_S
             )
         except UserError:
@@ -205,13 +206,13 @@ class RowReader:
           UserError: says what is missing (the table, the prefix, the column, rows) and the remedy.
         """
         s = self.selection
-        found = self._read(self._query(0, 10**INDEX_DIGITS - 1, column=False, limit=1))
+        found = self._read(self.query(0, 10**INDEX_DIGITS - 1, column=False, limit=1))
         if not found:
             raise UserError(
                 f"{self} has no rows with prefix {s.prefix!r}: load the data, or correct the "
                 "prefix."
             )
-        if not self._read(self._query(0, 10**INDEX_DIGITS - 1, limit=1)):
+        if not self._read(self.query(0, 10**INDEX_DIGITS - 1, limit=1)):
             cells = found[0].cells
             there = ", ".join(sorted({f"{c.family}:{c.qualifier.decode()}" for c in cells}))
             raise UserError(

@@ -64,7 +64,13 @@ class TFLiteClassifier:
 
 
 def load(path: str):
-    """The classifier for a path: a .tflite file, or a folder that holds a SavedModel."""
+    """The classifier for a path: a .tflite file, a SavedModel's folder, or a whole export's."""
+    report = os.path.join(path, exporting.REPORT_FILE)
+    if tf.io.gfile.exists(report):
+        names = json.loads(files.read_text(report))["files"]
+        return SavedModelClassifier(
+            os.path.join(path, next(n for n in names if names[n]["kind"] == "SavedModel"))
+        )
     if path.endswith(".tflite"):
         return TFLiteClassifier(path, _report(path).get("resize_method", "bicubic"))
     return SavedModelClassifier(path)
@@ -78,7 +84,9 @@ def _report(path: str) -> dict:
 
 def label_names(path: str, labels: str | None) -> list[str] | None:
     """Names of the classes: from a file of the user's, or from beside the model."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.abspath(path)
+    if not tf.io.gfile.exists(os.path.join(folder, exporting.LABELS_FILE)):
+        folder = os.path.dirname(folder)
     for candidate in filter(None, (labels, os.path.join(folder, exporting.LABELS_FILE))):
         if candidate == labels or tf.io.gfile.exists(candidate):
             return files.read_text(candidate).splitlines()
@@ -88,7 +96,9 @@ def label_names(path: str, labels: str | None) -> list[str] | None:
 def main(argv: list[str]) -> None:
     """Prints the top classes of each picture."""
     parser = argparse.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="a .tflite file or a SavedModel's folder")
+    parser.add_argument(
+        "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
+    )
     parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="JPEG, PNG, GIF or BMP file")
     arguments = parser.parse_args(argv[1:])

@@ -71,7 +71,8 @@ class Progress:
             for name, value in values.items()
         ]
         if rate > 0:
-            parts.append(f"{rate:.3g} {self._unit}s/s")
+            plural = "es" if self._unit.endswith(("ch", "s", "x")) else "s"
+            parts.append(f"{rate:.3g} {self._unit}{plural}/s")
             parts.append(f"ETA {duration((self._total - self._done) / rate)}")
         return "  ".join(parts)
 

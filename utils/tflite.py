@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import utils.tensorflow_version  # noqa: F401
+from utils import quiet
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -48,7 +49,7 @@ class Network:
 
     def convert(self, optimizations=()) -> bytes:
         """The network as a .tflite file's content."""
-        with self._graph.as_default():
+        with self._graph.as_default(), quiet.native_output():
             converter = tf.lite.TFLiteConverter.from_session(
                 self.session, [self.images], [self.logits]
             )
@@ -60,10 +61,11 @@ class Interpreter:
     """Runs a .tflite classifier of this package on one thread (unless told otherwise)."""
 
     def __init__(self, path: str | None = None, content: bytes | None = None, num_threads: int = 1):
-        self._interpreter = tf.lite.Interpreter(
-            model_path=path, model_content=content, num_threads=num_threads
-        )
-        self._interpreter.allocate_tensors()
+        with quiet.native_output():
+            self._interpreter = tf.lite.Interpreter(
+                model_path=path, model_content=content, num_threads=num_threads
+            )
+            self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 
