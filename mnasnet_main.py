@@ -348,6 +348,14 @@ def _explaining_input_errors(params, is_training):
         raise UserError(
             "The loss is not a number: lower --base_learning_rate, or check the labels."
         ) from e
+    except tf.errors.NotFoundError as e:
+        if "not found in checkpoint" not in str(e):
+            raise
+        raise UserError(
+            f"The checkpoint in --model_dir={params['model_dir']} lacks variables of these settings "
+            f"({files.reason(e)}): use the settings it was made with (moving_average_decay, "
+            "use_keras), or start from it in a new folder with --init_checkpoint."
+        ) from e
     except tf.errors.OpError as e:
         data_dir = params["data_dir"]
         if params["bigtable_instance"] and bigtable.first_error():
@@ -405,10 +413,13 @@ def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     model_dir, last = params["model_dir"], params["train_steps"]
     files.make_writable_dir(model_dir, "model_dir")
-    if params["init_checkpoint"]:
-        warm_start.resolve(params["init_checkpoint"])
     with_eval = params["mode"] == "train_and_eval"
     step = checkpoints.step_of(checkpoints.recover(model_dir))
+    if params["init_checkpoint"] and step == 0:
+        warm_start.resolve(params["init_checkpoint"])
+    elif params["init_checkpoint"]:
+        # Only a training that begins takes its weights from elsewhere.
+        params = {**params, "init_checkpoint": None}
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
         _log_best(model_dir)
