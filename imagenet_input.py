@@ -124,10 +124,11 @@ class ImageNetTFExampleInput:
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
         """The dataset of batches; `params['batch_size']` is set by TPUEstimator."""
-        dataset = self.make_source_dataset(*_host(params))
+        host, num_hosts = _host(params)
+        dataset = self.make_source_dataset(host, num_hosts)
         batch_size = params["batch_size"]
         if self.is_training:
-            dataset = self._train_batches(dataset, batch_size)
+            dataset = self._train_batches(dataset, batch_size, host)
         else:
             dataset = self._eval_batches(dataset, batch_size, endless=bool(params.get("use_tpu")))
         if self.transpose_input:
@@ -141,10 +142,11 @@ class ImageNetTFExampleInput:
         options.deterministic = not self.is_training or self.seed is not None
         return options
 
-    def _train_batches(self, dataset, batch_size):
+    def _train_batches(self, dataset, batch_size, host):
         dataset = dataset.shuffle(SHUFFLE_BUFFER, self.seed).repeat()
         seed = secrets.randbits(62) if self.seed is None else self.seed
-        base = tf.constant(seed, tf.int64)
+        # Hosts draw differently though their pictures are numbered alike.
+        base = tf.constant((seed + (host << 32)) % 2**63, tf.int64)
 
         @tf.autograph.experimental.do_not_convert
         def parse(number, value):
@@ -236,7 +238,8 @@ class ImageNetInput(ImageNetTFExampleInput):
         if not split_records:
             paths = paths[index::num_hosts]
         dataset = tf.data.Dataset.from_tensor_slices(paths)
-        if not cache:
+        # Hosts that share files must read them in one order to split the records.
+        if not cache and not split_records:
             dataset = dataset.shuffle(len(paths), self.seed)
         dataset = dataset.interleave(
             tf.data.TFRecordDataset,

@@ -352,9 +352,9 @@ def _explaining_input_errors(params, is_training):
         if "not found in checkpoint" not in str(e):
             raise
         raise UserError(
-            f"The checkpoint in --model_dir={params['model_dir']} lacks variables of these settings "
-            f"({files.reason(e)}): use the settings it was made with (moving_average_decay, "
-            "use_keras), or start from it in a new folder with --init_checkpoint."
+            f"The checkpoint in --model_dir={params['model_dir']} lacks variables that these "
+            "settings need: use those it was made with (moving_average_decay, use_keras), or start "
+            "from it in a new folder with --init_checkpoint."
         ) from e
     except tf.errors.OpError as e:
         data_dir = params["data_dir"]
@@ -468,8 +468,8 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
         step = checkpoints.step_of(checkpoint)
         try:
             _evaluate_once(params, checkpoint)
-        except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as e:
-            if tf.train.checkpoint_exists(checkpoint) and not isinstance(e, tf.errors.OpError):
+        except (tf.errors.OpError, ValueError, IndexError):
+            if checkpoints.is_complete(checkpoint):
                 raise
             logging.info("%s is gone or incomplete; waiting for the next one.", checkpoint)
             continue
@@ -494,6 +494,8 @@ def run_export(params: Mapping[str, Any]) -> None:
         raise UserError(
             f"--model_dir={params['model_dir']} holds no checkpoint to export: train first."
         )
+    # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights.
+    params = {**params, "precision": "float32"}
     estimator = build_estimator(params, training=False)
     exporting.export(params, checkpoint, estimator, mnasnet_model_fn)
 

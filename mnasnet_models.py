@@ -11,6 +11,7 @@ expansion ratio, `i` input filters, `o` output filters, `se` squeeze-and-excite 
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,10 +96,16 @@ class MnasNetDecoder:
             f"o{block.output_filters}",
         ]
         if block.se_ratio is not None:
-            fields.append(f"se{block.se_ratio:g}")
+            fields.append(f"se{_decimal(block.se_ratio)}")
         if not block.id_skip:
             fields.append("noskip")
         return "_".join(fields)
+
+
+def _decimal(number: float) -> str:
+    """The shortest text without an exponent that reads back as the same number."""
+    text = format(decimal.Decimal(repr(float(number))), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @dataclasses.dataclass(frozen=True)

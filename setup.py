@@ -26,7 +26,7 @@ EXTRAS = {
         "ipykernel>=6",
         "nbclient>=0.10",
     ],
-    "dev": ["pytest>=8", "ruff==0.17.6", "mypy==2.4.1", "types-PyYAML"],
+    "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff==0.17.6", "mypy==2.4.1", "types-PyYAML"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 

@@ -33,8 +33,8 @@ def is_complete(path: str) -> bool:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except (tf.errors.OpError, ValueError, RuntimeError):
-        return False
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError):
+        return False  # a data file cut short is an IndexError
     return True
 
 
@@ -68,13 +68,16 @@ def recover(model_dir: str) -> str | None:
             logging.warning(
                 "Checkpoint %s cannot be read; going on from %s.", newest or "(unnamed)", path
             )
-            older = [p for p in reversed(candidates) if step_of(p) <= step_of(path)]
-            tf.train.update_checkpoint_state(model_dir, os.path.basename(path), older)
+            older = [
+                os.path.basename(p) for p in reversed(candidates) if step_of(p) <= step_of(path)
+            ]
+            tf.train.update_checkpoint_state(model_dir, older[-1], older)
             return path
     if newest is not None or candidates:
         logging.warning("No checkpoint in %s can be read; starting from step 0.", model_dir)
-        for name in ("checkpoint",):
-            tf.io.gfile.remove(os.path.join(model_dir, name))
+        state = os.path.join(model_dir, "checkpoint")
+        if tf.io.gfile.exists(state):
+            tf.io.gfile.remove(state)
     return None
 
 

@@ -103,7 +103,9 @@ def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
         for flag in filter(None, (name, setting.alias)):
             if values[flag].present:
                 value = values[flag].value
-                given[name] = settings.convert(name, value, f"--{flag}={value}")
+                converted = settings.convert(name, value, f"--{flag}={value}")
+                if given.setdefault(name, converted) != converted:
+                    raise UserError(f"--{name} and --{flag} contradict each other: give one.")
     if values["use_bfloat16"].present:
         precision = "bfloat16" if values["use_bfloat16"].value else "float32"
         if given.get("precision", precision) != precision:

@@ -78,7 +78,9 @@ class Network:
                 v for v in tf.global_variables() if v.op.name.endswith(_STATISTICS)
             )
             # Initializers are most of a graph; without them another size takes a tenth of a second.
-            self._graph_def = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [logits.op.name])
+            self._graph_def = tf.graph_util.extract_sub_graph(
+                graph.as_graph_def(), [logits.op.name]
+            )
 
     def measure(self, image_size: int, precision: str = "float32") -> Complexity:
         """The whole network's figures at an image size."""
@@ -111,9 +113,7 @@ class Network:
         graph_def = tf.GraphDef()
         graph_def.CopyFrom(self._graph_def)
         (node,) = (n for n in graph_def.node if n.name == _INPUT)
-        node.attr["shape"].shape.CopyFrom(
-            tf.TensorShape([1, image_size, image_size, 3]).as_proto()
-        )
+        node.attr["shape"].shape.CopyFrom(tf.TensorShape([1, image_size, image_size, 3]).as_proto())
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name="")
         ops, moving = [], {_INPUT + ":0"}

@@ -32,7 +32,6 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
       UserError: a setting is unknown or not possible, or settings contradict each other.
     """
     explicit = _explicit(given)
-    _load_spec(explicit)
     params = {name: setting.default for name, setting in settings.SETTINGS.items()}
     model_dir = explicit.get("model_dir")
     stored = stored_params(model_dir) if model_dir else None
@@ -60,11 +59,13 @@ def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
         layers.append(("--params_override", _parse_override(given["params_override"])))
     for source, layer in layers:
         settings.check_known(layer, source)
+        converted = {}
         for name, value in layer.items():
             if name in ("config_file", "params_override"):
                 raise UserError(f"{source}: {name} can be given on the command line only.")
-            explicit[name] = settings.convert(name, value, f"{source}: {name}={value!r}")
-    explicit.update(given)
+            converted[name] = settings.convert(name, value, f"{source}: {name}={value!r}")
+        explicit.update(_with_spec(converted))
+    explicit.update(_with_spec(given))
     return {name: value for name, value in explicit.items() if value is not None}
 
 
@@ -99,14 +100,15 @@ def _parse_override(text: str) -> dict[str, Any]:
     return content
 
 
-def _load_spec(explicit: dict[str, Any]) -> None:
-    """Replaces the name of a model file by its content, checked."""
-    spec = explicit.get("model_spec")
+def _with_spec(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer with the content of its model file, whose name it takes unless it has one."""
+    spec = layer.get("model_spec")
     if isinstance(spec, str):
-        name, explicit["model_spec"] = model_spec.load(spec)
-        explicit.setdefault("model_name", name)
-    elif isinstance(spec, dict):
-        explicit["model_spec"] = model_spec.check(spec, "model_spec")
+        name, content = model_spec.load(spec)
+        return {"model_name": name, **layer, "model_spec": content}
+    if isinstance(spec, dict):
+        return {**layer, "model_spec": model_spec.check(spec, "model_spec")}
+    return dict(layer)
 
 
 def stored_params(model_dir: str) -> dict[str, Any] | None:

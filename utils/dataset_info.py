@@ -64,10 +64,18 @@ def load(data_dir: str | None) -> DatasetInfo | None:
         known = {field.name for field in dataclasses.fields(DatasetInfo)}
         info = DatasetInfo(**{key: value for key, value in content.items() if key in known})
         for key in ("num_train_images", "num_eval_images", "num_label_classes"):
-            if not isinstance(getattr(info, key), int) or getattr(info, key) < 0:
+            if type(getattr(info, key)) is not int or getattr(info, key) < 0:
                 raise UserError(f"{path} has {key}={getattr(info, key)!r}, which is no count.")
+        if isinstance(info.label_names, str) or isinstance(info.features, str):
+            raise TypeError("label_names and features are lists")
+        info = dataclasses.replace(
+            info, label_names=tuple(info.label_names), features=tuple(info.features)
+        )
     except (ValueError, TypeError, AttributeError) as e:
         raise UserError(f"{path} is not a data set description: {e}.") from e
-    return dataclasses.replace(
-        info, label_names=tuple(info.label_names), features=tuple(info.features)
-    )
+    if info.label_names and len(info.label_names) != info.num_label_classes:
+        raise UserError(
+            f"{path} has {len(info.label_names)} label_names for num_label_classes="
+            f"{info.num_label_classes}: correct one of them."
+        )
+    return info

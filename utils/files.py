@@ -60,6 +60,9 @@ def make_writable_dir(path: str, flag: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """An error's first line without the noise that TensorFlow adds."""
+    """The line of an error that says something, without the noise that TensorFlow adds."""
     message = getattr(error, "message", None) or str(error) or type(error).__name__
-    return message.strip().splitlines()[0].rstrip(".")
+    noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", "File ")
+    lines = [line.strip() for line in message.splitlines()]
+    useful = [line for line in lines if line and not line.startswith(noise)]
+    return (useful or lines)[0].rstrip(".")

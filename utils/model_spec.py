@@ -7,6 +7,7 @@ each, of pixels in [0, 255]) where the pixels are not normalized as ImageNet's.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -17,7 +18,7 @@ from utils.errors import UserError
 
 _POSITIVE_INT = (int, lambda v: v > 0, "a whole number greater than 0")
 _RATE = ((int, float), lambda v: 0 <= v < 1, "a number from 0 to below 1")
-_POSITIVE = ((int, float), lambda v: v > 0, "a number greater than 0")
+_POSITIVE = ((int, float), lambda v: 0 < v < math.inf, "a number greater than 0")
 
 
 def _choice(choices):
@@ -26,7 +27,7 @@ def _choice(choices):
 
 def _is_rgb(value) -> bool:
     return len(value) == 3 and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value
     )
 
 

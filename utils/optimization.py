@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow.compat.v1 as tf
+import utils.tensorflow_version  # noqa: F401
+
+import tensorflow.compat.v1 as tf  # isort: skip
 
 BASE_BATCH_SIZE = 256
 

@@ -165,10 +165,11 @@ def find_problem(paths: list[str], num_classes: int) -> Problem | None:
             for number, record in enumerate(read_records(path)):
                 reason = problem_of(record, num_classes)
                 if reason:
-                    return Problem(path, number, reason)
+                    return _first_undecodable(path, number) or Problem(path, number, reason)
                 count = number + 1
         except UserError as e:
-            return Problem(path, count, str(e).split(": ", 1)[1])
+            broken = Problem(path, count, str(e).split(": ", 1)[1])
+            return _first_undecodable(path, count) or broken
         bad = _first_undecodable(path, count)
         if bad is not None:
             return bad

@@ -6,6 +6,7 @@ made from the table below. None always means "unset"; 0 and False are values.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -252,6 +253,10 @@ def _to_kind(kind: type, value: Any) -> Any:
         return value if isinstance(value, (str, dict)) else None
     if kind is str:
         return str(value) if isinstance(value, (str, int, float)) else None
+    if kind is int and isinstance(value, str):
+        # Not by way of float, which has 53 bits.
+        with contextlib.suppress(ValueError):
+            return int(value)
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 
-import tensorflow.compat.v1 as tf
 from absl import logging
+
+import utils.tensorflow_version  # noqa: F401
+
+import tensorflow.compat.v1 as tf  # isort: skip
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
