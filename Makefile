@@ -11,7 +11,7 @@ MODEL := $(WORK)/digits-model
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow bench lint format clean
+.PHONY: help setup train test test-slow bench bench-bigtable lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ test-slow: $(STAMP)  ## Run the slow proofs
 
 bench: $(STAMP)  ## Measure start-up, step, input and memory
 	$(BIN)/python -m utils.benchmark
+
+bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
+	$(BIN)/python -m utils.benchmark_bigtable
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from utils import bigtable, records
 import tensorflow.compat.v1 as tf  # isort: skip
 
 PADDING = -1
+SERVING_IMAGES = "serving_images"
 SHUFFLE_BUFFER = 1024
 TRAIN_PREFIX = "train-"
 EVAL_PREFIX = "validation-"
@@ -32,7 +33,7 @@ def build_image_serving_input_fn(
     """Returns the input function of a SavedModel.
 
     Its placeholder `image_bytes`, a vector of encoded pictures, feeds float32
-    [N, image_size, image_size, 3] in [0, 255].
+    [N, image_size, image_size, 3] in [0, 255]. A second signature feeds these images themselves.
     """
 
     def serving_input_fn():
@@ -43,7 +44,11 @@ def build_image_serving_input_fn(
 
         image_bytes = tf.placeholder(tf.string, [None], name="image_bytes")
         images = tf.map_fn(preprocess, image_bytes, back_prop=False, dtype=tf.float32)
-        return tf.estimator.export.TensorServingInputReceiver(images, {"image_bytes": image_bytes})
+        # A name of its own: the signature `images` feeds this tensor.
+        images = tf.identity(images, SERVING_IMAGES)
+        return tf.estimator.export.TensorServingInputReceiver(
+            images, {"image_bytes": image_bytes}, {"images": {"images": images}}
+        )
 
     return serving_input_fn
 
@@ -217,6 +222,7 @@ class ImageNetInput(ImageNetTFExampleInput):
             is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more
         )
         self.data_dir = None if data_dir in (None, "null") else data_dir
+        self.file_prefix = TRAIN_PREFIX if is_training else EVAL_PREFIX
         self.cache = cache
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
@@ -229,7 +235,7 @@ class ImageNetInput(ImageNetTFExampleInput):
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
         assert self.data_dir is not None  # input_fn feeds black images then
-        paths = records.list_files(self.data_dir, TRAIN_PREFIX if self.is_training else EVAL_PREFIX)
+        paths = records.list_files(self.data_dir, self.file_prefix)
         if not self.is_training:
             # By record, so that no host has more than one image more than another.
             return tf.data.TFRecordDataset(paths).shard(num_hosts, index)

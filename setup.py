@@ -65,6 +65,7 @@ setuptools.setup(
             "mnasnet = mnasnet_main:console",
             "mnasnet-data = utils.data:console",
             "mnasnet-classify = utils.classify:console",
+            "mnasnet-evaluate = utils.evaluate:console",
         ]
     },
 )

@@ -296,6 +296,31 @@ def test_classify_prints_the_top_classes(trained, digits_dir):
     assert shares == sorted(shares, reverse=True)
 
 
+def test_evaluate_measures_a_file_as_the_program_measures_the_checkpoint(trained, digits_dir):
+    model_dir, _ = trained
+    result = subprocess.run(
+        [sys.executable, "-m", "utils.evaluate", f"--data_dir={digits_dir}",
+         f"--model={model_dir}/export/mnasnet-small.tflite"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (evaluation,) = checkpoints.evaluations(model_dir)
+    assert f"top-1 {100 * evaluation['top_1_accuracy']:.2f} %" in result.stdout
+    assert "on 360 images" in result.stdout
+
+
+def test_export_report(trained):
+    model_dir, _ = trained
+    report = json.loads(pathlib.Path(model_dir, "export", "export_report.json").read_text())
+    (evaluation,) = checkpoints.evaluations(model_dir)
+    rows = {row["kind"]: row for row in report["files"].values()}
+    for kind in ("SavedModel", "float32"):
+        assert rows[kind]["images"] == 360
+        assert rows[kind]["top_1_accuracy"] == pytest.approx(evaluation["top_1_accuracy"])
+        assert rows[kind]["agreement"] == 1 and rows[kind]["largest_logit_difference"] < 1e-3
+    assert rows["dynamic"]["bytes"] < 0.6 * rows["float32"]["bytes"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save_first(digits_dir, tmp_path, number):
     process = start(

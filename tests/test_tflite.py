@@ -57,13 +57,13 @@ def trained(tmp_path_factory):
 def converted(trained):
     """(logits of the network, .tflite content, content with quantized weights)."""
     with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
-        logits = np.stack([network.run(image) for image in images()])
-        return logits, network.convert(), network.convert([tf.lite.Optimize.DEFAULT])
+        logits = np.stack([network.logits(image) for image in images()])
+        return logits, network.convert("float32"), network.convert("dynamic")
 
 
 def run(content):
     interpreter = tflite.Interpreter(content=content)
-    return np.stack([interpreter.run(image) for image in images()])
+    return np.stack([interpreter.logits(image) for image in images()])
 
 
 def test_network_has_the_checkpoints_logits(trained, converted):
@@ -86,13 +86,51 @@ def test_quantized_weights_are_smaller_and_nearly_agree(converted):
     np.testing.assert_allclose(ours, logits, atol=0.1 * np.abs(logits).max())
 
 
+def test_int8_files_hold_integers_alone(trained, converted):
+    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
+        content = network.convert("int8", images(16))
+    assert tflite.float_operators(content) == []
+    assert "CONV_2D" in tflite.float_operators(converted[1])
+    details = tf.lite.Interpreter(model_content=content)
+    (before,), (after,) = details.get_input_details(), details.get_output_details()
+    assert before["dtype"] == after["dtype"] == np.uint8
+    logits = converted[0]
+    np.testing.assert_allclose(run(content), logits, atol=0.2 * np.abs(logits).max())
+
+
+def test_float16_files_are_half_as_large(trained, converted):
+    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
+        content = network.convert("float16")
+    assert len(content) < 0.75 * len(converted[1])
+    logits = converted[0]
+    np.testing.assert_allclose(run(content), logits, atol=0.02 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("name", ["mnasnet-a1", "mnasnet-b1", "mnasnet-small"])
+def test_every_published_model_converts_to_int8(name, tmp_path):
+    params = {
+        **PARAMS, "model_name": name, "model_spec": None, "depth_multiplier": 0.35,
+        "checkpoint": str(tmp_path / "model.ckpt"),
+    }  # fmt: skip
+    with tf.Graph().as_default():
+        placeholder = tf.placeholder(tf.float32, [None, SIZE, SIZE, 3])
+        mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
+        tf.train.get_or_create_global_step()
+        with tf.Session() as session:
+            golden_weights.load(session, tf.global_variables(name))
+            session.run(tf.train.get_global_step().initializer)
+            path = tf.train.Saver().save(session, params["checkpoint"], 3)
+    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, path) as network:
+        assert tflite.float_operators(network.convert("int8", images(4))) == []
+
+
 def test_normalization_is_inside(trained, converted):
     # Other means shift what the same pixels mean.
     params = {**PARAMS, "model_spec": {**PARAMS["model_spec"], "mean_rgb": [0, 0, 0]}}
     with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
         shifted = images()[0] - np.array(preprocessing.MEAN_RGB, np.float32)
-        np.testing.assert_allclose(network.run(shifted), converted[0][0], rtol=1e-3, atol=1e-3)
-        assert not np.allclose(network.run(images()[0]), converted[0][0], atol=1e-2)
+        np.testing.assert_allclose(network.logits(shifted), converted[0][0], rtol=1e-3, atol=1e-3)
+        assert not np.allclose(network.logits(images()[0]), converted[0][0], atol=1e-2)
 
 
 def test_a_file_has_static_shapes_and_floats(converted):
@@ -112,21 +150,25 @@ def test_interpreter_from_a_path(converted, tmp_path):
         f.write(converted[1])
     interpreter = tflite.Interpreter(path, num_threads=2)
     assert interpreter.image_size == SIZE
-    np.testing.assert_allclose(interpreter.run(images()[1]), converted[0][1], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        interpreter.logits(images()[1]), converted[0][1], rtol=1e-3, atol=1e-3
+    )
     assert tflite.open_interpreter(path).image_size == SIZE
 
 
 def test_interpreter_takes_pixels_of_other_types(converted):
     interpreter = tflite.Interpreter(content=converted[1])
     pixels = images()[0].astype(np.uint8)
-    np.testing.assert_array_equal(interpreter.run(pixels), interpreter.run(pixels.astype(float)))
+    np.testing.assert_array_equal(
+        interpreter.logits(pixels), interpreter.logits(pixels.astype(float))
+    )
 
 
 def test_two_results_do_not_share_memory(converted):
     interpreter = tflite.Interpreter(content=converted[1])
-    first = interpreter.run(images()[0])
+    first = interpreter.logits(images()[0])
     kept = first.copy()
-    interpreter.run(images()[1])
+    interpreter.logits(images()[1])
     np.testing.assert_array_equal(first, kept)
 
 

@@ -58,7 +58,7 @@ class TFLiteClassifier:
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
         """float32 [classes] for one encoded picture."""
         image = self._session.run(self._image, {self._bytes: image_bytes})
-        logits = self._interpreter.run(image)
+        logits = self._interpreter.logits(image)
         exponents = np.exp(logits - logits.max())
         return exponents / exponents.sum()
 

@@ -208,6 +208,11 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             "--export_to_tpu needs a TPU (--tpu=NAME): its graph cannot be made without one.",
         ),
     )
+    unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}
+    if unknown:
+        raise UserError(
+            f"--quantize={params['quantize']}: {sorted(unknown)[0]!r} is none of float16, int8."
+        )
     for wrong, sentence in problems:
         if wrong:
             raise UserError(sentence)

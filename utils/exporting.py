@@ -1,7 +1,7 @@
-"""Exports: SavedModel and TensorFlow Lite files, each checked against the checkpoint.
+"""Exports: SavedModel and TensorFlow Lite files, each measured beside the checkpoint.
 
-Everything is made in a folder beside and renamed when it is complete and checked; an earlier export
-of other weights is moved to `earlier/`, never overwritten.
+Everything is made in a folder beside and renamed when it is complete and measured; an earlier
+export of other weights is moved to `earlier/`, never overwritten.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import checkpoints, dataset_info, files, tflite
+from utils import checkpoints, dataset_info, files, measure, tflite
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-REPORT_FILE = "export.json"
+REPORT_FILE = "export_report.json"
 LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
-NUM_CHECK_IMAGES = 32
+NUM_CALIBRATION_IMAGES = 200
+NUM_NOISE_IMAGES = 8
 
 
 def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> None:
@@ -57,14 +58,14 @@ def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> N
 
 def _identity(params, checkpoint) -> dict[str, Any]:
     """What makes two exports the same."""
-    names = ("model_name", "input_image_size", "resize_method", "post_quantize", "export_to_tpu",
-             "export_moving_average")  # fmt: skip
+    names = ("model_name", "input_image_size", "resize_method", "post_quantize", "quantize",
+             "export_to_tpu", "export_moving_average", "export_eval_images")  # fmt: skip
     return {
         "checkpoint": os.path.abspath(checkpoint)
         if not files.is_remote(checkpoint)
         else checkpoint,
         "global_step": checkpoints.step_of(checkpoint),
-        "bytes": tf.io.gfile.stat(checkpoint + ".index").mtime_nsec,
+        "written": tf.io.gfile.stat(checkpoint + ".index").mtime_nsec,
         **{name: params[name] for name in names},
     }
 
@@ -75,26 +76,136 @@ def _read_report(export_dir: str) -> dict[str, Any] | None:
 
 
 def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str, Any]]:
-    """Makes and checks all files in a local folder; name -> what was measured."""
-    images = check_images(params)
-    made = {}
+    """Makes and measures all files in a local folder; name -> what was measured."""
+    made: dict[str, dict[str, Any]] = {}
     info = dataset_info.load(params["data_dir"])
     if info and info.label_names:
         files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(info.label_names) + "\n")
         made[LABELS_FILE] = {"kind": "names of the classes"}
-    name = _saved_model(params, checkpoint, estimator, folder)
-    made[name] = {"kind": "SavedModel"}
+    saved_model = _saved_model(params, checkpoint, estimator, folder)
+    made[saved_model] = {"kind": "SavedModel", "bytes": _size(os.path.join(folder, saved_model))}
     with tflite.Network(model_fn, params, checkpoint) as network:
-        expected = np.stack([network.run(image) for image in images])
-        variants: dict[str, tuple] = {f"{params['model_name']}.tflite": ()}
-        if params["post_quantize"]:
-            variants[f"{params['model_name']}_postquant.tflite"] = (tf.lite.Optimize.DEFAULT,)
-        for name, optimizations in variants.items():
-            content = network.convert(optimizations)
+        for kind in _kinds(params):
+            name = f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
+            calibration = _calibration_images(params) if kind == "int8" else ()
+            content = network.convert(kind, calibration)
             with open(os.path.join(folder, name), "wb") as f:
                 f.write(content)
-            made[name] = _check(name, content, images, expected, is_float=not optimizations)
+            made[name] = {"kind": kind, "bytes": len(content)}
+        _measure(params, network, folder, made)
     return made
+
+
+def _kinds(params) -> list[str]:
+    """The kinds of .tflite files to make."""
+    wanted = ["float32"] + (["dynamic"] if params["post_quantize"] else [])
+    return wanted + [kind for kind in (params["quantize"] or "").split(",") if kind]
+
+
+def _size(folder: str) -> int:
+    return sum(
+        os.path.getsize(os.path.join(place, name))
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+class SavedModel:
+    """A SavedModel's float signature: images to logits, like `tflite.Interpreter`."""
+
+    def __init__(self, path: str):
+        self._session = tf.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            tf.saved_model.load(self._session, [tf.saved_model.SERVING], path)
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Logits [classes] of one image, float [S, S, 3] in [0, 255]."""
+        return self._session.run("logits:0", {f"{imagenet_input.SERVING_IMAGES}:0": image[None]})[0]
+
+
+def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> None:
+    """Adds measurements to the rows of `made`; UserError if a float file is wrong."""
+    classifiers: dict[str, Any] = {}
+    for name, row in made.items():
+        path = os.path.join(folder, name)
+        if row["kind"] == "SavedModel":
+            classifiers[name] = SavedModel(path)
+        elif row["kind"] in tflite.SUFFIXES:
+            classifiers[name] = tflite.Interpreter(path)
+    labelled, total = _num_samples(params)
+    found = measure.compare(classifiers, network, _samples(params), total)
+    for name, measurement in found.items():
+        made[name].update(measurement.report(labelled))
+    measured = {name: made[name] for name in classifiers}
+    logging.info("Measured on %d images:\n%s", total, measure.table(measured))
+    for name, row in measured.items():
+        difference = row["largest_logit_difference"]
+        if row["kind"] in ("SavedModel", "float32") and difference > LARGEST_DIFFERENCE:
+            raise UserError(
+                f"{name} differs from the checkpoint's logits by {difference:.2g} relative (at "
+                f"most {LARGEST_DIFFERENCE:g} is expected): nothing was exported."
+            )
+
+
+def _has_split(params: Mapping[str, Any], prefix: str) -> bool:
+    data_dir = params["data_dir"]
+    if not data_dir or data_dir == "null":
+        return False
+    return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
+
+
+def _num_samples(params: Mapping[str, Any]) -> tuple[bool, int]:
+    """(whether they have labels, number of images to measure with)."""
+    if not _has_split(params, imagenet_input.EVAL_PREFIX):
+        logging.info("No evaluation images (--data_dir): the export is measured on random ones.")
+        return False, NUM_NOISE_IMAGES
+    wanted = params["export_eval_images"] or params["num_eval_images"]
+    return True, min(wanted, params["num_eval_images"])
+
+
+def _samples(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
+    """(image, label) of the evaluation set through its preprocessing; noise where there is none."""
+    labelled = _has_split(params, imagenet_input.EVAL_PREFIX)
+    if labelled:
+        total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
+        yield from _read(params, imagenet_input.EVAL_PREFIX, total)
+        return
+    size = params["input_image_size"]
+    rng = np.random.RandomState(0)
+    for _ in range(NUM_NOISE_IMAGES):
+        yield rng.uniform(0, 255, (size, size, 3)).astype(np.float32), 0
+
+
+def _calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
+    """Training images through the evaluation preprocessing, which is what the phone will do."""
+    if not _has_split(params, imagenet_input.TRAIN_PREFIX):
+        raise UserError(
+            "--quantize=int8 needs training images for calibration: name their folder with "
+            "--data_dir."
+        )
+    images = _read(params, imagenet_input.TRAIN_PREFIX, NUM_CALIBRATION_IMAGES)
+    return [image for image, _ in images]
+
+
+def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(image, label) of the first records of a split, as evaluation sees them."""
+    source = imagenet_input.ImageNetInput(
+        False, False, False, params["data_dir"], params["input_image_size"],
+        resize_method=params["resize_method"],
+    )  # fmt: skip
+    source.file_prefix = file_prefix
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = source.input_fn({"batch_size": min(count, 50)})
+        batch = tf.data.make_one_shot_iterator(batches).get_next()
+        while count > 0:
+            try:
+                images, labels = session.run(batch)
+            except tf.errors.OutOfRangeError:
+                return
+            for image, label in zip(images, labels, strict=True):
+                if label != imagenet_input.PADDING and count > 0:
+                    yield image, int(label)
+                    count -= 1
 
 
 def _saved_model(params, checkpoint, estimator, folder) -> str:
@@ -110,53 +221,6 @@ def _saved_model(params, checkpoint, estimator, folder) -> str:
         checkpoint_path=checkpoint,
     )
     return os.path.basename(os.fsdecode(path).rstrip("/"))
-
-
-def check_images(params: Mapping[str, Any]) -> np.ndarray:
-    """Images to check an export with: of the evaluation set, or noise where there is none.
-
-    Returns:
-      float32 [N, S, S, 3] in [0, 255].
-    """
-    size = params["input_image_size"]
-    data_dir = params["data_dir"]
-    pattern = os.path.join(data_dir or "", imagenet_input.EVAL_PREFIX + "*")
-    if not data_dir or data_dir == "null" or not tf.io.gfile.glob(pattern):
-        logging.info("No evaluation images at hand: the export is checked with random ones.")
-        noise = np.random.RandomState(0).uniform(0, 255, (8, size, size, 3))
-        return noise.astype(np.float32)
-    source = imagenet_input.ImageNetInput(
-        False, False, False, data_dir, size, resize_method=params["resize_method"]
-    )
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = source.input_fn({"batch_size": NUM_CHECK_IMAGES})
-        images, labels = session.run(tf.data.make_one_shot_iterator(dataset).get_next())
-    return images[labels != imagenet_input.PADDING]
-
-
-def _check(name, content, images, expected, is_float) -> dict[str, Any]:
-    """Compares a .tflite file's logits with the checkpoint's."""
-    interpreter = tflite.Interpreter(content=content)
-    logits = np.stack([interpreter.run(image) for image in images])
-    difference = float(np.abs(logits - expected).max() / max(1e-6, np.abs(expected).max()))
-    agreement = float(np.mean(logits.argmax(1) == expected.argmax(1)))
-    logging.info(
-        "%s: %.2f MB, same class as the checkpoint on %.1f %% of %d images, largest logit "
-        "difference %.2g relative.",
-        name, len(content) / 1e6, 100 * agreement, len(images), difference,
-    )  # fmt: skip
-    if is_float and difference > LARGEST_DIFFERENCE:
-        raise UserError(
-            f"{name} differs from the checkpoint's logits by {difference:.2g} relative (at most "
-            f"{LARGEST_DIFFERENCE:g} is expected): nothing was exported."
-        )
-    return {
-        "kind": "TensorFlow Lite",
-        "bytes": len(content),
-        "images": len(images),
-        "agreement": agreement,
-        "largest_logit_difference": difference,
-    }
 
 
 def _move_earlier(export_dir: str, report: Mapping[str, Any]) -> None:

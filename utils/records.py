@@ -103,6 +103,15 @@ def read_records(path: str) -> Iterator[bytes]:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
+def unpack(serialized: bytes, path: str, number: int) -> tuple[bytes, int]:
+    """(encoded image, label as stored) of a record; UserError names it if it is no example."""
+    reason = problem_of(serialized, num_classes=2**31)
+    if reason:
+        raise UserError(str(Problem(path, number, reason)))
+    features = tf.train.Example.FromString(serialized).features.feature
+    return features[IMAGE_KEY].bytes_list.value[0], features[LABEL_KEY].int64_list.value[0]
+
+
 def problem_of(serialized: bytes, num_classes: int) -> str | None:
     """What is wrong with an example, short of decoding its picture; None for nothing."""
     parsed = tf.train.Example()

@@ -173,6 +173,10 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("export_to_tpu", bool, False, "Add a TPU graph to the SavedModel."),
         Setting("post_quantize", bool, False, "Also write a .tflite file with weights quantized "
                 "to 8 bits."),
+        Setting("quantize", str, None, "More .tflite files: float16, int8 (integers alone) or "
+                "both, joined by a comma.", unset="none"),
+        Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
+                "with.", unset="all", minimum=1),
     ),
 }  # fmt: skip
 

@@ -55,9 +55,21 @@ def estimator_graph(
       num_hosts: machines that feed the cores.
       cores_per_host: cores that each of them feeds.
     """
-    addresses = [f"grpc://10.0.0.{host + 1}:8470" for host in range(num_hosts)]
-    params = {**params, "tpu": addresses if num_hosts > 1 else addresses[0]}
+    addresses = [f"10.0.0.{host + 1}:8470" for host in range(num_hosts)]
+    params = {**params, "tpu": "grpc://" + ",".join(addresses)}
     estimator = mnasnet_main.build_estimator(params, training)
+    input_fn = mnasnet_main.build_input(training, params).input_fn
+    return built_graph(estimator, input_fn, training, num_hosts, cores_per_host)
+
+
+def built_graph(
+    estimator: tf.estimator.tpu.TPUEstimator,
+    input_fn: Callable,
+    training: bool,
+    num_hosts: int,
+    cores_per_host: int,
+) -> tf.Graph:
+    """The graph of any TPUEstimator; see `estimator_graph`."""
     metadata = tf.tpu.experimental.TPUSystemMetadata(
         num_cores=num_hosts * cores_per_host,
         num_hosts=num_hosts,
@@ -69,10 +81,9 @@ def estimator_graph(
     for master in {estimator.config.master, estimator.config.evaluation_master}:
         estimator._ctx._lazy_tpu_system_metadata_dict[master] = metadata
     hook = _KeepGraph()
-    input_fn = mnasnet_main.build_input(training, params).input_fn
     try:
         if training:
-            estimator.train(input_fn, max_steps=params["train_steps"], hooks=[hook])
+            estimator.train(input_fn, max_steps=1, hooks=[hook])
         else:
             # Any name will do: it is read when a session starts.
             estimator.evaluate(input_fn, steps=1, hooks=[hook], checkpoint_path="unread")
@@ -120,10 +131,16 @@ def infeeds(graph: tf.Graph) -> list[Infeed]:
 
 
 # Op types that belong to the host. Where dtypes tell (strings), no list is needed.
-_HOST_ONLY = re.compile(r"Summary|PyFunc|Jpeg|Png|DecodeImage|^Print|Iterator|Dataset|^Save|^Restore")
+_HOST_ONLY = re.compile(
+    r"Summary|PyFunc|Jpeg|Png|DecodeImage|^Print|Iterator|Dataset|^Save|^Restore"
+)
 
-# Batch norm's last output is a workspace of GPUs; TensorFlow gives it no shape.
-_CUDNN_OUTPUT = 5
+
+def _is_cudnn_workspace(op: tf.Operation, tensor: tf.Tensor) -> bool:
+    """Batch norm's last output is for GPUs: TensorFlow gives it, and its gradient, no shape."""
+    if op.type == "ZerosLike":
+        return _is_cudnn_workspace(op.inputs[0].op, op.inputs[0])
+    return op.type.startswith("FusedBatchNorm") and tensor.value_index == 5
 
 
 def graph_problems(ops: Iterable[tf.Operation]) -> list[str]:
@@ -133,7 +150,7 @@ def graph_problems(ops: Iterable[tf.Operation]) -> list[str]:
         if _HOST_ONLY.search(op.type):
             problems.append(f"{op.name} ({op.type}) runs on hosts only")
         for tensor in op.outputs:
-            if op.type.startswith("FusedBatchNorm") and tensor.value_index == _CUDNN_OUTPUT:
+            if _is_cudnn_workspace(op, tensor):
                 continue
             if tensor.dtype.base_dtype == tf.string:
                 problems.append(f"{op.name} ({op.type}) gives strings")

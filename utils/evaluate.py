@@ -1,0 +1,72 @@
+"""Measures an exported model on a data set: `mnasnet-evaluate --model=... --data_dir=...`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import imagenet_input
+from utils import classify, cli, dataset_info, measure, progress, records
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+def main(argv: list[str]) -> None:
+    """Prints top-1, top-5 and latency of a .tflite file or a SavedModel."""
+    parser = argparse.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split(":")[0])
+    parser.add_argument(
+        "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
+    )
+    parser.add_argument("--data_dir", required=True, help="folder of validation-* TFRecords")
+    parser.add_argument("--images", type=int, help="number of images (default: all)")
+    arguments = parser.parse_args(argv[1:])
+    if not tf.io.gfile.exists(arguments.model):
+        raise UserError(f"--model={arguments.model} does not exist: export a model first.")
+    if arguments.images is not None and arguments.images < 1:
+        raise UserError(f"--images={arguments.images} is not possible: the least is 1.")
+    model = classify.load(arguments.model)
+    measurement = _measure(model, arguments.data_dir, arguments.images)
+    report = measurement.report(labelled=True)
+    print(
+        f"{arguments.model}: top-1 {100 * report['top_1_accuracy']:.2f} %, "
+        f"top-5 {100 * report['top_5_accuracy']:.2f} % on {measurement.images} images, "
+        f"{report['latency_ms']:.2f} ms a picture with decoding (median, one thread)"
+    )
+
+
+def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
+    """Runs the model on the encoded pictures of the evaluation set."""
+    paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
+    info = dataset_info.load(data_dir)
+    total = count or (info.num_eval_images if info else 0)
+    bar = progress.Progress("evaluate", total, "image", log_every=5000)
+    measurement = measure.Measurement()
+    for path in paths:
+        for number, record in enumerate(records.read_records(path)):
+            if count is not None and measurement.images >= count:
+                break
+            image_bytes, label = records.unpack(record, path, number)
+            start = time.perf_counter()
+            try:
+                probabilities = model.probabilities(image_bytes)
+            except tf.errors.OpError as e:
+                raise UserError(f"{path}, record {number}: the picture cannot be decoded.") from e
+            if not 1 <= label <= len(probabilities):
+                raise UserError(
+                    f"{path}, record {number}: label {label} is not in 1..{len(probabilities)}, "
+                    "the model's classes: is it of another data set?"
+                )
+            measurement.add(probabilities, label - 1, time.perf_counter() - start)
+            bar.update(measurement.images)
+    bar.close()
+    return measurement
+
+
+def console() -> None:
+    """The console command `mnasnet-evaluate`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,355 @@
+"""Turns weights of other programs into a checkpoint that every mode of mnasnet_main.py takes.
+
+python -m utils.import_weights --weights=semnasnet_075.safetensors --model_dir=DIR
+python -m utils.import_weights --weights=mnasnet0_5.pth --model_dir=DIR
+python -m utils.import_weights --weights=THEIRS/model.ckpt-1000 --mapping=names.yaml \
+    --model_name=mnasnet-a1 --model_dir=DIR
+
+State dicts of PyTorch are recognized by their names and shapes (`utils.state_dicts`). Checkpoints
+of other TF1 programs need a mapping: a YAML file of lines `their name: our name`, or
+`their name: null` for a tensor to leave out, and the model's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+from absl import logging
+
+import mnasnet_models
+from utils import (
+    checkpoints,
+    cli,
+    configuration,
+    dataset_info,
+    files,
+    model_spec,
+    optimization,
+    settings,
+    state_dicts,
+    warm_start,
+    weights_file,
+)
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+IMAGENET_LABELS = os.path.join(os.path.dirname(__file__), "data_files", "imagenet_labels.txt")
+_CHECKPOINT = "model.ckpt-0"
+_CHECKPOINT_FILE = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+
+
+def import_state_dict(
+    path: str, model_dir: str, source: str | None = None, labels: str | None = None, **given: Any
+) -> dict[str, Any]:
+    """Imports a .safetensors or .pth file.
+
+    Args:
+      path: the file.
+      model_dir: a folder without a checkpoint.
+      source: one of `state_dicts.SOURCE_NAMES`, where a file fits more than one.
+      labels: a file of class names, one a line; 'imagenet' for the 1000 of ImageNet.
+      **given: further settings to record: input_image_size, resize_method, use_keras, model_name.
+
+    Returns:
+      The recorded settings.
+
+    Raises:
+      UserError: the file cannot be read or is no network that is known; nothing is written then.
+    """
+    state = weights_file.read(path)
+    network = state_dicts.recognize(state, path, source)
+    logging.info(
+        "%s: %s, %s, %d classes, %d tensors.",
+        path, network.model_name,
+        f"depth multiplier {network.depth_multiplier:g}" if network.depth_multiplier else "unscaled",
+        network.num_classes, len(network.tensors),
+    )  # fmt: skip
+    params = {
+        "model_name": network.model_name,
+        "model_spec": network.model_spec,
+        "depth_multiplier": network.depth_multiplier,
+        "num_label_classes": network.num_classes,
+        "resize_method": network.resize_method,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    values = {
+        tensor.name: state_dicts.to_tensorflow(tensor.name, state[tensor.key])
+        for tensor in network.tensors
+    }
+    _refuse_not_finite(values, path)
+    _write(params, values, model_dir, path, labels, common=True)
+    return params
+
+
+def import_checkpoint(
+    path: str, mapping: str, model_dir: str, labels: str | None = None, **given: Any
+) -> dict[str, Any]:
+    """Imports a TF1 checkpoint of another program through a file of names.
+
+    Averages (`NAME/ExponentialMovingAverage`) come along with the variable they are of; optimizer
+    slots and the global step do not.
+
+    Args:
+      path: the checkpoint, or a folder that has one.
+      mapping: YAML file, their name -> our name, or null for a tensor to leave out.
+      model_dir: a folder without a checkpoint.
+      labels: see `import_state_dict`.
+      **given: the settings of the network; `model_name` is needed. The number of classes is read
+        off the classifier.
+
+    Returns:
+      The recorded settings.
+
+    Raises:
+      UserError: a tensor has no place or a place no tensor; nothing is written then.
+    """
+    names = files.read_yaml_mapping(mapping)
+    checkpoint = _CHECKPOINT_FILE.sub("", path)
+    checkpoint = checkpoints.latest(path) or "" if tf.io.gfile.isdir(path) else checkpoint
+    try:
+        reader = tf.train.load_checkpoint(checkpoint)
+        held = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as e:
+        raise UserError(f"--weights={path} cannot be read: {files.reason(e)}.") from e
+    values = _renamed(held, names, path, mapping)
+    params = {name: value for name, value in given.items() if value is not None}
+    if "model_name" not in params:
+        raise UserError("--mapping needs --model_name or --model_spec: say which network it is.")
+    for name, value in values.items():
+        if name.endswith("/dense/bias"):
+            params["num_label_classes"] = int(value.shape[0])
+    _write(params, values, model_dir, path, labels, common=False)
+    return params
+
+
+def _renamed(held, names, path, mapping) -> dict[str, np.ndarray]:
+    """Our name -> value; UserError lists what the mapping does not place."""
+    targets = [name for name in names.values() if name is not None]
+    twice = sorted({name for name in targets if targets.count(name) > 1})
+    absent = [str(name) for name in names if name not in held]
+    # What belongs to a variable stands under its name: averages and optimizer slots.
+    left_over = [
+        name
+        for name in held
+        if name != "global_step"
+        and not any(prefix in names for prefix in (name, name.rpartition("/")[0]))
+    ]
+    problems = [
+        state_dicts.listed("named twice", twice),
+        state_dicts.listed("missing from the checkpoint", absent),
+        state_dicts.listed("left over (map them to null to leave them out)", left_over),
+    ]
+    if any(problems):
+        raise UserError(
+            f"{mapping} does not fit {path}, so nothing is written; "
+            f"{'; '.join(filter(None, problems))}."
+        )
+    values = {}
+    for theirs, ours in names.items():
+        if ours is not None:
+            values[ours] = held[theirs]
+            average = held.get(theirs + checkpoints.AVERAGE_SUFFIX)
+            if average is not None:
+                values[ours + checkpoints.AVERAGE_SUFFIX] = average
+    return values
+
+
+def _refuse_not_finite(values: Mapping[str, np.ndarray], path: str) -> None:
+    bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if bad:
+        raise UserError(
+            f"{path} has infinite numbers or NaN in {bad[0]}: it is damaged, or its training failed."
+        )
+
+
+def _write(given, values, model_dir, path, labels, common) -> None:
+    """Checks everything against the network's variables, then writes model_dir.
+
+    Args:
+      given: settings of the network.
+      values: name -> array; names in common form and without the model's own if `common`.
+    """
+    params = {**settings.default_params(), **given, "model_dir": model_dir}
+    names = read_labels(labels, params["num_label_classes"]) if labels else None
+    variables, averaged = _network_variables(params)
+    if common:
+        forms = warm_start.common_names(variables)
+        key_of = {name: forms[name].split("/", 1)[1] for name in variables}
+    else:
+        key_of = {name: name for name in variables}
+    problems = _problems(variables, key_of, values)
+    if problems:
+        raise UserError(
+            f"{path} does not fit {params['model_name']}, so nothing is written; "
+            f"{state_dicts.listed('differences', problems)}."
+        )
+    complete: dict[str, np.ndarray] = {"global_step": np.asarray(0, np.int64)}
+    for name, (_, trainable) in variables.items():
+        value = np.asarray(values[key_of[name]], np.float32)
+        complete[name] = value
+        if trainable:  # as RMSProp starts its slots
+            complete[f"{name}/RMSProp"] = np.ones_like(value)
+            complete[f"{name}/RMSProp_1"] = np.zeros_like(value)
+        if name in averaged:
+            average = values.get(key_of[name] + checkpoints.AVERAGE_SUFFIX, value)
+            complete[name + checkpoints.AVERAGE_SUFFIX] = np.asarray(average, np.float32)
+    _publish(model_dir, complete, _recorded(params, path), names)
+
+
+def _network_variables(params) -> tuple[dict[str, tuple[list[int], bool]], set[str]]:
+    """(name -> (shape, trainable) in order of creation, names of those with an average)."""
+    with tf.Graph().as_default():
+        overrides = model_spec.network_overrides(params)
+        try:
+            mnasnet_models.build_mnasnet_model(
+                tf.zeros([1, 64, 64, 3]), params["model_name"], False, overrides
+            )
+        except (NotImplementedError, ValueError) as e:
+            raise UserError(f"--model_name={params['model_name']}: {e}") from e
+        variables = {
+            v.op.name: (v.shape.as_list(), v in tf.trainable_variables())
+            for v in tf.global_variables()
+        }
+        return variables, {v.op.name for v in optimization.averaged_variables()}
+
+
+def _problems(variables, key_of, values) -> list[str]:
+    """What is missing, of another shape, or without a place."""
+    problems = []
+    for name, (shape, _) in variables.items():
+        value = values.get(key_of[name])
+        if value is None:
+            problems.append(f"{name} {shape} is missing")
+        elif list(value.shape) != shape:
+            problems.append(f"{name} is {list(value.shape)} instead of {shape}")
+    known = {key for k in key_of.values() for key in (k, k + checkpoints.AVERAGE_SUFFIX)}
+    return problems + [f"{n} is no variable of the network" for n in values if n not in known]
+
+
+def _recorded(params: Mapping[str, Any], path: str) -> str:
+    """The text of params.yaml: what travels with a checkpoint."""
+    carried = {name: params[name] for name in settings.CARRIED if params[name] is not None}
+    note = f"# Written by utils.import_weights from {os.path.basename(path)}.\n"
+    return note + yaml.safe_dump(carried, sort_keys=True, allow_unicode=True)
+
+
+def read_labels(source: str, num_classes: int) -> list[str]:
+    """Class names, one a line; 'imagenet' for the file that ships with the package."""
+    path = IMAGENET_LABELS if source == "imagenet" else source
+    lines = files.read_text(path).splitlines()
+    if source == "imagenet":
+        lines = [line.partition("\t")[2] for line in lines]
+    if len(lines) != num_classes:
+        raise UserError(
+            f"--labels={source} has {len(lines)} names for {num_classes} classes: name the file "
+            "that belongs to these weights."
+        )
+    return lines
+
+
+def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None) -> None:
+    """Writes all files beside their places; the state file, which makes them count, comes last."""
+    files.make_writable_dir(model_dir, "model_dir")
+    taken = tf.io.gfile.glob(os.path.join(model_dir, "model.ckpt-*.index"))
+    if taken or tf.io.gfile.exists(os.path.join(model_dir, configuration.PARAMS_FILE)):
+        raise UserError(
+            f"--model_dir={model_dir} holds a model already: choose another folder or remove it."
+        )
+    beside = os.path.join(model_dir, f"import.tmp-{uuid.uuid4().hex[:8]}")
+    tf.io.gfile.makedirs(beside)
+    try:
+        save(os.path.join(beside, _CHECKPOINT), values)
+        for name in sorted(tf.io.gfile.listdir(beside)):
+            tf.io.gfile.rename(os.path.join(beside, name), os.path.join(model_dir, name))
+    finally:
+        tf.io.gfile.rmtree(beside)
+    files.write_text(os.path.join(model_dir, configuration.PARAMS_FILE), recorded)
+    if labels:
+        text = "".join(f"{label}\n" for label in labels)
+        files.write_text(os.path.join(model_dir, dataset_info.LABELS_FILE_NAME), text)
+    tf.train.update_checkpoint_state(model_dir, _CHECKPOINT, [_CHECKPOINT])
+    logging.info(
+        "Wrote %s: every mode of the program takes --model_dir=%s.", _CHECKPOINT, model_dir
+    )
+
+
+def save(prefix: str, values: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as a checkpoint of variables with these names."""
+    names = sorted(values)
+    with tf.Graph().as_default(), tf.Session() as session:
+        # Fed and not constants: a graph is limited to 2 GB.
+        fed = [tf.placeholder(values[name].dtype, values[name].shape) for name in names]
+        op = tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=fed
+        )
+        session.run(op, dict(zip(fed, (values[name] for name in names), strict=True)))
+
+
+def main(argv: list[str]) -> None:
+    """Reads the arguments and imports."""
+    lines = (__doc__ or "").split("\n")
+    parser = argparse.ArgumentParser(prog="mnasnet-import", description=lines[0])
+    add = parser.add_argument
+    add(
+        "--weights", required=True, help=".safetensors or .pth file, or with --mapping a checkpoint"
+    )
+    add("--model_dir", required=True, help="folder for the checkpoint")
+    add("--source", choices=state_dicts.SOURCE_NAMES, help="where a file fits more than one")
+    add("--labels", help="file of class names, one a line, or 'imagenet'")
+    add("--mapping", help="YAML file of lines 'their name: our name' for a checkpoint of TF1")
+    add("--model_name", help="name for the model; with --mapping, which network it is")
+    add("--model_spec", help="with --mapping: YAML file that describes the network")
+    for name in ("depth_multiplier", "batch_norm_epsilon"):
+        add(f"--{name}", help=f"with --mapping: {settings.SETTINGS[name].help}")
+    for name in ("input_image_size", "resize_method", "use_keras"):
+        add(f"--{name}", help=settings.SETTINGS[name].help)
+    run(vars(parser.parse_args(argv[1:])))
+
+
+def run(arguments: dict[str, Any]) -> None:
+    """Imports as the command line's arguments say."""
+    paths = {n: arguments.pop(n) for n in ("weights", "model_dir", "source", "labels", "mapping")}
+    given = {
+        name: settings.convert(name, value, f"--{name}={value}")
+        for name, value in arguments.items()
+        if value is not None
+    }
+    name = given.get("model_name")
+    if name is not None and not mnasnet_models.is_scope_name(name):
+        raise UserError(f"--model_name={name} cannot name variables: use letters, digits, . _ -.")
+    if paths["mapping"]:
+        if "model_spec" in given:
+            named, given["model_spec"] = model_spec.load(given["model_spec"])
+            given.setdefault("model_name", named)
+        import_checkpoint(
+            paths["weights"], paths["mapping"], paths["model_dir"], paths["labels"], **given
+        )
+        return
+    for name in ("model_spec", "depth_multiplier", "batch_norm_epsilon"):
+        if name in given:
+            raise UserError(f"--{name} goes with --mapping only: a state dict tells by itself.")
+    if tf.io.gfile.exists(paths["weights"] + ".index") or paths["weights"].endswith(".index"):
+        raise UserError(
+            f"--weights={paths['weights']} is a TensorFlow checkpoint: give --mapping and "
+            "--model_name, or use it with --init_checkpoint if its names are this program's."
+        )
+    import_state_dict(
+        paths["weights"], paths["model_dir"], paths["source"], paths["labels"], **given
+    )
+
+
+def console() -> None:
+    """The console command `mnasnet-import`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    console()
