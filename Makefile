@@ -21,7 +21,8 @@ setup: $(STAMP)  ## Set up the virtual environment and install everything (other
 $(STAMP): requirements.txt setup.py
 	@sh utils/make_venv.sh "$(VENV)"
 	@echo "Installing the packages of requirements.txt (about 2 GB on disk; one to five minutes)..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || \
+	  { echo "error: the packages of requirements.txt cannot be installed: is the network there?" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 

@@ -12,7 +12,7 @@ import os
 import numpy as np
 
 import preprocessing
-from utils import cli, exporting, files, tflite
+from utils import cli, exporting, files, tflite, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -83,7 +83,10 @@ def _report(path: str) -> dict:
 
 
 def label_names(path: str, labels: str | None) -> list[str] | None:
-    """Names of the classes: from a file of the user's, or from beside the model."""
+    """Names of the classes: from a file of the user's, from inside the model, or beside it."""
+    inside = tflite_metadata.label_names(path) if path.endswith(".tflite") else None
+    if inside and not labels:
+        return inside
     folder = os.path.abspath(path)
     if not tf.io.gfile.exists(os.path.join(folder, exporting.LABELS_FILE)):
         folder = os.path.dirname(folder)

@@ -171,7 +171,7 @@ def _single_operations(op: tf.Operation) -> int:
 
 
 def _peak_elements(ops: Sequence[tf.Operation]) -> int:
-    """Most numbers alive at a time; elementwise operations reuse an input that nobody else needs."""
+    """Most numbers alive at a time; elementwise operations reuse an input of no further use."""
     last_use = {tensor.name: i for i, op in enumerate(ops) for tensor in op.inputs}
     made = {op.outputs[0].name for op in ops}
     # What a stage takes from the one before it is alive from its start.

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import checkpoints, dataset_info, files, measure, tflite
+from utils import checkpoints, dataset_info, files, measure, tflite, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -79,8 +79,9 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     """Makes and measures all files in a local folder; name -> what was measured."""
     made: dict[str, dict[str, Any]] = {}
     info = dataset_info.load(params["data_dir"])
-    if info and info.label_names:
-        files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(info.label_names) + "\n")
+    names = info.label_names if info else ()
+    if names:
+        files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(names) + "\n")
         made[LABELS_FILE] = {"kind": "names of the classes"}
     saved_model = _saved_model(params, checkpoint, estimator, folder)
     made[saved_model] = {"kind": "SavedModel", "bytes": _size(os.path.join(folder, saved_model))}
@@ -89,6 +90,7 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
             name = f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
             calibration = _calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
+            content = tflite_metadata.add(content, params["model_name"], names)
             with open(os.path.join(folder, name), "wb") as f:
                 f.write(content)
             made[name] = {"kind": kind, "bytes": len(content)}

@@ -67,10 +67,9 @@ def import_state_dict(
     state = weights_file.read(path)
     network = state_dicts.recognize(state, path, source)
     logging.info(
-        "%s: %s, %s, %d classes, %d tensors.",
-        path, network.model_name,
-        f"depth multiplier {network.depth_multiplier:g}" if network.depth_multiplier else "unscaled",
-        network.num_classes, len(network.tensors),
+        "%s: %s, depth multiplier %s, %d classes, %d tensors.",
+        path, network.model_name, network.depth_multiplier or "none", network.num_classes,
+        len(network.tensors),
     )  # fmt: skip
     params = {
         "model_name": network.model_name,
@@ -166,7 +165,8 @@ def _refuse_not_finite(values: Mapping[str, np.ndarray], path: str) -> None:
     bad = [name for name, value in values.items() if not np.isfinite(value).all()]
     if bad:
         raise UserError(
-            f"{path} has infinite numbers or NaN in {bad[0]}: it is damaged, or its training failed."
+            f"{path} has infinite numbers or NaN in {bad[0]}: it is damaged, or its training "
+            "failed."
         )
 
 

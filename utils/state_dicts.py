@@ -386,6 +386,44 @@ def _fit(source: Source, shapes: Mapping[str, Shape]) -> Network:
     )
 
 
+def timm_name(state: Mapping[str, np.ndarray], stages, global_params: GlobalParams) -> str | None:
+    """The model of timm that computes the same from a state dict; None if there is none.
+
+    Padding, epsilon and classes are arguments of timm's models and need not agree.
+    """
+    shapes = {key: tuple(array.shape) for key, array in state.items()}
+    ours = _connections(unroll(stages, global_params))
+    same_padding = global_params.padding == "same"
+    # The two EfficientNet-Lite0 differ in their default padding alone.
+    for source in sorted(SOURCES, key=lambda s: s.name.startswith("tf_") != same_padding):
+        if source.program != "timm":
+            continue
+        activation = source.settings.get("activation", "relu")
+        network = _fit(source, shapes)
+        theirs = mnasnet_models.MnasNetDecoder().decode(network.model_spec["stages"])
+        scaled = GlobalParams(depth_multiplier=network.depth_multiplier)
+        if (
+            activation == global_params.activation
+            and not any(_differences(network.tensors, shapes))
+            and _connections(unroll(theirs, scaled)) == ours
+        ):
+            return network.model_name
+    return None
+
+
+def _connections(blocks: Sequence[Block]) -> list[tuple[tuple[int, ...], bool]]:
+    """What shapes do not show: strides, and whether a block adds its input."""
+    return [
+        (
+            tuple(b.args.strides),
+            b.args.id_skip
+            and max(b.args.strides) == 1
+            and b.args.input_filters == b.args.output_filters,
+        )
+        for b in blocks
+    ]
+
+
 def _multiplier(base: Sequence[int], widths: Sequence[int], params: GlobalParams) -> float | None:
     """The depth multiplier that makes the second widths of the first; None if there is none."""
     if list(base) == list(widths):

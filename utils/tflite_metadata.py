@@ -1,0 +1,146 @@
+"""TensorFlow Lite metadata inside a .tflite file: normalization and label names.
+
+The Task libraries and ML Kit read it. Written with flatbuffers from the published schema
+(metadata_schema.fbs, identifier M001) because tflite-support, the original writer, pins protobuf
+below 4 and cannot be installed beside TensorFlow 2.15. A model's metadata is a buffer that the model
+names TFLITE_METADATA; the label list is a zip archive appended to the file.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+
+import flatbuffers
+
+import utils.tensorflow_version  # noqa: F401
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+LABELS_FILE = "labels.txt"
+_BUFFER_NAME = b"TFLITE_METADATA"
+_IDENTIFIER = b"M001"
+# Field numbers and enumeration values of metadata_schema.fbs.
+_RGB = 1
+_IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1
+_NORMALIZATION_OPTIONS = 1
+_TENSOR_AXIS_LABELS = 2
+
+
+class _Table:
+    """A flatbuffers table under construction: field number -> how to add it."""
+
+    def __init__(self, builder: flatbuffers.Builder, num_fields: int):
+        self._builder = builder
+        builder.StartObject(num_fields)
+
+    def offset(self, field: int, value: int) -> _Table:
+        self._builder.PrependUOffsetTRelativeSlot(field, value, 0)
+        return self
+
+    def byte(self, field: int, value: int) -> _Table:
+        self._builder.PrependUint8Slot(field, value, 0)
+        return self
+
+    def end(self) -> int:
+        return self._builder.EndObject()
+
+
+def _offsets(builder: flatbuffers.Builder, values: Sequence[int]) -> int:
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        builder.PrependUOffsetTRelative(value)
+    return builder.EndVector()
+
+
+def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        builder.PrependFloat32(value)
+    return builder.EndVector()
+
+
+def _image_tensor(builder: flatbuffers.Builder) -> int:
+    """The input: RGB, normalized as (x - 0) / 1, since the normalization is in the graph."""
+    properties = _Table(builder, 2).byte(0, _RGB).end()
+    content = _Table(builder, 3).byte(0, _IMAGE_PROPERTIES).offset(1, properties).end()
+    zeros, ones = _floats(builder, [0.0]), _floats(builder, [1.0])
+    options = _Table(builder, 2).offset(0, zeros).offset(1, ones).end()
+    unit = _Table(builder, 2).byte(0, _NORMALIZATION_OPTIONS).offset(1, options).end()
+    units = _offsets(builder, [unit])
+    highest, lowest = _floats(builder, [255.0]), _floats(builder, [0.0])
+    stats = _Table(builder, 2).offset(0, highest).offset(1, lowest).end()
+    name = builder.CreateString("images")
+    text = builder.CreateString("Picture to classify: RGB, 0 to 255.")
+    table = _Table(builder, 7).offset(0, name).offset(1, text).offset(3, content)
+    return table.offset(4, units).offset(5, stats).end()
+
+
+def _logits_tensor(builder: flatbuffers.Builder, has_labels: bool) -> int:
+    """The output: one score a class, named by the label file."""
+    properties = _Table(builder, 0).end()
+    content = _Table(builder, 3).byte(0, _FEATURE_PROPERTIES).offset(1, properties).end()
+    associated = 0
+    if has_labels:
+        file_name = builder.CreateString(LABELS_FILE)
+        text = builder.CreateString("Names of the classes, one a line.")
+        label_file = _Table(builder, 5).offset(0, file_name).offset(1, text)
+        associated = _offsets(builder, [label_file.byte(2, _TENSOR_AXIS_LABELS).end()])
+    name = builder.CreateString("logits")
+    text = builder.CreateString("Score of each class before the softmax.")
+    table = _Table(builder, 7).offset(0, name).offset(1, text).offset(3, content)
+    return (table.offset(6, associated) if has_labels else table).end()
+
+
+def _metadata(model_name: str, has_labels: bool) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    inputs = _offsets(builder, [_image_tensor(builder)])
+    outputs = _offsets(builder, [_logits_tensor(builder, has_labels)])
+    subgraphs = _offsets(builder, [_Table(builder, 10).offset(2, inputs).offset(3, outputs).end()])
+    name = builder.CreateString(model_name)
+    text = builder.CreateString("MnasNet image classifier.")
+    parser = builder.CreateString("1.0.0")
+    table = _Table(builder, 8).offset(0, name).offset(1, text).offset(3, subgraphs)
+    builder.Finish(table.offset(7, parser).end(), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def add(content: bytes, model_name: str, label_names: Sequence[str] = ()) -> bytes:
+    """Returns a .tflite file's content with metadata and, where names are given, a label file."""
+    # The schema's Python code, generated from the published flatbuffers schema of models.
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    buffer = schema.BufferT()
+    buffer.data = list(_metadata(model_name, bool(label_names)))
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = _BUFFER_NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [m for m in model.metadata or [] if m.name != _BUFFER_NAME] + [entry]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    packed = bytes(builder.Output())
+    return _with_label_file(packed, label_names) if label_names else packed
+
+
+def label_names(path: str) -> list[str] | None:
+    """The label names inside a .tflite file; None where it has none."""
+    with tf.io.gfile.GFile(path, "rb") as f:
+        content = io.BytesIO(f.read())
+    if not zipfile.is_zipfile(content):
+        return None
+    with zipfile.ZipFile(content) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return None
+        return archive.read(LABELS_FILE).decode().splitlines()
+
+
+def _with_label_file(content: bytes, label_names: Sequence[str]) -> bytes:
+    """Appends a zip archive with the label file, uncompressed as readers expect."""
+    whole = io.BytesIO(content)
+    with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
+        # A fixed date: the same export has the same bytes.
+        info = zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0))
+        archive.writestr(info, "\n".join(label_names))
+    return whole.getvalue()
