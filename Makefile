@@ -31,7 +31,7 @@ $(DIGITS)/dataset_info.json: $(STAMP)
 
 train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled sample, evaluate, export and classify
 	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
-	  --export_dir=$(MODEL)/export --post_quantize=True
+	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
 	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
 
 test: $(STAMP)  ## Run all tests but the slow proofs

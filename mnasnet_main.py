@@ -487,9 +487,25 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     _log_best(model_dir)
 
 
+def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
+    """The latest checkpoint, the archived best, or the one that --export_checkpoint names."""
+    wanted = params["export_checkpoint"]
+    if wanted is None or params["mode"] != "export_only":
+        return checkpoints.latest(params["model_dir"])
+    if wanted == "best":
+        best = checkpoints.best(params["model_dir"])
+        return best and best["checkpoint"]
+    if not tf.train.checkpoint_exists(wanted):
+        raise UserError(
+            f"--export_checkpoint={wanted} is no checkpoint: name a path such as "
+            "DIR/model.ckpt-1000, or 'best'."
+        )
+    return wanted
+
+
 def run_export(params: Mapping[str, Any]) -> None:
-    """mode=export_only, and the end of a training: exports the latest checkpoint."""
-    checkpoint = checkpoints.latest(params["model_dir"])
+    """mode=export_only, and the end of a training: exports a checkpoint."""
+    checkpoint = _checkpoint_to_export(params)
     if checkpoint is None:
         raise UserError(
             f"--model_dir={params['model_dir']} holds no checkpoint to export: train first."

@@ -556,6 +556,7 @@ def test_checkpoint_of_another_program(other_program):
         (lambda names, key: names.pop(key), "left over"),
         (lambda names, key: names.update({key: None}), "gamma .* is missing"),
         (lambda names, key: names.update({key: "nowhere"}), "nowhere is no variable"),
+        (lambda names, key: names.update({key: ["a", "list"]}), "does not map a name to a name"),
         (lambda names, key: names.update({"absent": "x"}), r"missing from the checkpoint \(1\)"),
         (lambda names, key: names.update({key: names[next(iter(names))]}), "named twice"),
     ],

@@ -296,6 +296,24 @@ def test_classify_prints_the_top_classes(trained, digits_dir):
     assert shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [("best", "archive/model.ckpt-8"), ("{}/model.ckpt-8", "model.ckpt-8"), ("/none", None)],
+)
+def test_export_of_another_checkpoint(trained, tmp_path, wanted, expected):
+    model_dir, _ = trained
+    status, _, err = run(
+        "--mode=export_only", f"--model_dir={model_dir}", f"--export_dir={tmp_path}",
+        f"--export_checkpoint={wanted.format(model_dir)}",
+    )  # fmt: skip
+    if expected is None:
+        assert "--export_checkpoint=/none is no checkpoint" in sentence(status, err)
+        return
+    assert status == 0, err
+    report = json.loads((tmp_path / "export_report.json").read_text())
+    assert report["identity"]["checkpoint"] == os.path.join(model_dir, expected)
+
+
 def test_evaluate_measures_a_file_as_the_program_measures_the_checkpoint(trained, digits_dir):
     model_dir, _ = trained
     result = subprocess.run(

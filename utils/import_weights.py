@@ -131,16 +131,21 @@ def import_checkpoint(
 
 def _renamed(held, names, path, mapping) -> dict[str, np.ndarray]:
     """Our name -> value; UserError lists what the mapping does not place."""
+    for theirs, ours in names.items():
+        if not isinstance(theirs, str) or not isinstance(ours, str | None):
+            raise UserError(
+                f"{mapping}: {theirs!r}: {ours!r} does not map a name to a name: write lines "
+                "'their name: our name', with null for a tensor to leave out."
+            )
     targets = [name for name in names.values() if name is not None]
     twice = sorted({name for name in targets if targets.count(name) > 1})
     absent = [str(name) for name in names if name not in held]
     # What belongs to a variable stands under its name: averages and optimizer slots.
-    left_over = [
+    left_over = sorted(
         name
         for name in held
-        if name != "global_step"
-        and not any(prefix in names for prefix in (name, name.rpartition("/")[0]))
-    ]
+        if name != "global_step" and name not in names and name.rpartition("/")[0] not in held
+    )
     problems = [
         state_dicts.listed("named twice", twice),
         state_dicts.listed("missing from the checkpoint", absent),

@@ -168,6 +168,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     "Export": (
         Setting("export_dir", str, None, "Folder or bucket for the SavedModel and the .tflite "
                 "files."),
+        Setting("export_checkpoint", str, None, "Checkpoint to export with --mode=export_only; "
+                "'best' is the archived one.", unset="the latest of model_dir"),
         Setting("export_moving_average", bool, True, "Export the averaged weights where the "
                 "checkpoint has them."),
         Setting("export_to_tpu", bool, False, "Add a TPU graph to the SavedModel."),

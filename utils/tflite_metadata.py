@@ -2,8 +2,8 @@
 
 The Task libraries and ML Kit read it. Written with flatbuffers from the published schema
 (metadata_schema.fbs, identifier M001) because tflite-support, the original writer, pins protobuf
-below 4 and cannot be installed beside TensorFlow 2.15. A model's metadata is a buffer that the model
-names TFLITE_METADATA; the label list is a zip archive appended to the file.
+below 4 and cannot be installed beside TensorFlow 2.15. A model's metadata is a buffer that the
+model names TFLITE_METADATA; the label list is a zip archive appended to the file.
 """
 
 from __future__ import annotations
