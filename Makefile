@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIGITS := $(WORK)/digits
 MODEL := $(WORK)/digits-model
+LITE0 := $(WORK)/efficientnet-lite0
+PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow bench bench-bigtable lint format clean
+.PHONY: help setup train classify test test-slow bench bench-bigtable bench-tflite lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +31,15 @@ $(STAMP): requirements.txt setup.py
 $(DIGITS)/dataset_info.json: $(STAMP)
 	@$(BIN)/python -m utils.data sample --output_dir=$(DIGITS)
 
+$(LITE0)/checkpoint: | $(STAMP)
+	@$(BIN)/python -m utils.pretrained --model_dir=$(LITE0)
+
+$(LITE0)/export/efficientnet-lite0.tflite: $(LITE0)/checkpoint
+	@$(BIN)/python mnasnet_main.py --mode=export_only --model_dir=$(LITE0) --export_dir=$(@D)
+
+classify: $(LITE0)/export/efficientnet-lite0.tflite  ## Name what is on pictures (PICTURES="a.jpg b.jpg")
+	@$(BIN)/python -m utils.classify --model=$< $(PICTURES)
+
 train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled sample, evaluate, export and classify
 	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
 	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
@@ -45,6 +56,9 @@ bench: $(STAMP)  ## Measure start-up, step, input and memory
 
 bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 	$(BIN)/python -m utils.benchmark_bigtable
+
+bench-tflite: $(STAMP)  ## Measure size and latency of the .tflite files of mnasnet-a1
+	$(BIN)/python -m utils.benchmark_tflite
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .

@@ -72,7 +72,10 @@ def _network_images(images, mode, params):
         images = images["feature"]  # a plain ServingInputReceiver's wrapping
     if params["use_tpu"] and params["transpose_input"] and mode != tf.estimator.ModeKeys.PREDICT:
         images = tf.transpose(images, [3, 0, 1, 2])
-    images = preprocessing.normalize(images, **model_spec.normalization(params))
+    # Pixels may travel in bfloat16, but are normalized in float32.
+    images = preprocessing.normalize(
+        tf.cast(images, tf.float32), **model_spec.normalization(params)
+    )
     if params["data_format"] == "channels_first":
         images = tf.transpose(images, [0, 3, 1, 2])
     return tf.cast(images, tf.bfloat16 if params["precision"] == "bfloat16" else tf.float32)
@@ -477,6 +480,10 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
         if step >= params["train_steps"]:
             logging.info("Evaluated the last step, %d.", step)
             break
+        # Training writes none at step 0: it is imported, and nobody may ever write another.
+        if step == 0 and params["eval_timeout"] is None:
+            logging.info("Evaluated the imported weights.")
+            break
     else:
         logging.info("No new checkpoint in %s for %s s.", model_dir, params["eval_timeout"])
     if not evaluated:
@@ -494,7 +501,7 @@ def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
         return checkpoints.latest(params["model_dir"])
     if wanted == "best":
         best = checkpoints.best(params["model_dir"])
-        return best and best["checkpoint"]
+        return best["checkpoint"] if best else None
     if not tf.train.checkpoint_exists(wanted):
         raise UserError(
             f"--export_checkpoint={wanted} is no checkpoint: name a path such as "

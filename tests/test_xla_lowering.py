@@ -38,7 +38,7 @@ def test_a1(precision, training, convolutions):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("model_name", "layers"),
-    [("mnasnet-a1", 65), ("mnasnet-b1", 52), ("mnasnet-small", 61), ("mnasnet-d1", 80),
+    [("mnasnet-a1", 65), ("mnasnet-b1", 52), ("mnasnet-small", 66), ("mnasnet-d1", 68),
      ("mnasnet-d1-320", 86)],
 )  # fmt: skip
 def test_all_networks_at_full_size(model_name, layers, precision):

@@ -35,8 +35,9 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     params = {name: setting.default for name, setting in settings.SETTINGS.items()}
     model_dir = explicit.get("model_dir")
     stored = stored_params(model_dir) if model_dir else None
-    if stored:
-        params.update({key: stored[key] for key in settings.CARRIED if stored.get(key) is not None})
+    origin = stored or _initial_params(explicit.get("init_checkpoint"))
+    if origin:
+        params.update({key: origin[key] for key in settings.CARRIED if origin.get(key) is not None})
         if "model_name" in explicit and explicit["model_name"] in mnasnet_models.MODELS:
             params["model_spec"] = None
     params.update(explicit)
@@ -122,6 +123,16 @@ def stored_params(model_dir: str) -> dict[str, Any] | None:
     if missing:
         raise UserError(f"{path} does not record {missing[0]}: is it a file of this program?")
     return known
+
+
+def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
+    """The settings beside the weights to start from: the network is theirs, the classes are not."""
+    if not init_checkpoint:
+        return None
+    is_folder = tf.io.gfile.isdir(init_checkpoint)
+    folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
+    stored = stored_params(folder) or {}
+    return {name: value for name, value in stored.items() if name != "num_label_classes"}
 
 
 def record_params(params: Mapping[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from utils import files
 from utils.errors import UserError
@@ -79,3 +81,13 @@ def load(data_dir: str | None) -> DatasetInfo | None:
             f"{info.num_label_classes}: correct one of them."
         )
     return info
+
+
+def label_names(params: Mapping[str, Any]) -> list[str]:
+    """Names of the classes: the data set's, or else those beside an imported checkpoint."""
+    info = load(params["data_dir"])
+    if info and info.label_names:
+        return list(info.label_names)
+    path = os.path.join(params["model_dir"] or "", LABELS_FILE_NAME)
+    names = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
+    return names if len(names) == params["num_label_classes"] else []

@@ -78,8 +78,7 @@ def _read_report(export_dir: str) -> dict[str, Any] | None:
 def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str, Any]]:
     """Makes and measures all files in a local folder; name -> what was measured."""
     made: dict[str, dict[str, Any]] = {}
-    info = dataset_info.load(params["data_dir"])
-    names = info.label_names if info else ()
+    names = dataset_info.label_names(params)
     if names:
         files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(names) + "\n")
         made[LABELS_FILE] = {"kind": "names of the classes"}
