@@ -363,3 +363,16 @@ def test_evaluations_are_recorded_once_a_step(model_dir):
     content = (pathlib.Path(model_dir) / "evaluations.json").read_text()
     assert json.loads(content) == checkpoints.evaluations(model_dir)
     assert os.listdir(model_dir) == ["evaluations.json"]
+
+
+def test_the_state_file_of_a_folder_given_by_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model.ckpt-1", "model.ckpt-2"):
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.train.get_or_create_global_step()
+            session.run(tf.global_variables_initializer())
+            path = os.path.join("work", "model", name)
+            tf.train.Saver().save(session, path, latest_filename="other")
+    checkpoints.write_state("work/model", ["model.ckpt-1", "model.ckpt-2"])
+    assert checkpoints.latest("work/model") == "work/model/model.ckpt-2"
+    assert checkpoints.latest(str(tmp_path / "work" / "model")).endswith("model.ckpt-2")

@@ -49,6 +49,17 @@ def latest(model_dir: str) -> str | None:
     return tf.train.latest_checkpoint(model_dir)
 
 
+def write_state(folder: str, names: list[str]) -> None:
+    """Writes the state file that names a folder's checkpoints, oldest first, by their base names.
+
+    TensorFlow's own function takes base names for paths relative to the working directory, and
+    writes ../../model.ckpt-1 for a folder given by a relative path or in a bucket.
+    """
+    lines = [f'model_checkpoint_path: "{names[-1]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+    files.write_text(os.path.join(folder, "checkpoint"), "\n".join(lines) + "\n")
+
+
 def recover(model_dir: str) -> str | None:
     """Makes the state file name complete checkpoints only, and removes what a kill left behind.
 
@@ -71,7 +82,7 @@ def recover(model_dir: str) -> str | None:
             older = [
                 os.path.basename(p) for p in reversed(candidates) if step_of(p) <= step_of(path)
             ]
-            tf.train.update_checkpoint_state(model_dir, older[-1], older)
+            write_state(model_dir, older)
             return path
     if newest is not None or candidates:
         logging.warning("No checkpoint in %s can be read; starting from step 0.", model_dir)
@@ -171,7 +182,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
         tf.io.gfile.copy(source, target, overwrite=True)
     record = {**metrics, "checkpoint": name}
     files.write_text(os.path.join(archive, BEST_FILE), json.dumps(record, indent=2) + "\n")
-    tf.train.update_checkpoint_state(archive, name)
+    write_state(archive, [name])
     for path in tf.io.gfile.glob(os.path.join(archive, f"{_BASENAME}-*")):
         if not os.path.basename(path).startswith(name + "."):
             tf.io.gfile.remove(path)

@@ -280,7 +280,7 @@ def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None
     if labels:
         text = "".join(f"{label}\n" for label in labels)
         files.write_text(os.path.join(model_dir, dataset_info.LABELS_FILE_NAME), text)
-    tf.train.update_checkpoint_state(model_dir, _CHECKPOINT, [_CHECKPOINT])
+    checkpoints.write_state(model_dir, [_CHECKPOINT])
     logging.info(
         "Wrote %s: every mode of the program takes --model_dir=%s.", _CHECKPOINT, model_dir
     )
