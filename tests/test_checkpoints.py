@@ -367,6 +367,7 @@ def test_evaluations_are_recorded_once_a_step(model_dir):
 
 def test_the_state_file_of_a_folder_given_by_a_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    os.makedirs("work/model")
     for name in ("model.ckpt-1", "model.ckpt-2"):
         with tf.Graph().as_default(), tf.Session() as session:
             tf.train.get_or_create_global_step()
