@@ -13,7 +13,8 @@ PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify test test-slow bench bench-bigtable bench-tflite lint format clean
+.PHONY: help setup train classify test test-slow bench bench-bigtable bench-tflite tpu-check tpu-check-all \
+        complexity numbers lint format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +61,19 @@ bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 bench-tflite: $(STAMP)  ## Measure size and latency of the .tflite files of mnasnet-a1
 	$(BIN)/python -m utils.benchmark_tflite
 
+tpu-check: $(STAMP)  ## Compile the training step with the TPU compiler (TPU="--topology=v2 --batch_size=64 ...")
+	$(BIN)/python -m utils.tpu_check $(TPU)
+
+tpu-check-all: $(STAMP)  ## The same for a1 and b1 in both precisions (up to half an hour)
+	$(BIN)/python -m utils.tpu_check --model_name=mnasnet-a1,mnasnet-b1 --precision=float32,bfloat16
+
+complexity: $(STAMP)  ## Parameters, multiply-adds and memory of the networks
+	$(BIN)/python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1,mnasnet-small,mnasnet-d1,mnasnet-d1-320
+
+numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
+	$(BIN)/python -m utils.published
+	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
+
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,4 +84,4 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove what was built, but not models in work/
-	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV)
+	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) .venv-tpu

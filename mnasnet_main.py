@@ -286,9 +286,11 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
 
 def _resolve_tpu(params):
     try:
-        return tf.distribute.cluster_resolver.TPUClusterResolver(
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             params["tpu"], zone=params["tpu_zone"], project=params["gcp_project"]
         )
+        resolver.master()  # looks the name up: later, its failure would be a stack trace
+        return resolver
     except Exception as e:  # the resolver raises errors of several libraries
         raise UserError(
             f"--tpu={params['tpu']} cannot be found ({files.reason(e)}): check its name, "
@@ -358,6 +360,13 @@ def _explaining_input_errors(params, is_training):
             f"The checkpoint in --model_dir={params['model_dir']} lacks variables that these "
             "settings need: use those it was made with (moving_average_decay, use_keras), or start "
             "from it in a new folder with --init_checkpoint."
+        ) from e
+    except RuntimeError as e:
+        if "TPU cores" not in str(e):
+            raise
+        raise UserError(
+            f"--tpu={params['tpu']} has no TPU cores: run on a TPU VM with its TensorFlow, or use "
+            "--use_tpu=False."
         ) from e
     except tf.errors.OpError as e:
         data_dir = params["data_dir"]

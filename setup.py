@@ -75,6 +75,7 @@ setuptools.setup(
             "mnasnet-data = utils.data:console",
             "mnasnet-classify = utils.classify:console",
             "mnasnet-evaluate = utils.evaluate:console",
+            "mnasnet-complexity = utils.complexity:console",
             "mnasnet-import = utils.import_weights:console",
         ]
     },
