@@ -148,7 +148,8 @@ def test_evaluation_feeds_what_files_feed(server, digits_dir):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
-def test_training_shuffles_and_feeds_every_row(loaded):
+def test_training_shuffles_and_feeds_every_row(loaded, monkeypatch):
+    monkeypatch.setattr(bigtable, "PAGE_ROWS", 16)
     rows, examples = loaded
     read = read_all(bigtable.dataset(rows, 0, 200, shuffle=True, seed=1))
     assert read != examples and sorted(read) == sorted(examples)
