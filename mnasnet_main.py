@@ -28,6 +28,7 @@ from utils import (
     model_spec,
     optimization,
     records,
+    scan,
     session,
     stopping,
     training_hooks,
@@ -377,7 +378,7 @@ def _explaining_input_errors(params, is_training):
             raise
         logging.info("The input failed (%s); looking for the record.", files.reason(e)[:200])
         prefix = imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
-        found = records.find_problem(
+        found = scan.first_problem(
             records.list_files(data_dir, prefix), params["num_label_classes"]
         )
         if found is None:

@@ -57,11 +57,13 @@ def normalize(images: tf.Tensor, mean=None, stddev=None) -> tf.Tensor:
     return (images - mean) / stddev
 
 
-def _is_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+def is_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Whether an encoded picture, a scalar string, begins as a JPEG does."""
     return tf.equal(tf.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
 
 
-def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
+def decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes a picture of any kind to uint8 [H, W, 3]; of a GIF the first frame."""
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     return image
@@ -80,10 +82,10 @@ def decode_and_crop(image_bytes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
     def crop_whole():
         top, left, height, width = tf.unstack(window)
-        return _decode_whole(image_bytes)[top : top + height, left : left + width]
+        return decode_whole(image_bytes)[top : top + height, left : left + width]
 
     image = tf.cond(
-        _is_jpeg(image_bytes),
+        is_jpeg(image_bytes),
         lambda: tf.io.decode_and_crop_jpeg(image_bytes, window, channels=3),
         crop_whole,
     )
@@ -94,9 +96,9 @@ def decode_and_crop(image_bytes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 def image_shape(image_bytes: tf.Tensor) -> tf.Tensor:
     """Returns int32 [3]: height, width and channels; of a JPEG from its header alone."""
     shape = tf.cond(
-        _is_jpeg(image_bytes),
+        is_jpeg(image_bytes),
         lambda: tf.io.extract_jpeg_shape(image_bytes),
-        lambda: tf.shape(_decode_whole(image_bytes)),
+        lambda: tf.shape(decode_whole(image_bytes)),
     )
     return tf.ensure_shape(shape, [3])
 

@@ -188,59 +188,6 @@ def test_a_missing_file(tmp_path):
         list(records.read_records(str(tmp_path / "nowhere")))
 
 
-# Finding the bad record.
-
-
-def test_nothing_is_found_in_good_files(tmp_path, digits_dir):
-    assert records.find_problem([write(tmp_path / "a", good(5))], CLASSES) is None
-    paths = records.list_files(digits_dir, "validation-")
-    assert records.find_problem(paths, CLASSES) is None
-
-
-@pytest.mark.parametrize("place", [0, 2, 4])
-@pytest.mark.parametrize("kind", BAD)
-def test_the_bad_record_is_found(tmp_path, kind, place):
-    make, word = BAD[kind]
-    examples = good(5)
-    examples[place] = make()
-    paths = [write(tmp_path / "a", good(2)), write(tmp_path / "b", examples)]
-    found = records.find_problem(paths, CLASSES)
-    assert (found.path, found.record) == (paths[1], place)
-    assert word in found.reason
-    assert str(found).startswith(f"{paths[1]}, record {place}: ")
-
-
-def test_the_first_of_two_bad_pictures_is_found(tmp_path):
-    examples = good(30)
-    examples[11] = examples[23] = records.example(b"no picture", 1)
-    found = records.find_problem([write(tmp_path / "a", examples)], CLASSES)
-    assert found.record == 11
-
-
-def test_the_first_bad_record_of_a_file_is_found_whatever_its_kind(tmp_path):
-    examples = good(6)
-    examples[1] = records.example(b"no picture", 1)
-    examples[4] = records.example(picture(), 99)
-    found = records.find_problem([write(tmp_path / "a", examples)], CLASSES)
-    assert found.record == 1
-
-
-def test_a_truncated_file_is_found(tmp_path):
-    paths = [write(tmp_path / "a", good(2)), write(tmp_path / "b", good(3))]
-    content = (tmp_path / "b").read_bytes()
-    (tmp_path / "b").write_bytes(content[:-7])
-    found = records.find_problem(paths, CLASSES)
-    assert (found.path, found.record) == (paths[1], 2)
-    assert "truncated" in found.reason
-
-
-def test_the_place_of_a_cut_is_named_once(tmp_path):
-    path = write(tmp_path / "a, record 1: b", good(3))
-    content = (tmp_path / "a, record 1: b").read_bytes()
-    (tmp_path / "a, record 1: b").write_bytes(content[:-7])
-    assert str(records.find_problem([path], CLASSES)).count("record 2: the file") == 1
-
-
 # First records.
 
 

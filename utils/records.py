@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
+READ_BUFFER_BYTES = 256 * 1024
 LABEL_ERROR = "Label out of range"
 
 
@@ -27,6 +28,36 @@ def list_files(data_dir: str, prefix: str) -> list[str]:
             "(mnasnet-data makes one.)"
         )
     return paths
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Consecutive records of a file.
+
+    Attributes:
+      path: of the file.
+      offset: bytes before the first of the records.
+      count: number of records; -1 for all that follow.
+    """
+
+    path: str
+    offset: int = 0
+    count: int = -1
+
+
+def segment_dataset(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+    """The records of a `Segment`, given as three scalars (string, int64, int64).
+
+    For `flat_map` and `interleave`: outside a function TensorFlow fails to copy this dataset.
+    """
+    # tf.data.TFRecordDataset reads files from their beginning alone.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path],
+        compression_type="",
+        buffer_size=READ_BUFFER_BYTES,
+        byte_offsets=[offset],
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(count)
 
 
 def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -82,6 +113,7 @@ class Problem:
     path: str
     record: int
     reason: str
+    offset: int | None = None  # where the record begins, in bytes
 
     def __str__(self) -> str:
         return f"{self.path}, record {self.record}: {self.reason}"
@@ -126,12 +158,17 @@ def problem_of(serialized: bytes, num_classes: int) -> str | None:
         return f"the feature {IMAGE_KEY} is missing."
     if len(labels) != 1:
         return f"the feature {LABEL_KEY} is missing."
-    if not 1 <= labels[0] <= num_classes:
-        return (
-            f"label {labels[0]} is not in 1..{num_classes}: labels in the files start at 1; "
-            "check --num_label_classes."
-        )
-    return None
+    return label_problem(labels[0], num_classes)
+
+
+def label_problem(label: int, num_classes: int) -> str | None:
+    """What is wrong with a label as stored; None for nothing."""
+    if 1 <= label <= num_classes:
+        return None
+    return (
+        f"label {label} is not in 1..{num_classes}: labels in the files start at 1; "
+        "check --num_label_classes."
+    )
 
 
 def check_first_records(paths: list[str], num_classes: int, num_files: int = 8, count: int = 4):
@@ -159,51 +196,4 @@ def undecodable(serialized: bytes) -> str | None:
             session.run(image)
         except tf.errors.OpError as e:
             return f"the picture cannot be decoded ({files.reason(e)})."
-    return None
-
-
-def find_problem(paths: list[str], num_classes: int) -> Problem | None:
-    """The first record of a split that cannot be used: labels, examples and pictures.
-
-    Pictures are decoded in parallel by tf.data; the record that a dataset which ignores errors
-    leaves out is the bad one.
-    """
-    for path in paths:
-        count = 0
-        try:
-            for number, record in enumerate(read_records(path)):
-                reason = problem_of(record, num_classes)
-                if reason:
-                    return _first_undecodable(path, number) or Problem(path, number, reason)
-                count = number + 1
-        except UserError as e:
-            broken = Problem(path, count, str(e).split(": ", 1)[1])
-            return _first_undecodable(path, count) or broken
-        bad = _first_undecodable(path, count)
-        if bad is not None:
-            return bad
-    return None
-
-
-def _first_undecodable(path: str, count: int) -> Problem | None:
-    def decode(number, value):
-        image = tf.io.decode_image(parse(value)[0], channels=3, expand_animations=False)
-        # The shape keeps the decoding in the graph; a control dependency would be optimized away.
-        return number, tf.shape(image)
-
-    with tf.Graph().as_default(), tf.Session() as session:
-        numbers = tf.data.TFRecordDataset(path).enumerate().map(decode, num_parallel_calls=8)
-        numbers = tf.data.make_one_shot_iterator(numbers.ignore_errors()).get_next()[0]
-        for expected in range(count):
-            try:
-                good = session.run(numbers)
-            except tf.errors.OutOfRangeError:
-                good = None
-            if good != expected:
-                break
-        else:
-            return None
-    for number, record in enumerate(read_records(path)):
-        if number == expected:
-            return Problem(path, number, undecodable(record) or "the picture cannot be decoded.")
     return None
