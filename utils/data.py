@@ -7,7 +7,16 @@ import argparse
 from absl import logging
 
 import imagenet_input
-from utils import bigtable_load, cli, records, sample_data, settings
+from utils import (
+    bigtable_load,
+    build_fake,
+    build_folder,
+    build_imagenet,
+    cli,
+    records,
+    sample_data,
+    settings,
+)
 
 
 def _add_sample(commands) -> None:
@@ -61,6 +70,9 @@ def main(argv: list[str]) -> None:
     """Runs one command."""
     parser = argparse.ArgumentParser(prog="mnasnet-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    build_imagenet.add_command(commands)
+    build_folder.add_command(commands)
+    build_fake.add_command(commands)
     _add_sample(commands)
     load = _add_bigtable(
         commands, "bigtable-load", _load, "copy a data set into a Bigtable table, or go on with it"

@@ -28,6 +28,7 @@ class DatasetInfo:
       num_label_classes: labels are 1..num_label_classes in the files.
       label_names: one for each class, in order; empty where unknown.
       shards: file name -> number of records; empty where unknown.
+      shard_bytes: file name -> size in bytes; empty where unknown.
       features: the names of the records' features.
       builder: program and version that wrote the files.
     """
@@ -38,6 +39,7 @@ class DatasetInfo:
     num_label_classes: int
     label_names: tuple[str, ...] = ()
     shards: dict[str, int] = dataclasses.field(default_factory=dict)
+    shard_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     features: tuple[str, ...] = ("image/encoded", "image/class/label")
     builder: str = ""
 
