@@ -140,7 +140,7 @@ def draw(seed: str, label: int, num_classes: int) -> pictures.Picture:
     """A random picture of a class; the same for the same arguments."""
     rng = random.Random(seed)
     width, height = size(rng)
-    drawn = image(rng, width, height, rng.randrange(NUMNUM_LEVELS), label, num_classes)
+    drawn = image(rng, width, height, rng.randrange(NUM_LEVELS), label, num_classes)
     return pictures.Picture(pictures.encode(drawn, QUALITY, subsampling=2), height, width, None)
 
 
