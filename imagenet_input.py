@@ -9,14 +9,15 @@ once whatever the batch size: the last batch is filled up with black images labe
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
-from utils import bigtable, records
+from utils import bigtable, dataset_info, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -210,6 +211,8 @@ class ImageNetInput(ImageNetTFExampleInput):
         image_size: int = preprocessing.IMAGE_SIZE,
         num_parallel_calls: int = 64,
         cache: bool | None = False,
+        *,
+        segments: Sequence[records.Segment] | None = None,
         **more: Any,
     ):
         """See `ImageNetTFExampleInput`.
@@ -217,6 +220,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         Args:
           data_dir: where the files are.
           cache: keep the encoded training pictures in memory; None decides by the free memory.
+          segments: the parts of the files to read, from a scan; None reads all of them.
         """
         super().__init__(
             is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more
@@ -224,6 +228,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         self.data_dir = None if data_dir in (None, "null") else data_dir
         self.file_prefix = TRAIN_PREFIX if is_training else EVAL_PREFIX
         self.cache = cache
+        self.segments = segments
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
         if self.data_dir is not None:
@@ -234,28 +239,63 @@ class ImageNetInput(ImageNetTFExampleInput):
         return dataset
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
+        segments = self._segments()
+        if self.is_training:
+            return self._train_source(segments, index, num_hosts)
+        return self._eval_source(segments, index, num_hosts)
+
+    def _segments(self) -> list[records.Segment]:
         assert self.data_dir is not None  # input_fn feeds black images then
+        if self.segments is not None:
+            return list(self.segments)
         paths = records.list_files(self.data_dir, self.file_prefix)
-        if not self.is_training:
-            # By record, so that no host has more than one image more than another.
-            return tf.data.TFRecordDataset(paths).shard(num_hosts, index)
-        cache = records.fits_in_memory(paths) if self.cache is None else self.cache
-        split_records = len(paths) < num_hosts
+        return [records.Segment(path) for path in paths]
+
+    def _train_source(self, segments, index, num_hosts):
+        cache = self.cache
+        if cache is None:
+            cache = records.fits_in_memory(sorted({segment.path for segment in segments}))
+        split_records = len(segments) < num_hosts
         if not split_records:
-            paths = paths[index::num_hosts]
-        dataset = tf.data.Dataset.from_tensor_slices(paths)
+            segments = segments[index::num_hosts]
+        dataset = records.segment_list(segments)
         # Hosts that share files must read them in one order to split the records.
         if not cache and not split_records:
-            dataset = dataset.shuffle(len(paths), self.seed)
+            dataset = dataset.shuffle(len(segments), self.seed)
         dataset = dataset.interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=min(16, len(paths)),
-            num_parallel_calls=min(16, len(paths), self.num_parallel_calls),
+            records.segment_dataset,
+            cycle_length=min(16, len(segments)),
+            num_parallel_calls=min(16, len(segments), self.num_parallel_calls),
             deterministic=split_records or self.seed is not None,
         )
         if split_records:
             dataset = dataset.shard(num_hosts, index)
         return dataset.cache() if cache else dataset
+
+    def _eval_source(self, segments, index, num_hosts):
+        """Records in order. No host has more than one image more than another.
+
+        Where the counts are known, each host reads its own files (and a part of one at either end
+        of its range); else all hosts read all files and take turns.
+        """
+        counted = self._counted(segments) if num_hosts > 1 else None
+        if counted is not None:
+            segments = records.share(counted, index, num_hosts)
+            if not segments:  # fewer images than hosts
+                return tf.data.Dataset.from_tensor_slices(tf.constant([], tf.string))
+        dataset = records.segment_list(segments).flat_map(records.segment_dataset)
+        return dataset if counted is not None else dataset.shard(num_hosts, index)
+
+    def _counted(self, segments: list[records.Segment]) -> list[records.Segment] | None:
+        """The segments with their counts, from dataset_info.json; None where they are unknown."""
+        info = dataset_info.load(self.data_dir)
+        counts = info.shards if info else {}
+        counted = [
+            s if s.count >= 0
+            else dataclasses.replace(s, count=counts.get(os.path.basename(s.path), -1))
+            for s in segments
+        ]  # fmt: skip
+        return counted if all(s.count >= 0 for s in counted) else None
 
 
 class BigtableSelection(NamedTuple):

@@ -1,6 +1,7 @@
 """Tests of the input: every image counted once, hosts, seeds, layouts, errors, serving."""
 
 import io
+import pathlib
 
 import golden_files
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 import imagenet_input
 import preprocessing
 from imagenet_input import PADDING, ImageNetInput
-from utils import records
+from utils import dataset_info, records, scan
 from utils.errors import UserError
 
 SIZE = 32
@@ -207,6 +208,58 @@ def test_fewer_files_than_hosts(tmp_path, is_training, cache):
 def test_without_a_tpu_there_is_one_host(numbered_dir):
     taken = batches(make_input(numbered_dir), 23, context=None, use_tpu=False)
     assert len(labels_of(taken)) == NUM_IMAGES
+
+
+def test_with_known_counts_each_host_reads_its_own_files(tmp_path):
+    write_shards(tmp_path, "validation-", np.arange(1, 41), 8)
+    counts = {f"validation-{n:05d}-of-00008": 5 for n in range(8)}
+    dataset_info.DatasetInfo("test", 0, 40, 100, shards=counts).write(str(tmp_path))
+    source = make_input(str(tmp_path))
+    shares = [numbers_of_host(source, index, 4) for index in range(4)]
+    # Ranges, not turns: the first host has all of the first two files.
+    in_order = numbers_of_host(source, 0, 1)
+    assert sum(shares, []) == in_order
+    for index in range(4):
+        gone = [
+            p
+            for n, p in enumerate(records.list_files(str(tmp_path), "validation-"))
+            if n // 2 != index
+        ]
+        kept = {path: pathlib.Path(path).read_bytes() for path in gone}
+        for path in gone:
+            pathlib.Path(path).write_bytes(b"not to be read")
+        assert numbers_of_host(source, index, 4) == shares[index]
+        for path, content in kept.items():
+            pathlib.Path(path).write_bytes(content)
+
+
+@pytest.mark.parametrize("num_hosts", [2, 3, 7, 16])
+def test_ranges_split_files_where_they_must(tmp_path, num_hosts):
+    write_shards(tmp_path, "validation-", np.arange(1, 12), 3)
+    paths = records.list_files(str(tmp_path), "validation-")
+    counts = {pathlib.Path(p).name: len(list(records.read_records(p))) for p in paths}
+    dataset_info.DatasetInfo("test", 0, 11, 100, shards=counts).write(str(tmp_path))
+    source = make_input(str(tmp_path))
+    shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
+    assert sum(shares, []) == numbers_of_host(source, 0, 1)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("num_hosts", [1, 3])
+def test_segments_of_a_scan_alone_are_read(tmp_path, is_training, num_hosts):
+    prefix = "train-" if is_training else "validation-"
+    write_shards(tmp_path, prefix, np.arange(1, 12), 2)
+    first, second = records.list_files(str(tmp_path), prefix)
+    scans = scan.scan([first, second], 100)
+    offset = 16 + len(next(records.read_records(second)))
+    segments = [*scans[0].segments, records.Segment(second, offset, scans[1].num_records - 1)]
+    source = make_input(str(tmp_path), is_training, segments=segments)
+    shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
+    everything = numbers_of_host(make_input(str(tmp_path), is_training), 0, 1)
+    (left_out,) = set(everything) - set(sum(shares, []))
+    assert len(sum(shares, [])) == 10
+    assert records.unpack(next(records.read_records(second)), second, 0)[1] == left_out
 
 
 # Training.

@@ -72,12 +72,7 @@ def read(segments):
     with tf.Graph().as_default(), tf.Session() as session:
         found = []
         for segment in segments:
-            scalars = (
-                tf.constant(segment.path),
-                tf.constant(segment.offset, tf.int64),
-                tf.constant(segment.count, tf.int64),
-            )
-            dataset = tf.data.Dataset.from_tensors(scalars).flat_map(records.segment_dataset)
+            dataset = records.segment_list([segment]).flat_map(records.segment_dataset)
             following = tf.data.make_one_shot_iterator(dataset).get_next()
             while True:
                 try:

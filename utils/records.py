@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
+
+import numpy as np
 
 import utils.tensorflow_version  # noqa: F401
 from utils import files
@@ -36,17 +39,30 @@ class Segment:
 
     Attributes:
       path: of the file.
-      offset: bytes before the first of the records.
+      offset: bytes before the first record to read.
       count: number of records; -1 for all that follow.
+      skip: records to pass over first.
     """
 
     path: str
     offset: int = 0
     count: int = -1
+    skip: int = 0
 
 
-def segment_dataset(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    """The records of a `Segment`, given as three scalars (string, int64, int64).
+def segment_list(segments: Sequence[Segment]) -> tf.data.Dataset:
+    """A dataset of segments, each as four scalars, for `segment_dataset`."""
+    columns = list(zip(*(dataclasses.astuple(segment) for segment in segments), strict=True))
+    paths, *numbers = columns
+    return tf.data.Dataset.from_tensor_slices(
+        (list(paths), *(np.array(column, np.int64) for column in numbers))
+    )
+
+
+def segment_dataset(
+    path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, skip: tf.Tensor
+) -> tf.data.Dataset:
+    """The records of a `Segment`, given as its scalars (string, then int64).
 
     For `flat_map` and `interleave`: outside a function TensorFlow fails to copy this dataset.
     """
@@ -57,7 +73,22 @@ def segment_dataset(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.
         buffer_size=READ_BUFFER_BYTES,
         byte_offsets=[offset],
     )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(count)
+    dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return dataset.skip(skip).take(count)
+
+
+def share(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segment]:
+    """A contiguous share of segments of known counts; shares differ by one record at most."""
+    total = sum(segment.count for segment in segments)
+    first, end = total * index // num_shares, total * (index + 1) // num_shares
+    taken, start = [], 0
+    for segment in segments:
+        low, high = max(first, start), min(end, start + segment.count)
+        if low < high:
+            skip = segment.skip + low - start
+            taken.append(dataclasses.replace(segment, skip=skip, count=high - low))
+        start += segment.count
+    return taken
 
 
 def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -107,9 +138,26 @@ def fits_bytes(size: int) -> bool:
     return size <= free_memory() / 4
 
 
+def sizes(paths: list[str]) -> list[int]:
+    """Bytes of each file; in a bucket many are asked for at a time.
+
+    Raises:
+      UserError: names the file that cannot be read.
+    """
+    with futures.ThreadPoolExecutor(32 if files.is_remote(paths[0]) else 1) as pool:
+        return list(pool.map(_size, paths))
+
+
+def _size(path: str) -> int:
+    try:
+        return tf.io.gfile.stat(path).length
+    except tf.errors.OpError as e:
+        raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+
+
 def fits_in_memory(paths: list[str]) -> bool:
     """Whether files fit in a quarter of the free memory."""
-    return fits_bytes(sum(tf.io.gfile.stat(path).length for path in paths))
+    return fits_bytes(sum(sizes(paths)))
 
 
 @dataclasses.dataclass(frozen=True)

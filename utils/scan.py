@@ -19,7 +19,6 @@ import numpy as np
 
 import preprocessing
 from utils import files, records
-from utils.errors import UserError
 from utils.progress import Progress
 from utils.records import Problem, Segment
 
@@ -59,7 +58,7 @@ def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileSca
     Raises:
       UserError: a file cannot be opened at all.
     """
-    total = max(1, sum(_size(path) for path in paths) // 2**20)
+    total = max(1, sum(records.sizes(paths)) // 2**20)
     progress = Progress(what, total, "MB", log_every=max(1, total // 10))
     lock = threading.Lock()
     done = 0
@@ -115,7 +114,8 @@ class _Reader:
         with tf.Graph().as_default() as graph:
             self._path = tf.placeholder(tf.string, [])
             self._offset = tf.placeholder(tf.int64, [])
-            segment = (self._path, self._offset, tf.constant(-1, tf.int64))
+            everything, nothing = tf.constant(-1, tf.int64), tf.constant(0, tf.int64)
+            segment = (self._path, self._offset, everything, nothing)
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
             facts = dataset.map(_facts, num_parallel_calls=2 * (os.cpu_count() or 1))
             iterator = tf.data.make_initializable_iterator(facts)
@@ -157,7 +157,7 @@ def _facts(serialized: tf.Tensor) -> tf.Tensor:
 
 def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
     """Scans a file; goes on behind a bad record as long as its length is believable."""
-    size = _size(path)
+    (size,) = records.sizes([path])
     facts: list[np.ndarray] = []
     bad: dict[int, Problem] = {}  # by record
     mislabelled: list[Problem] = []
@@ -211,13 +211,6 @@ def _segments(path: str, starts: list[int], bad: list[int]) -> Iterator[Segment]
         if end > first:
             yield Segment(path, starts[first], end - first)
         first = end + 1
-
-
-def _size(path: str) -> int:
-    try:
-        return tf.io.gfile.stat(path).length
-    except tf.errors.OpError as e:
-        raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
 def _read(path: str, offset: int, length: int) -> bytes:
