@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils import data_arguments, pictures, shards, sources
+from utils.errors import UserError
 
 NAME = "random pictures"
 IMAGES_A_SHARD = 1024
@@ -43,7 +44,13 @@ class Options(NamedTuple):
 
 
 def build(options: Options) -> None:
-    """Builds the data set, or goes on with it; UserError if the output folder cannot be used."""
+    """Builds the data set, or goes on with it.
+
+    Raises:
+      UserError: one class is none, or the output folder cannot be used.
+    """
+    if options.num_classes < 2:
+        raise UserError(f"--num_classes={options.num_classes} is not possible: the least is 2.")
     pictures.require_pillow()
     names = ("num_train", "num_validation", "num_classes", "seed")
     builder = shards.builder("fake", **{name: getattr(options, name) for name in names})

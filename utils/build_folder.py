@@ -104,7 +104,7 @@ def _splits(options: Options) -> dict[str, Classes]:
             )
         train = _classes(root, f"{shards.TRAIN}/")
         held_out = _classes(root, f"{validation[0]}/")
-    elif names == [shards.TRAIN] or names == validation[:1]:
+    elif len(names) == 1 and names[0] in (shards.TRAIN, *sources.VALIDATION_FOLDERS):
         raise UserError(
             f"--input_dir={root} has only {names[0]}: add the folder of the other split, or split "
             f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
@@ -114,8 +114,8 @@ def _splits(options: Options) -> dict[str, Classes]:
         train, held_out = _split_by_share(_classes(root, ""), share)
     if len(train) < 2:
         raise UserError(
-            f"--input_dir={root} has {len(train)} folders of pictures in which training finds "
-            "classes: at least 2 are needed, one a class."
+            f"--input_dir={root} has {len(train)} folders of pictures for training: at least 2 are "
+            "needed, one a class."
         )
     unknown = sorted(set(held_out) - set(train))
     if unknown:
