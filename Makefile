@@ -13,7 +13,7 @@ PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify test test-slow bench bench-bigtable bench-tflite tpu-check tpu-check-all \
+.PHONY: help setup train classify test test-slow bench bench-input bench-bigtable bench-tflite tpu-check tpu-check-all \
         complexity numbers lint format clean
 
 help:  ## List the targets
@@ -52,8 +52,11 @@ test: $(STAMP)  ## Run all tests but the slow proofs
 test-slow: $(STAMP)  ## Run the slow proofs
 	$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP)  ## Measure start-up, step, input and memory
+bench: $(STAMP)  ## Measure start-up, step and memory
 	$(BIN)/python -m utils.benchmark
+
+bench-input: $(STAMP)  ## Measure the input alone, beside plain decoding
+	$(BIN)/python -m utils.benchmark_input
 
 bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 	$(BIN)/python -m utils.benchmark_bigtable

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -19,10 +20,12 @@ import imagenet_input
 import mnasnet_models
 import preprocessing
 from utils import (
+    bad_images,
     bigtable,
     checkpoints,
     cli,
     configuration,
+    dataset_info,
     exporting,
     files,
     model_spec,
@@ -230,7 +233,10 @@ def build_input(is_training: bool, params: Mapping[str, Any]):
         seed=params["tf_random_seed"],
     )
     if not params["bigtable_instance"]:
-        return imagenet_input.ImageNetInput(data_dir=params["data_dir"], **common)
+        good = bad_images.of_split(params, _file_prefix(is_training))
+        return imagenet_input.ImageNetInput(
+            data_dir=params["data_dir"], segments=good.segments if good else None, **common
+        )
     return imagenet_input.ImageNetBigtableInput(
         selection=_selection(is_training, params),
         num_images=_num_images(is_training, params),
@@ -247,6 +253,10 @@ def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
         column_family=params["bigtable_column_family"],
         column_qualifier=params["bigtable_column_qualifier"],
     )
+
+
+def _file_prefix(is_training: bool) -> str:
+    return imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
 
 
 def _num_images(is_training: bool, params) -> int:
@@ -329,20 +339,29 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
         )
     metrics = {name: float(value) for name, value in metrics.items()}
     metrics["global_step"], metrics["images"] = int(metrics["global_step"]), int(metrics["images"])
-    if metrics["images"] != params["num_eval_images"]:
+    metrics["skipped_images"] = _num_skipped(is_training=False, params=params)
+    counted = metrics["images"] + metrics["skipped_images"]
+    if counted != params["num_eval_images"]:
         raise UserError(
-            f"{metrics['images']} images were evaluated but num_eval_images is "
-            f"{params['num_eval_images']}: set --num_eval_images={metrics['images']}, or correct "
-            "dataset_info.json, if that is their number."
+            f"{counted} images were evaluated but num_eval_images is {params['num_eval_images']}: "
+            f"set --num_eval_images={counted}, or correct dataset_info.json, if that is their "
+            "number."
         )
     logging.info(
-        "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images in %.1f s.",
+        "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images%s in %.1f s.",
         metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],
-        metrics["cross_entropy"], metrics["images"], time.monotonic() - start,
+        metrics["cross_entropy"], metrics["images"],
+        f" ({metrics['skipped_images']} bad ones left out)" if metrics["skipped_images"] else "",
+        time.monotonic() - start,
     )  # fmt: skip
     checkpoints.record_evaluation(params["model_dir"], metrics)
     checkpoints.archive_if_best(params["model_dir"], checkpoint, metrics)
     return metrics
+
+
+def _num_skipped(is_training: bool, params: Mapping[str, Any]) -> int:
+    good = bad_images.of_split(params, _file_prefix(is_training))
+    return len(good.problems) if good else 0
 
 
 @contextlib.contextmanager
@@ -369,18 +388,19 @@ def _explaining_input_errors(params, is_training):
             f"--tpu={params['tpu']} has no TPU cores: run on a TPU VM with its TensorFlow, or use "
             "--use_tpu=False."
         ) from e
-    except tf.errors.OpError as e:
+    except (tf.errors.OpError, UnicodeDecodeError) as e:
+        # TensorFlow's error may quote the bytes of a record, and then has no text.
         data_dir = params["data_dir"]
         if params["bigtable_instance"] and bigtable.first_error():
             raise bigtable.first_error() from e
-        is_of_data = isinstance(e, (tf.errors.InvalidArgumentError, tf.errors.DataLossError))
+        is_of_data = isinstance(
+            e, (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError)
+        )
         if not is_of_data or data_dir in (None, "null"):
             raise
         logging.info("The input failed (%s); looking for the record.", files.reason(e)[:200])
-        prefix = imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
-        found = scan.first_problem(
-            records.list_files(data_dir, prefix), params["num_label_classes"]
-        )
+        paths = records.list_files(data_dir, _file_prefix(is_training))
+        found = scan.first_problem(paths, params["num_label_classes"])
         if found is None:
             raise
         raise UserError(str(found)) from e
@@ -417,9 +437,13 @@ def check_data(params: Mapping[str, Any]) -> None:
             rows = bigtable.RowReader(_selection(is_training, params))
             rows.check(_num_images(is_training, params))
         else:
-            prefix = imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
-            paths = records.list_files(data_dir, prefix)
-            records.check_first_records(paths, params["num_label_classes"])
+            paths = records.list_files(data_dir, _file_prefix(is_training))
+            info = dataset_info.load(data_dir)
+            if info is not None:
+                listed = info.num_train_images if is_training else info.num_eval_images
+                dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
+            if bad_images.of_split(params, _file_prefix(is_training)) is None:
+                records.check_first_records(paths, params["num_label_classes"])
 
 
 def run_training(params: Mapping[str, Any]) -> None:
@@ -449,6 +473,11 @@ def run_training(params: Mapping[str, Any]) -> None:
         step = checkpoints.step_of(checkpoint)
         if with_eval:
             _evaluate_once(params, checkpoint)
+    if skipped := _num_skipped(is_training=True, params=params):
+        logging.info(
+            "%d bad training images were left out in each epoch: see %s.",
+            skipped, os.path.join(model_dir, bad_images.FILE_NAME),
+        )  # fmt: skip
     if params["export_dir"]:
         run_export(params)
 

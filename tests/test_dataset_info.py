@@ -1,10 +1,12 @@
 """Tests of dataset_info.json."""
 
+import dataclasses
 import json
 
 import pytest
+import tensorflow.compat.v1 as tf
 
-from utils import dataset_info
+from utils import dataset_info, records
 from utils.dataset_info import DatasetInfo
 from utils.errors import UserError
 
@@ -84,3 +86,62 @@ def test_what_is_no_description_is_named(tmp_path, content):
     with pytest.raises(UserError) as error:
         dataset_info.load(str(tmp_path))
     assert path in str(error.value)
+
+
+# The files.
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two training files of 3 and 4 records, and their description."""
+    shards, shard_bytes = {}, {}
+    for number, count in enumerate((3, 4)):
+        name = f"train-{number:05d}-of-00002"
+        with tf.io.TFRecordWriter(str(tmp_path / name)) as writer:
+            for _ in range(count):
+                writer.write(records.example(b"x", 1))
+        shards[name], shard_bytes[name] = count, (tmp_path / name).stat().st_size
+    return tmp_path, DatasetInfo("x", 7, 0, 3, shards=shards, shard_bytes=shard_bytes)
+
+
+def check(folder, info):
+    paths = records.list_files(str(folder), "train-")
+    dataset_info.check_files(info, "train-", paths, info.num_train_images)
+
+
+def test_files_that_agree(files):
+    folder, info = files
+    check(folder, info)
+    check(folder, dataclasses.replace(info, shard_bytes={}))
+    check(folder, dataclasses.replace(info, shards={}, shard_bytes={}))
+
+
+def remove(folder):
+    (folder / "train-00001-of-00002").unlink()
+
+
+def add(folder):
+    (folder / "train-00002-of-00003").write_bytes((folder / "train-00001-of-00002").read_bytes())
+
+
+def cut(folder):
+    path = folder / "train-00000-of-00002"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(remove, "lacks train-00001-of-00002"), (add, "has train-00002-of-00003"), (cut, "bytes but")],
+)
+def test_files_that_do_not_agree(files, change, expected):
+    folder, info = files
+    change(folder)
+    with pytest.raises(UserError, match=expected):
+        check(folder, info)
+
+
+@pytest.mark.parametrize("known", [{}, {"shards": {}, "shard_bytes": {}}])
+def test_counts_that_do_not_agree(files, known):
+    folder, info = files
+    with pytest.raises(UserError, match="says 8 images for train-\\* but the files hold 7"):
+        check(folder, dataclasses.replace(info, num_train_images=8, **known))

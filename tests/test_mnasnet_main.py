@@ -412,6 +412,10 @@ def test_runs_from_another_directory(tmp_path):
         (["--params_override=learning_rate=1"], "did you mean 'base_learning_rate'"),
         (["--init_checkpoint=/nonexistent"], "--init_checkpoint=/nonexistent holds no checkpoint"),
         (["--use_tpu"], "--use_tpu needs --tpu"),
+        (
+            ["--skip_bad_images", "--data_dir=", "--bigtable_instance=i", "--bigtable_project=p"],
+            "--skip_bad_images is for TFRecord files",
+        ),
         (["--precision=bfloat16", "--use_keras=true"], "--use_keras=False"),
         (["--num_label_classes=5"], "less than the 10 classes"),
         (["--num_eval_images=300", "--train_steps=1"], "set --num_eval_images=360"),
@@ -471,3 +475,56 @@ def test_picture_that_is_none(tmp_path, pictures, position):
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
     )
     assert f"record {position}: the picture cannot be decoded" in sentence(status, err)
+
+
+@pytest.mark.parametrize("position", [1, 25])
+def test_record_that_is_no_example(tmp_path, pictures, position):
+    examples = [records.example(p, 1) for p in pictures * 3]
+    examples[position] = b"\xff\xfe garbage"
+    write_data(tmp_path / "data", examples)
+    status, _, err = run(
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
+    )
+    assert f"record {position}: this is no tf.train.Example" in sentence(status, err)
+
+
+def test_bad_images_are_left_out_and_counted(tmp_path, pictures):
+    examples = [records.example(p, 1) for p in pictures * 3]
+    train, validation = list(examples), list(examples)
+    train[3] = validation[0] = records.example(b"no picture", 1)
+    validation[20] = b"\xff\xfe garbage"
+    write_data(tmp_path / "data", train, validation)
+    path = tmp_path / "data" / "train-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    arguments = flags(
+        data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
+        num_eval_images=30, train_steps=4, steps_per_eval=4, skip_bad_images=True,
+        export_dir=tmp_path / "e",
+    )  # fmt: skip
+    status, _, err = run(*arguments)
+    assert status == 0, err
+    assert "2 of 30 records are bad" in err
+    assert "on 28 images (2 bad ones left out)" in err
+    assert "2 bad training images were left out in each epoch" in err
+    (evaluation,) = json.loads((tmp_path / "m" / "evaluations.json").read_text())
+    assert (evaluation["images"], evaluation["skipped_images"]) == (28, 2)
+    listed = json.loads((tmp_path / "m" / "bad_images.json").read_text())
+    assert [p["record"] for p in listed["validation-"]["problems"]] == [0, 20]
+    assert listed["train-"]["problems"][0]["record"] == 3
+    # The list is kept: a second run does not look again.
+    status, _, err = run(*arguments)
+    assert status == 0, err
+    assert "look at" not in err and "are bad" not in err
+
+
+def test_labels_out_of_range_are_never_left_out(tmp_path, pictures):
+    examples = [records.example(p, 1) for p in pictures * 3]
+    examples[20] = records.example(pictures[0], 11)
+    write_data(tmp_path / "data", examples)
+    status, _, err = run(
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10),
+        "--skip_bad_images",
+    )
+    assert "record 20: label 11 is not in 1..10" in sentence(status, err)

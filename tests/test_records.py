@@ -1,6 +1,7 @@
 """Tests of TFRecord files: finding, parsing, checking, and naming the bad record."""
 
 import io
+import os
 
 import golden_files
 import pytest
@@ -100,6 +101,38 @@ def test_what_fits_in_memory(tmp_path):
     assert records.fits_bytes(0)
     assert not records.fits_bytes(records.free_memory() + 1)
     assert records.free_memory() > 0
+
+
+def test_states_tell_changed_files(tmp_path):
+    paths = [write(tmp_path / "a", good(1)), write(tmp_path / "b", good(2))]
+    before = records.states(paths)
+    assert [state.path for state in before] == paths
+    assert [state.size for state in before] == [os.path.getsize(path) for path in paths]
+    write(tmp_path / "b", good(3))
+    after = records.states(paths)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    with pytest.raises(UserError, match="nothing-here"):
+        records.states([str(tmp_path / "nothing-here")])
+
+
+def test_records_are_counted_by_their_frames(tmp_path, monkeypatch):
+    paths = [write(tmp_path / str(n), good(n)) for n in (3, 0, 4)]
+    assert records.count(paths) == 7
+    monkeypatch.setattr(records, "MOST_COUNTED", 6)
+    assert records.count(paths) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "num_shares"), [((5, 0, 7), 3), ((1,), 4), ((10, 10), 2), ((3, 3, 3, 2), 7)]
+)
+def test_shares_are_even_and_whole(counts, num_shares):
+    segments = [records.Segment(str(n), count=count) for n, count in enumerate(counts)]
+    shares = [records.share(segments, index, num_shares) for index in range(num_shares)]
+    numbers = [[(s.path, s.skip + n) for s in part for n in range(s.count)] for part in shares]
+    everything = [(str(n), k) for n, count in enumerate(counts) for k in range(count)]
+    assert sum(numbers, []) == everything
+    assert max(map(len, numbers)) - min(map(len, numbers)) <= 1
 
 
 # Examples.

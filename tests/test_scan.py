@@ -93,7 +93,7 @@ def frame_starts(path):
 def test_facts_of_good_files(digits_dir):
     paths = records.list_files(digits_dir, "validation-")
     (found,) = scan.scan(paths, CLASSES)
-    assert (found.num_records, found.num_readable, found.problems) == (360, 360, ())
+    assert (found.num_records, found.num_readable, found.problems) == (360, 360, [])
     assert [(s.offset, s.count) for s in found.segments] == [(0, 360)]
     labels = [records.unpack(r, paths[0], 0)[1] for r in records.read_records(paths[0])]
     np.testing.assert_array_equal(found.facts[:, 0], labels)

@@ -1,4 +1,4 @@
-"""Measures start-up, training step, input and memory: `python -m utils.benchmark`, `make bench`.
+"""Measures start-up, training step and memory: `python -m utils.benchmark`, `make bench`.
 
 Every figure is of a process of its own, as a user would start it, on 500 x 375 JPEGs made from the
 pictures in tests/golden/images.
@@ -24,7 +24,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IMAGES_DIR = os.path.join(ROOT, "tests", "golden", "images")
 PICTURE_SIZE = (500, 375)
-QUALITY = 93  # about 64 KB a picture
+QUALITY = 95  # about 64 KB a picture
 
 
 def make_pictures(count: int, seed: int = 0) -> list[bytes]:
@@ -96,27 +96,6 @@ def bench_training(data_dir: str, model_name: str, size: int, batch: int, steps:
     _print_row("from the command to the end of step 1", f"{first:.1f} s")
     _print_row("training step (median)", f"{step:.3f} s  = {batch / step:.1f} images/s")
     _print_row("peak memory", f"{peak / 1e9:.2f} GB")
-    images_a_second = measure_input(data_dir, size, True)
-    _print_row("input alone, training", f"{images_a_second:.0f} images/s")
-    _print_row("input : step", f"{images_a_second * step / batch:.1f}")
-
-
-def measure_input(data_dir: str, size: int, is_training: bool, seconds: float = 5.0) -> float:
-    """Images a second of the input alone, in this process."""
-    import imagenet_input
-
-    batch = 64
-    source = imagenet_input.ImageNetInput(is_training, False, False, data_dir, size)
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = source.input_fn({"batch_size": batch}).repeat()
-        next_labels = tf.data.make_one_shot_iterator(dataset).get_next()[1]
-        for _ in range(3):
-            session.run(next_labels)
-        start, count = time.monotonic(), 0
-        while time.monotonic() - start < seconds:
-            session.run(next_labels)
-            count += batch
-        return count / (time.monotonic() - start)
 
 
 def main(argv: list[str]) -> None:

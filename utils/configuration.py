@@ -199,6 +199,11 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             "--bigtable_instance needs --bigtable_project (or --gcp_project).",
         ),
         (
+            params["skip_bad_images"] and params["bigtable_instance"],
+            "--skip_bad_images is for TFRecord files: check a table with mnasnet-data "
+            "bigtable-verify.",
+        ),
+        (
             mode == "export_only" and not params["export_dir"],
             "--mode=export_only needs --export_dir.",
         ),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from utils import files
+from utils import files, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -83,6 +83,48 @@ def load(data_dir: str | None) -> DatasetInfo | None:
             f"{info.num_label_classes}: correct one of them."
         )
     return info
+
+
+def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_images: int) -> None:
+    """Checks that the files of a split are those that the description lists.
+
+    Sizes are compared, not contents: 1,024 files take a fraction of a second.
+
+    Args:
+      info: the description.
+      file_prefix: 'train-' or 'validation-'.
+      paths: the files found.
+      num_images: in the split, as the description says.
+
+    Raises:
+      UserError: a file is missing, is left over or has another size, or the counts do not agree.
+    """
+    folder = os.path.dirname(paths[0])
+    listed = {name: n for name, n in info.shards.items() if name.startswith(file_prefix)}
+    description = os.path.join(folder, FILE_NAME)
+    again = "copy the data set again, or build it again"
+    found = {os.path.basename(path) for path in paths}
+    if listed and found != set(listed):
+        missing, extra = sorted(set(listed) - found), sorted(found - set(listed))
+        raise UserError(
+            f"{folder} lacks {missing[0]}, which {FILE_NAME} lists ({len(missing)} files are "
+            f"missing): {again}."
+            if missing
+            else f"{folder} has {extra[0]}, which {FILE_NAME} does not list ({len(extra)} files "
+            "too many): remove it, or build the data set again."
+        )
+    for state in records.states(paths) if info.shard_bytes else ():
+        expected = info.shard_bytes.get(os.path.basename(state.path), state.size)
+        if state.size != expected:
+            raise UserError(
+                f"{state.path} has {state.size} bytes but {FILE_NAME} says {expected}: {again}."
+            )
+    total = sum(listed.values()) if listed else records.count(paths)
+    if total is not None and total != num_images:
+        raise UserError(
+            f"{description} says {num_images} images for {file_prefix}* but the files hold {total}:"
+            " correct it, or build the data set again."
+        )
 
 
 def label_names(params: Mapping[str, Any]) -> list[str]:

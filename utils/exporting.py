@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import checkpoints, dataset_info, files, measure, tflite, tflite_metadata
+from utils import bad_images, checkpoints, dataset_info, files, measure, tflite, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -190,9 +190,10 @@ def _calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
 
 def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
     """(image, label) of the first records of a split, as evaluation sees them."""
+    good = bad_images.of_split(params, file_prefix)
     source = imagenet_input.ImageNetInput(
         False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"],
+        resize_method=params["resize_method"], segments=good.segments if good else None,
     )  # fmt: skip
     source.file_prefix = file_prefix
     with tf.Graph().as_default(), tf.Session() as session:

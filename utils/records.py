@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,9 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
+# A record is framed by its length and the length's checksum before, and a checksum behind.
+LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
+MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 LABEL_ERROR = "Label out of range"
 
@@ -138,26 +142,35 @@ def fits_bytes(size: int) -> bool:
     return size <= free_memory() / 4
 
 
-def sizes(paths: list[str]) -> list[int]:
-    """Bytes of each file; in a bucket many are asked for at a time.
+class FileState(NamedTuple):
+    """What tells a file from a changed one: path, bytes, date of change in ns."""
+
+    path: str
+    size: int
+    changed: int
+
+
+def states(paths: list[str]) -> list[FileState]:
+    """The state of each file; in a bucket many are asked for at a time.
 
     Raises:
       UserError: names the file that cannot be read.
     """
     with futures.ThreadPoolExecutor(32 if files.is_remote(paths[0]) else 1) as pool:
-        return list(pool.map(_size, paths))
+        return list(pool.map(_state, paths))
 
 
-def _size(path: str) -> int:
+def _state(path: str) -> FileState:
     try:
-        return tf.io.gfile.stat(path).length
+        found = tf.io.gfile.stat(path)
     except tf.errors.OpError as e:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+    return FileState(path, found.length, found.mtime_nsec)
 
 
 def fits_in_memory(paths: list[str]) -> bool:
     """Whether files fit in a quarter of the free memory."""
-    return fits_bytes(sum(sizes(paths)))
+    return fits_bytes(sum(state.size for state in states(paths)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +200,24 @@ def read_records(path: str) -> Iterator[bytes]:
         ) from e
     except tf.errors.OpError as e:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+
+
+def count(paths: list[str]) -> int | None:
+    """The number of records by the lengths in their frames; None where that would take long.
+
+    That is in a bucket, or beyond `MOST_COUNTED` records.
+    """
+    if files.is_remote(paths[0]):
+        return None
+    total = 0
+    for path in paths:
+        with open(path, "rb") as f:
+            while header := f.read(LENGTH_BYTES):
+                f.seek(int.from_bytes(header, "little") + FRAME_BYTES - LENGTH_BYTES, 1)
+                total += 1
+                if total > MOST_COUNTED:
+                    return None
+    return total
 
 
 def unpack(serialized: bytes, path: str, number: int) -> tuple[bytes, int]:

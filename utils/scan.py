@@ -24,9 +24,6 @@ from utils.records import Problem, Segment
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# A record is framed by its length and the length's checksum before, and a checksum behind.
-_LENGTH_BYTES, _HEADER_BYTES, _FRAME_BYTES = 8, 12, 16
-
 
 @dataclasses.dataclass(frozen=True)
 class FileScan:
@@ -35,14 +32,16 @@ class FileScan:
     Attributes:
       path: of the file.
       num_records: records, good and bad, as far as the file can be read.
-      problems: records that cannot be used, in order; labels out of range are among them.
-      segments: runs of records without those that cannot be read or decoded.
+      unreadable: records that cannot be read or decoded.
+      mislabelled: records whose label is out of range.
+      segments: the runs of records between the unreadable ones.
       facts: int32 [decodable records, 4]: label, height, width, bytes of the encoded picture.
     """
 
     path: str
     num_records: int
-    problems: tuple[Problem, ...]
+    unreadable: tuple[Problem, ...]
+    mislabelled: tuple[Problem, ...]
     segments: tuple[Segment, ...]
     facts: np.ndarray
 
@@ -51,6 +50,11 @@ class FileScan:
         """Records that can be read and decoded."""
         return len(self.facts)
 
+    @property
+    def problems(self) -> list[Problem]:
+        """All records that cannot be used, in order."""
+        return sorted([*self.unreadable, *self.mislabelled], key=lambda problem: problem.record)
+
 
 def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileScan]:
     """Scans files in parallel, with progress; labels beyond `num_classes` are problems.
@@ -58,7 +62,7 @@ def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileSca
     Raises:
       UserError: a file cannot be opened at all.
     """
-    total = max(1, sum(records.sizes(paths)) // 2**20)
+    total = max(1, sum(state.size for state in records.states(paths)) // 2**20)
     progress = Progress(what, total, "MB", log_every=max(1, total // 10))
     lock = threading.Lock()
     done = 0
@@ -118,7 +122,11 @@ class _Reader:
             segment = (self._path, self._offset, everything, nothing)
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
             facts = dataset.map(_facts, num_parallel_calls=2 * (os.cpu_count() or 1))
-            iterator = tf.data.make_initializable_iterator(facts)
+            # Rewriting the graph would take longer than opening a file.
+            options = tf.data.Options()
+            options.autotune.enabled = False
+            options.experimental_optimization.apply_default_optimizations = False
+            iterator = tf.data.make_initializable_iterator(facts.with_options(options))
             following = iterator.get_next()
         self._initializer = iterator.initializer
         self._session = tf.Session(graph=graph)
@@ -157,7 +165,7 @@ def _facts(serialized: tf.Tensor) -> tf.Tensor:
 
 def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
     """Scans a file; goes on behind a bad record as long as its length is believable."""
-    (size,) = records.sizes([path])
+    size = records.states([path])[0].size
     facts: list[np.ndarray] = []
     bad: dict[int, Problem] = {}  # by record
     mislabelled: list[Problem] = []
@@ -180,7 +188,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
             if length is None:
                 offset = size  # nothing says where the next record begins
                 break
-            offset += length + _FRAME_BYTES
+            offset += length + records.FRAME_BYTES
             count(length)
             if framing:
                 # The reader gives a file up at the first damage.
@@ -192,13 +200,13 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
             mislabelled.append(Problem(path, number, wrong, offset))
         facts.append(fact[:4])
         starts.append(offset)
-        offset += int(fact[4]) + _FRAME_BYTES
+        offset += int(fact[4]) + records.FRAME_BYTES
         count(int(fact[4]))
-    problems = sorted([*bad.values(), *mislabelled], key=lambda problem: problem.record)
     return FileScan(
         path,
         len(starts),
-        tuple(problems),
+        tuple(bad.values()),
+        tuple(mislabelled),
         tuple(_segments(path, starts, sorted(bad))),
         np.array(facts, np.int32).reshape(-1, 4),
     )
@@ -221,11 +229,11 @@ def _read(path: str, offset: int, length: int) -> bytes:
 
 def _length_at(path: str, offset: int, size: int) -> int | None:
     """The length of the record that begins at an offset; None if it cannot be true."""
-    header = _read(path, offset, _LENGTH_BYTES)
-    if len(header) < _LENGTH_BYTES:
+    header = _read(path, offset, records.LENGTH_BYTES)
+    if len(header) < records.LENGTH_BYTES:
         return None
     length = struct.unpack("<Q", header)[0]
-    return length if offset + length + _FRAME_BYTES <= size else None
+    return length if offset + length + records.FRAME_BYTES <= size else None
 
 
 def _reason(path, offset, length, num_classes, framing, error) -> str:
@@ -235,7 +243,7 @@ def _reason(path, offset, length, num_classes, framing, error) -> str:
             f"the file is truncated or damaged here ({files.reason(error)}) and the record cannot "
             f"be read{rest}; copy the file again."
         )
-    serialized = _read(path, offset + _HEADER_BYTES, length)
+    serialized = _read(path, offset + records.HEADER_BYTES, length)
     return (
         records.problem_of(serialized, num_classes)
         or records.undecodable(serialized)

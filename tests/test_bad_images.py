@@ -1,0 +1,89 @@
+"""Tests of --skip_bad_images: what is left out, and when the list of it holds."""
+
+import json
+import os
+
+import pytest
+from test_records import good, picture, write
+
+from utils import bad_images, records, settings
+from utils.errors import UserError
+
+
+@pytest.fixture
+def params(tmp_path):
+    examples = good(6)
+    examples[2] = records.example(b"no picture", 1)
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train-00000-of-00001", examples)
+    return {
+        **settings.default_params(),
+        "data_dir": str(tmp_path / "data"),
+        "model_dir": str(tmp_path / "model"),
+        "skip_bad_images": True,
+    }
+
+
+def list_of(params):
+    with open(os.path.join(params["model_dir"], bad_images.FILE_NAME)) as f:
+        return json.load(f)
+
+
+def test_without_the_flag_nothing_is_looked_at(params):
+    assert bad_images.of_split({**params, "skip_bad_images": False}, "train-") is None
+    assert bad_images.of_split({**params, "data_dir": "null"}, "train-") is None
+    assert not os.path.exists(params["model_dir"])
+
+
+def test_the_list_is_kept(params):
+    first = bad_images.of_split(params, "train-")
+    assert [problem.record for problem in first.problems] == [2]
+    assert [(s.count) for s in first.segments] == [2, 3]
+    os.utime(os.path.join(params["model_dir"], bad_images.FILE_NAME), (1, 1))
+    assert bad_images.of_split(params, "train-") == first
+    assert os.path.getmtime(os.path.join(params["model_dir"], bad_images.FILE_NAME)) == 1
+
+
+def test_changed_files_are_looked_at_again(params):
+    bad_images.of_split(params, "train-")
+    path = os.path.join(params["data_dir"], "train-00000-of-00001")
+    with open(path, "r+b") as f:
+        f.write(b"")
+    write(path, good(7))
+    again = bad_images.of_split(params, "train-")
+    assert again.problems == ()
+    assert [segment.count for segment in again.segments] == [7]
+    assert list_of(params)["train-"]["problems"] == []
+
+
+def test_each_split_has_its_list(params):
+    write(os.path.join(params["data_dir"], "validation-0"), [records.example(b"", 1), *good(1)])
+    bad_images.of_split(params, "train-")
+    bad_images.of_split(params, "validation-")
+    listed = list_of(params)
+    assert [p["record"] for p in listed["train-"]["problems"]] == [2]
+    assert [p["record"] for p in listed["validation-"]["problems"]] == [0]
+
+
+def test_no_good_record_is_an_error(params):
+    path = os.path.join(params["data_dir"], "train-00000-of-00001")
+    write(path, [records.example(b"no picture", 1)])
+    with pytest.raises(UserError, match="no record is good"):
+        bad_images.of_split(params, "train-")
+
+
+def test_a_wrong_label_is_an_error(params):
+    path = os.path.join(params["data_dir"], "train-00000-of-00001")
+    write(path, [records.example(picture(), 1001)])
+    with pytest.raises(UserError, match="record 0: label 1001"):
+        bad_images.of_split(params, "train-")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"train-": {}}', '{"train-": {"files": 3}}'])
+def test_a_broken_list_is_named(params, content):
+    os.makedirs(params["model_dir"])
+    path = os.path.join(params["model_dir"], bad_images.FILE_NAME)
+    with open(path, "w") as f:
+        f.write(content)
+    with pytest.raises(UserError, match=f"{bad_images.FILE_NAME} is no list"):
+        bad_images.of_split(params, "train-")

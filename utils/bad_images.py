@@ -1,0 +1,110 @@
+"""--skip_bad_images: which records of a data set to leave out, found once and remembered.
+
+The list of `bad_images.json` in model_dir holds as long as names, sizes and dates of the files do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from utils import files, records, scan
+from utils.errors import UserError
+from utils.records import Problem, Segment
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+FILE_NAME = "bad_images.json"
+SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The good records of a split.
+
+    Attributes:
+      segments: where they are.
+      problems: the records left out.
+      files: the files that were scanned.
+    """
+
+    segments: tuple[Segment, ...]
+    problems: tuple[Problem, ...]
+    files: tuple[records.FileState, ...]
+
+
+def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
+    """The good records of a split; None without --skip_bad_images (all are read then).
+
+    They come from the list in model_dir, or else from a scan.
+
+    Raises:
+      UserError: a label is out of range, which is no damage, or no good record is left.
+    """
+    if not params["skip_bad_images"] or params["data_dir"] in (None, "null"):
+        return None
+    paths = records.list_files(params["data_dir"], file_prefix)
+    states = tuple(records.states(paths))
+    known = _load(params["model_dir"])
+    if file_prefix in known and known[file_prefix].files == states:
+        return known[file_prefix]
+    found = scan.scan(paths, params["num_label_classes"], f"look at {file_prefix}*")
+    for mislabelled in (problem for one in found for problem in one.mislabelled):
+        raise UserError(str(mislabelled))
+    split = Split(
+        tuple(segment for one in found for segment in one.segments),
+        tuple(problem for one in found for problem in one.unreadable),
+        states,
+    )
+    if not split.segments:
+        raise UserError(f"{file_prefix}*: no record is good; the first: {split.problems[0]}")
+    _log(split, sum(one.num_records for one in found), params["model_dir"])
+    _save(params["model_dir"], {**known, file_prefix: split})
+    return split
+
+
+def _log(split: Split, num_records: int, model_dir: str) -> None:
+    if not split.problems:
+        logging.info("All %d records are good.", num_records)
+        return
+    logging.info(
+        "%d of %d records are bad and will be left out (%s lists them):",
+        len(split.problems), num_records, os.path.join(model_dir, FILE_NAME),
+    )  # fmt: skip
+    for problem in split.problems[:SHOWN]:
+        logging.info("  %s", problem)
+
+
+def _load(model_dir: str) -> dict[str, Split]:
+    path = os.path.join(model_dir, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return {}
+    try:
+        return {
+            key: Split(
+                tuple(Segment(*segment) for segment in split["segments"]),
+                tuple(Problem(**problem) for problem in split["problems"]),
+                tuple(records.FileState(*state) for state in split["files"]),
+            )
+            for key, split in json.loads(files.read_text(path)).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise UserError(f"{path} is no list of this program ({e}): remove it.") from e
+
+
+def _save(model_dir: str, splits: dict[str, Split]) -> None:
+    content = {
+        key: {
+            "problems": [dataclasses.asdict(problem) for problem in split.problems],
+            "segments": [dataclasses.astuple(segment) for segment in split.segments],
+            "files": split.files,
+        }
+        for key, split in splits.items()
+    }
+    tf.io.gfile.makedirs(model_dir)
+    files.write_text(os.path.join(model_dir, FILE_NAME), json.dumps(content, indent=1) + "\n")
