@@ -34,10 +34,12 @@ class Split:
     Attributes:
       name: train or validation.
       scans: of its files, in order.
+      sizes: of its files in bytes, likewise.
     """
 
     name: str
     scans: Sequence[scan.FileScan]
+    sizes: Sequence[int]
 
     @property
     def facts(self) -> np.ndarray:
@@ -60,7 +62,9 @@ def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
     for name in (shards.TRAIN, shards.VALIDATION):
         if tf.io.gfile.glob(os.path.join(data_dir, f"{name}-*")):
             paths = records.list_files(data_dir, f"{name}-")
-            splits.append(Split(name, scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")))
+            sizes = [state.size for state in records.states(paths)]
+            scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")
+            splits.append(Split(name, scans, sizes))
     if not splits:
         records.list_files(data_dir, f"{shards.TRAIN}-")  # says what is missing
     return splits
@@ -90,14 +94,17 @@ def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) 
         for name, count in told.items()
         if found.get(name, 0) != count
     ]
-    scans = {os.path.basename(s.path): s for split in splits for s in split.scans}
+    scans = {
+        os.path.basename(found.path): (found, size)
+        for split in splits
+        for found, size in zip(split.scans, split.sizes, strict=True)
+    }
     sentences += [f"{name} is missing." for name in sorted(set(info.shards) - set(scans))]
-    for name, file in scans.items():
+    for name, (file, size) in scans.items():
         if info.shards and name not in info.shards:
             sentences.append(f"{name} is not among its files.")
         elif info.shards and info.shards[name] != file.num_records:
             sentences.append(f"{name} has {file.num_records} records, not {info.shards[name]}.")
-        size = tf.io.gfile.stat(file.path).length
         if info.shard_bytes.get(name, size) != size:
             sentences.append(f"{name} has {size} bytes, not {info.shard_bytes[name]}.")
     return sentences
@@ -129,7 +136,7 @@ def _split_summary(split: Split, num_classes, names: Mapping[int, str]) -> dict[
         "files": len(split.scans),
         "records": split.num_records,
         "readable": len(facts),
-        "bytes": sum(tf.io.gfile.stat(found.path).length for found in split.scans),
+        "bytes": sum(split.sizes),
         "height": _spread(facts[:, 1]),
         "width": _spread(facts[:, 2]),
         "picture_bytes": _spread(facts[:, 3]),
@@ -236,14 +243,15 @@ def _listing(title: str, sentences: Sequence[str]) -> Iterator[str]:
 
 def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
     """(encoded picture, label) of readable records spread evenly over a split."""
-    places = [
-        (segment, number)
-        for found in split.scans
-        for segment in found.segments
-        for number in range(segment.count)
+    segments = [segment for found in split.scans for segment in found.segments]
+    ends = np.cumsum([segment.count for segment in segments], dtype=int)
+    total = int(ends[-1]) if segments else 0
+    chosen = np.linspace(0, total - 1, min(count, total)).astype(int)
+    numbers = np.searchsorted(ends, chosen, side="right")
+    return [
+        _read(segments[n], int(i - ends[n]) + segments[n].count)
+        for n, i in zip(numbers, chosen, strict=True)
     ]
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).astype(int))
-    return [_read(places[i][0], places[i][1]) for i in chosen]
 
 
 def _read(segment: records.Segment, number: int) -> tuple[bytes, int]:
