@@ -216,8 +216,8 @@ def test_more_than_one_in_a_hundred_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "options", "words"),
     [
-        ({}, {}, ["0 folders", "at least 2"]),
-        ({"a": 3}, {}, ["1 folders"]),
+        ({}, {}, ["too few folders", "(0)"]),
+        ({"a": 3}, {}, ["too few folders", "(1)"]),
         ({"a": 3, "b": 0}, {}, ["class folder", "/b has no pictures"]),
         ({"a": 3, "b": 1}, {}, ["'b' has one picture"]),
         ({"train/a": 3, "train/b": 3}, {}, ["only train", "/train --validation_share"]),
@@ -316,13 +316,15 @@ def test_impossible_arguments(tmp_path, capsys, argument):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """(source, files of a clean build): 1,500 pictures for 60 files."""
+    """(source, files of a clean build): 240 pictures that take their time, for 60 files."""
     folder = tmp_path_factory.mktemp("many")
     source = folder / "in"
-    for number in range(1500):
-        path = source / f"class {number % 5}" / f"{number}.jpg"
+    pixels = np.random.RandomState(0).randint(0, 255, (600, 600, 3)).astype(np.uint8)
+    noise = [picture_files.save(pixels[n:], "PNG", compress_level=1) for n in range(5)]
+    for number in range(240):
+        path = source / f"class {number % 5}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture_files.jpeg(number % 50))
+        path.write_bytes(noise[number % 5])
     (source / "class 1" / "bad.jpg").write_bytes(b"bad")
     build(source, folder / "clean", train_shards=60)
     return source, content(folder / "clean")
@@ -345,12 +347,12 @@ def wait_for_files(process, target, count):
 
 
 def killed_at_random(source, target, times, rng):
-    """Kills a build again and again, each time a bit later; then lets it end."""
+    """Kills a build again and again, each time a bit later; then lets it end. Returns the kills."""
     kills = 0
     for number in range(times):
         process = start(source, target)
-        wait_for_files(process, target, rng.randrange(60 * number // times, 60))
-        time.sleep(rng.uniform(0, 0.01))
+        wait_for_files(process, target, 60 * number // times + rng.randrange(40 // times))
+        time.sleep(rng.uniform(0, 0.02))
         process.kill()
         kills += process.wait() == -signal.SIGKILL
         process.stderr.close()
@@ -363,7 +365,7 @@ def killed_at_random(source, target, times, rng):
 def test_killed_and_started_again(tmp_path, many):
     source, clean = many
     kills = killed_at_random(source, tmp_path / "out", 2, random.Random(0))
-    assert kills
+    assert kills == 2
     assert content(tmp_path / "out") == clean
 
 
@@ -371,7 +373,7 @@ def test_killed_and_started_again(tmp_path, many):
 def test_killed_ten_times_at_random(tmp_path, many):
     source, clean = many
     kills = killed_at_random(source, tmp_path / "out", 10, random.Random(1))
-    assert kills >= 5
+    assert kills >= 9  # the last may come too late
     assert content(tmp_path / "out") == clean
 
 

@@ -114,8 +114,8 @@ def _splits(options: Options) -> dict[str, Classes]:
         train, held_out = _split_by_share(_classes(root, ""), share)
     if len(train) < 2:
         raise UserError(
-            f"--input_dir={root} has {len(train)} folders of pictures for training: at least 2 are "
-            "needed, one a class."
+            f"--input_dir={root} has too few folders of pictures for training ({len(train)}): 2 "
+            "classes, a folder each, are the least."
         )
     unknown = sorted(set(held_out) - set(train))
     if unknown:

@@ -15,6 +15,7 @@ import utils.tensorflow_version  # noqa: F401
 from utils import files, pictures, records, shards
 from utils.errors import UserError
 from utils.pictures import Unreadable
+from utils.progress import Progress
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -32,6 +33,7 @@ FEATURES = (
 _PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
 
 VALIDATION_FOLDERS = (shards.VALIDATION, "val")
+_LOG_FOLDERS = 200
 # A bucket answers in parallel.
 REQUESTS = 32
 
@@ -73,10 +75,13 @@ def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
 
     passed_over: collections.Counter[str] = collections.Counter()
     kept = []
+    bar = Progress("list", len(names), "folder", log_every=_LOG_FOLDERS)
     with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-        for found in pool.map(walk, names):
+        for number, found in enumerate(pool.map(walk, names), 1):
             passed_over.update(filter(None, map(_passed_over, found)))
             kept.append(sorted(file for file in found if not _passed_over(file)))
+            bar.update(number)
+    bar.close()
     if passed_over:
         kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(passed_over.items()))
         logging.info("Passed over %d files that are no pictures: %s.", passed_over.total(), kinds)
