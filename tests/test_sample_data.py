@@ -126,9 +126,11 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(di
 
 
 def test_an_interrupted_build_is_built_whole(digits_dir, tmp_path):
-    # The description comes last: without it the folder is not complete.
-    (tmp_path / "train-00000-of-00004").write_bytes(b"half")
+    # What a killed build leaves: a file half written.
+    (tmp_path / "train-00000-of-00004.tmp-12345678").write_bytes(b"half")
     sample_data.build(str(tmp_path))
+    names = sorted(os.listdir(digits_dir))
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     with open(os.path.join(digits_dir, "train-00000-of-00004"), "rb") as f:
         assert (tmp_path / "train-00000-of-00004").read_bytes() == f.read()
 

@@ -1,4 +1,4 @@
-"""Builds data sets of TFRecords and copies them to Cloud Bigtable: `mnasnet-data COMMAND`."""
+"""Builds, inspects and copies data sets of TFRecords: `mnasnet-data COMMAND`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import argparse
 from absl import logging
 
 import imagenet_input
-from utils import bigtable_load, cli, records, sample_data, settings
+from utils import (
+    bigtable_load,
+    build_fake,
+    build_folder,
+    build_imagenet,
+    cli,
+    inspect_data,
+    records,
+    sample_data,
+    settings,
+)
 
 
 def _add_sample(commands) -> None:
@@ -57,11 +67,15 @@ def _verify(arguments) -> None:
         logging.info("%s: all %d rows agree with the files.", selection.prefix, count)
 
 
-def main(argv: list[str]) -> None:
-    """Runs one command."""
+def main(argv: list[str]) -> int | None:
+    """Runs one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="mnasnet-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    build_imagenet.add_command(commands)
+    build_folder.add_command(commands)
+    build_fake.add_command(commands)
     _add_sample(commands)
+    inspect_data.add_command(commands)
     load = _add_bigtable(
         commands, "bigtable-load", _load, "copy a data set into a Bigtable table, or go on with it"
     )
@@ -69,7 +83,7 @@ def main(argv: list[str]) -> None:
     load.add_argument("--from_start", action="store_true", help="write rows again that are there")
     _add_bigtable(commands, "bigtable-verify", _verify, "compare a Bigtable table with the files")
     arguments = parser.parse_args(argv[1:])
-    arguments.run(arguments)
+    return arguments.run(arguments)
 
 
 def console() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -112,15 +112,21 @@ def label_message(label: tf.Tensor, num_classes: int) -> tf.Tensor:
     return tf.string_join([LABEL_ERROR, ": ", tf.as_string(label), f" is not in 1..{num_classes}."])
 
 
-def example(image_bytes: bytes, label: int) -> bytes:
-    """A serialized example; `label` is 1-based."""
-    features = tf.train.Features(
-        feature={
-            IMAGE_KEY: tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_bytes])),
-            LABEL_KEY: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        }
-    )
+def example(
+    image_bytes: bytes, label: int, more: Mapping[str, str | bytes | int] | None = None
+) -> bytes:
+    """A serialized example; `label` is 1-based, `more` are further features."""
+    values = {IMAGE_KEY: image_bytes, LABEL_KEY: label, **(more or {})}
+    features = tf.train.Features(feature={key: _feature(v) for key, v in values.items()})
     return tf.train.Example(features=features).SerializeToString(deterministic=True)
+
+
+def _feature(value: str | bytes | int) -> tf.train.Feature:
+    if isinstance(value, int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
 def free_memory() -> int:

@@ -11,11 +11,9 @@ import io
 import os
 
 import numpy as np
-from absl import logging
 
-from utils import dataset_info, files, records
+from utils import files, records, shards
 from utils.errors import UserError
-from utils.version import __version__
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -53,60 +51,41 @@ def _jpeg(image: np.ndarray) -> bytes:
 def build(output_dir: str) -> None:
     """Writes the data set: 80 % for training, 20 % for evaluation, every class in both.
 
-    A folder that holds it already is left alone. Files are written beside and renamed, the
-    description last.
+    A folder that holds it already is left alone.
     """
-    if dataset_info.load(output_dir) is not None:
-        logging.info("%s is there already.", output_dir)
+    description = shards.describe(
+        "handwritten digits (scikit-learn)", shards.builder("sample"), LABEL_NAMES
+    )
+    if shards.is_finished(output_dir, description):
         return
-    files.make_writable_dir(output_dir, "output_dir")
     images, labels = _digits()
     order = np.random.RandomState(0).permutation(len(images))
     order = order[np.argsort(labels[order], kind="stable")]
     is_eval = np.arange(len(order)) % EVAL_SHARE == 0
-    shards = {}
     rng = np.random.RandomState(1)
+    plan = []
     for split, selected, num_shards in (
-        ("train", order[~is_eval], NUM_TRAIN_SHARDS),
-        ("validation", order[is_eval], 1),
+        (shards.TRAIN, order[~is_eval], NUM_TRAIN_SHARDS),
+        (shards.VALIDATION, order[is_eval], 1),
     ):
         selected = rng.permutation(selected)
         for number in range(num_shards):
             name = f"{split}-{number:05d}-of-{num_shards:05d}"
-            part = selected[number::num_shards]
-            examples = [records.example(_jpeg(images[i]), int(labels[i]) + 1) for i in part]
-            _write_shard(os.path.join(output_dir, name), examples)
-            shards[name] = len(part)
+            part = [shards.Item(str(i), int(labels[i]) + 1) for i in selected[number::num_shards]]
+            plan.append(shards.Shard(name, part))
+
+    def make(item: shards.Item) -> shards.Made:
+        return shards.Made(records.example(_jpeg(images[int(item.key)]), item.label))
+
     _write_pictures(output_dir, images, labels, order[is_eval])
-    info = dataset_info.DatasetInfo(
-        name="handwritten digits (scikit-learn)",
-        num_train_images=int((~is_eval).sum()),
-        num_eval_images=int(is_eval.sum()),
-        num_label_classes=len(LABEL_NAMES),
-        label_names=LABEL_NAMES,
-        shards=shards,
-        builder=f"mnasnet-data sample {__version__}",
-    )
-    info.write(output_dir)
-    logging.info(
-        "%s: %d images for training, %d for evaluation, %d classes.",
-        output_dir, info.num_train_images, info.num_eval_images, info.num_label_classes,
-    )  # fmt: skip
+    shards.build(output_dir, description, plan, make)
 
 
 def _write_pictures(output_dir: str, images, labels, held_out) -> None:
     """Writes one held-out digit of each class as a picture file, to try a model on."""
     folder = os.path.join(output_dir, PICTURES_DIR)
-    tf.io.gfile.makedirs(folder)
+    files.make_writable_dir(folder, "output_dir")
     for digit in range(len(LABEL_NAMES)):
         chosen = next(i for i in held_out if labels[i] == digit)
         with tf.io.gfile.GFile(os.path.join(folder, f"digit-{digit}.jpg"), "wb") as f:
             f.write(_jpeg(images[chosen]))
-
-
-def _write_shard(path: str, examples: list[bytes]) -> None:
-    beside = path + ".tmp-"
-    with tf.io.TFRecordWriter(beside) as writer:
-        for example in examples:
-            writer.write(example)
-    tf.io.gfile.rename(beside, path, overwrite=True)

@@ -1,0 +1,139 @@
+"""Picture files of every kind, each with the pixels that it shows, worked out with NumPy alone."""
+
+import io
+import struct
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT = 120, 90
+# What each EXIF orientation asks to be done, undone: from the upright picture to the stored one.
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+class Kind(NamedTuple):
+    """A file, the RGB pixels it shows, and why it cannot keep its bytes (None if it can)."""
+
+    data: bytes
+    pixels: np.ndarray
+    changed: str | None
+
+
+def smooth(seed: int = 0) -> np.ndarray:
+    """uint8 [HEIGHT, WIDTH, 3] without symmetry, smooth enough for JPEG."""
+    rng = np.random.RandomState(seed)
+    coarse = Image.fromarray(rng.randint(20, 236, (3, 4, 3)).astype(np.uint8))
+    return np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def save(image, kind: str, **options) -> bytes:
+    """Encodes a picture of Pillow's, or pixels."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(np.ascontiguousarray(image))
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def jpeg(seed: int = 0, **options) -> bytes:
+    """A plain JPEG."""
+    return save(smooth(seed), "JPEG", quality=95, **options)
+
+
+def exif(orientation: int) -> Image.Exif:
+    """An EXIF block that says how to turn the picture."""
+    block = Image.Exif()
+    block[0x0112] = orientation
+    return block
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits from uint16 [H, W, channels], which Pillow cannot write."""
+    height, width, channels = values.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """What pixels look like over white; alpha is in [0, 255]."""
+    share = alpha[..., np.newaxis] / 255
+    return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
+
+
+def kinds() -> dict[str, Kind]:
+    """All kinds by name."""
+    rgb = smooth()
+    image = Image.fromarray(rgb)
+    gray = np.repeat(np.asarray(image.convert("L"))[..., np.newaxis], 3, 2)
+    alpha = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    rgba = np.dstack([rgb, alpha])
+    palette = image.quantize(32)
+    paletted = np.asarray(palette.convert("RGB"))
+    hole = int(np.bincount(np.asarray(palette).ravel()).argmax())
+    holed = np.where((np.asarray(palette) == hole)[..., np.newaxis], 255, paletted)
+    wide = rgb.astype(np.uint16) * 257
+    wide_alpha = alpha.astype(np.uint16)[..., np.newaxis] * 257
+    bits = image.convert("1")
+    ramp = (np.arange(HEIGHT * WIDTH, dtype=np.uint16) * 6).reshape(HEIGHT, WIDTH, 1)
+    ramp8 = np.repeat(np.rint(ramp / 257).astype(np.uint8), 3, 2)
+    later = Image.fromarray(255 - rgb).quantize(32)
+    found = {
+        "jpeg": Kind(save(rgb, "JPEG", quality=95), rgb, None),
+        "jpeg 4:4:4": Kind(save(rgb, "JPEG", quality=95, subsampling=0), rgb, None),
+        "jpeg grey": Kind(save(gray[..., 0], "JPEG", quality=95), gray, None),
+        "jpeg progressive": Kind(save(rgb, "JPEG", quality=95, progressive=True), rgb, None),
+        "jpeg CMYK": Kind(save(image.convert("CMYK"), "JPEG", quality=95), rgb, "CMYK"),
+        "png": Kind(save(rgb, "PNG"), rgb, "PNG"),
+        "png grey": Kind(save(gray[..., 0], "PNG"), gray, "PNG"),
+        "png 1 bit": Kind(
+            save(bits, "PNG"), np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
+            "PNG",
+        ),
+        "png palette": Kind(save(palette, "PNG"), paletted, "PNG"),
+        "png palette with a hole": Kind(save(palette, "PNG", transparency=hole), holed, "PNG"),
+        "png RGBA": Kind(save(rgba, "PNG"), over_white(rgb, alpha), "PNG"),
+        "png LA": Kind(
+            save(Image.fromarray(np.dstack([gray[..., 0], alpha]), "LA"), "PNG"),
+            over_white(gray, alpha), "PNG",
+        ),
+        "png grey 16 bits": Kind(png16(ramp), ramp8, "PNG"),
+        "png RGB 16 bits": Kind(png16(wide), rgb, "PNG"),
+        "png RGBA 16 bits": Kind(
+            png16(np.dstack([wide, wide_alpha])), over_white(rgb, alpha), "PNG"
+        ),
+        "png EXIF": Kind(save(STORED[6](rgb), "PNG", exif=exif(6)), rgb, "PNG"),
+        "gif": Kind(save(palette, "GIF"), paletted, "GIF"),
+        "gif of two frames": Kind(
+            save(palette, "GIF", save_all=True, append_images=[later]), paletted, "GIF"
+        ),
+        "bmp": Kind(save(rgb, "BMP"), rgb, "BMP"),
+        "webp": Kind(save(rgb, "WEBP", lossless=True), rgb, "WEBP"),
+        "webp RGBA": Kind(
+            save(rgba, "WEBP", lossless=True, exact=True), over_white(rgb, alpha), "WEBP"
+        ),
+    }  # fmt: skip
+    for orientation, stored in STORED.items():
+        found[f"jpeg EXIF {orientation}"] = Kind(
+            save(stored(rgb), "JPEG", quality=95, exif=exif(orientation)), rgb,
+            None if orientation == 1 else "EXIF rotation",
+        )  # fmt: skip
+    return found

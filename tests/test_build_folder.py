@@ -1,0 +1,434 @@
+"""Tests of data sets from folders of pictures."""
+
+import collections
+import itertools
+import json
+import logging
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import picture_files
+import pytest
+import tensorflow.compat.v1 as tf
+
+import imagenet_input
+import preprocessing
+from utils import build_folder, data, dataset_info, pictures, records
+from utils.build_folder import Options
+from utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+KINDS = picture_files.kinds()
+
+
+def fill(root, counts, first=0):
+    """Writes plain JPEGs: {folder: number of pictures}."""
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            first += 1
+            (root / folder / f"{number:04d}.jpg").write_bytes(picture_files.jpeg(first))
+    return root
+
+
+def content(folder):
+    """{path: bytes} of all files."""
+    paths = sorted(p for p in pathlib.Path(folder).rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+def examples(folder, split):
+    """Features of the records of a split, in order: dicts."""
+    made = []
+    for path in records.list_files(str(folder), f"{split}-"):
+        for record in records.read_records(path):
+            found = tf.train.Example.FromString(record).features.feature
+            made.append(
+                {k: (f.bytes_list.value or f.int64_list.value)[0] for k, f in found.items()}
+            )
+    return made
+
+
+def build(source, target, **options):
+    build_folder.build(Options(str(source), str(target), **options))
+    return dataset_info.load(str(target))
+
+
+def test_two_splits(tmp_path):
+    source = fill(
+        tmp_path / "in",
+        {"train/cat": 5, "train/a dog": 7, "validation/cat": 2, "validation/a dog": 3},
+    )
+    info = build(source, tmp_path / "out")
+    assert (info.name, info.num_train_images, info.num_eval_images) == ("in", 12, 5)
+    assert info.label_names == ("a dog", "cat")
+    assert info.features == tuple(
+        key for key in info.features if key in examples(tmp_path / "out", "train")[0]
+    )
+    for split in ("train", "validation"):
+        made = examples(tmp_path / "out", split)
+        assert set(made[0]) == set(info.features)
+        found = collections.Counter()
+        for example in made:
+            name = info.label_names[example["image/class/label"] - 1]
+            assert example["image/class/text"].decode() == name
+            path = source / split / name / example["image/filename"].decode()
+            assert path.read_bytes() == example["image/encoded"]
+            found[path] += 1
+        assert set(found.values()) == {1}
+        assert set(found) == set((source / split).glob("*/*.jpg"))
+
+
+def test_val_is_validation_too(tmp_path):
+    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    assert build(source, tmp_path / "out").num_eval_images == 2
+
+
+def test_split_by_share(tmp_path):
+    source = fill(tmp_path / "in", {"a": 100, "b": 60, "c": 2})
+    info = build(source, tmp_path / "out", validation_share=0.25)
+    made = {split: examples(tmp_path / "out", split) for split in ("train", "validation")}
+    total = info.num_train_images + info.num_eval_images
+    assert total == 162
+    assert len({e["image/encoded"] for split in made.values() for e in split}) == total
+    held_out = collections.Counter(e["image/class/text"] for e in made["validation"])
+    assert 15 <= held_out[b"a"] <= 35
+    assert 8 <= held_out[b"b"] <= 23
+    assert held_out[b"c"] == 1
+
+
+def test_more_pictures_do_not_move_the_others_between_the_splits(tmp_path):
+    source = fill(tmp_path / "in", {"a": 40, "b": 40})
+    build(source, tmp_path / "before", validation_share=0.3)
+    for name in ("a", "b"):
+        for number in range(40, 80):
+            (source / name / f"{number:04d}.jpg").write_bytes(picture_files.jpeg(number + 1000))
+    build(source, tmp_path / "after", validation_share=0.3)
+    before, after = (
+        {e["image/encoded"] for e in examples(tmp_path / folder, "validation")}
+        for folder in ("before", "after")
+    )
+    assert before < after
+
+
+def test_files_are_shuffled_and_so_is_evaluation(tmp_path):
+    source = fill(tmp_path / "in", {"a": 60, "b": 60})
+    build(source, tmp_path / "out", validation_share=0.5, train_shards=3)
+    for split in ("train", "validation"):
+        labels = [e["image/class/label"] for e in examples(tmp_path / "out", split)]
+        changes = sum(a != b for a, b in itertools.pairwise(labels))
+        assert changes > 12
+    build(source, tmp_path / "other", validation_share=0.5, train_shards=3, seed=1)
+    first, second = (content(tmp_path / f)["train-00000-of-00003"] for f in ("out", "other"))
+    assert first != second
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory):
+    """(source, built): pictures of every kind, each in a class of its own and in both splits."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, kind in KINDS.items():
+        for split in ("train", "validation"):
+            target = folder / "in" / split / name.replace(":", "-")
+            target.mkdir(parents=True)
+            (target / "picture").write_bytes(kind.data)
+    build(folder / "in", folder / "out")
+    return folder / "in", folder / "out"
+
+
+def test_every_kind_of_picture_is_fed_as_it_looks(every_kind):
+    """What training's input makes of the built files, compared with the pictures' pixels."""
+    _, out = every_kind
+    info = dataset_info.load(str(out))
+    feed = imagenet_input.ImageNetInput(False, False, False, str(out), image_size=32)
+    dataset = feed.input_fn({"batch_size": len(KINDS)})
+    with tf.Session() as session:
+        images, labels = session.run(tf.data.make_one_shot_iterator(dataset).get_next())
+    assert sorted(labels) == list(range(len(KINDS)))
+    by_name = {info.label_names[label]: image for label, image in zip(labels, images, strict=True)}
+    for name, kind in KINDS.items():
+        encoded = tf.io.encode_jpeg(kind.pixels, quality=100, chroma_downsampling=False)
+        expected = feed_pixels(encoded)
+        off = np.abs(by_name[name.replace(":", "-")] - expected)
+        # Resizing picks single pixels of a dithered picture, where JPEG is off by more.
+        assert off.mean() < (20 if name == "png 1 bit" else 4), name
+
+
+def feed_pixels(encoded):
+    with tf.Session() as session:
+        return session.run(preprocessing.preprocess_image(encoded, image_size=32))
+
+
+def test_the_log_says_what_was_encoded_anew(tmp_path, caplog):
+    source = fill(tmp_path / "in", {"a": 3, "b": 3})
+    (source / "a" / "x.png").write_bytes(KINDS["png"].data)
+    (source / "b" / "named wrongly.jpg").write_bytes(KINDS["png RGBA"].data)
+    (source / "b" / "turned.jpg").write_bytes(KINDS["jpeg EXIF 6"].data)
+    with caplog.at_level(logging.INFO, "absl"):
+        build(source, tmp_path / "out")
+    assert "3 pictures were encoded anew: EXIF rotation 1, PNG 2." in caplog.text
+
+
+BAD = {
+    "truncated.jpg": picture_files.jpeg()[:-400],
+    "text.jpg": b"not a picture",
+    "empty.jpg": b"",
+    "picture.tiff": picture_files.save(picture_files.smooth(), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_unreadable_picture_in_a_hundred_is_listed(tmp_path, caplog, name):
+    source = fill(tmp_path / "in", {"a": 50, "b": 49})
+    (source / "a" / name).write_bytes(BAD[name])
+    with caplog.at_level(logging.INFO, "absl"):
+        info = build(source, tmp_path / "out")
+    assert info.num_train_images + info.num_eval_images == 99
+    (line,) = (tmp_path / "out" / "unreadable.txt").read_text().splitlines()
+    path, reason = line.split("\t")
+    assert path == f"a/{name}"
+    assert f"Unreadable: a/{name}: {reason}." in caplog.text
+    assert "1 of 100 pictures are unreadable" in caplog.text
+
+
+def test_more_than_one_in_a_hundred_is_an_error(tmp_path):
+    source = fill(tmp_path / "in", {"a": 49, "b": 49})
+    (source / "a" / "x.jpg").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        build(source, tmp_path / "out")
+    assert "1 of 99 pictures (1.0%)" in str(error.value)
+    assert "a/x.jpg (the file is empty)" in str(error.value)
+    with pytest.raises(UserError, match="has no files train-"):
+        records.list_files(str(tmp_path / "out"), "train-")
+    # A mended picture: what was finished is kept, and the result is that of a clean build.
+    (source / "a" / "x.jpg").write_bytes(picture_files.jpeg(999))
+    build(source, tmp_path / "out")
+    build(source, tmp_path / "clean")
+    assert content(tmp_path / "out") == content(tmp_path / "clean")
+
+
+@pytest.mark.parametrize(
+    ("folders", "options", "words"),
+    [
+        ({}, {}, ["0 folders", "at least 2"]),
+        ({"a": 3}, {}, ["1 folders"]),
+        ({"a": 3, "b": 0}, {}, ["class folder", "/b has no pictures"]),
+        ({"a": 3, "b": 1}, {}, ["'b' has one picture"]),
+        ({"train/a": 3, "train/b": 3}, {}, ["only train", "/train --validation_share"]),
+        ({"validation/a": 3}, {}, ["only validation"]),
+        ({"train/a": 3, "train/b": 3, "validation/a": 1, "validation/c": 1}, {},
+         ["'c' for validation"]),
+        ({"train/a": 3, "train/b": 3, "val/a": 0}, {}, ["val/a has no pictures"]),
+        ({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}, {"validation_share": 0.2},
+         ["--validation_share"]),
+        ({"a": 3, "two\nlines": 3}, {}, ["labels.txt", "two\\nlines"]),
+    ],
+)  # fmt: skip
+def test_inputs_of_another_layout(tmp_path, folders, options, words):
+    (tmp_path / "in").mkdir()
+    fill(tmp_path / "in", folders)
+    with pytest.raises(UserError) as error:
+        build(tmp_path / "in", tmp_path / "out", **options)
+    for word in words:
+        assert word in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_without_pictures_for_validation_is_noted(tmp_path, caplog):
+    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, "val/a": 1})
+    with caplog.at_level(logging.INFO, "absl"):
+        info = build(source, tmp_path / "out")
+    assert info.num_label_classes == 2
+    assert "No picture of 1 classes, such as b, is in validation." in caplog.text
+
+
+def test_train_may_be_a_class(tmp_path):
+    source = fill(tmp_path / "in", {"train": 4, "bus": 4})
+    assert build(source, tmp_path / "out").label_names == ("bus", "train")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="--input_dir="):
+        build(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_an_output_in_the_input(tmp_path):
+    source = fill(tmp_path / "in", {"a": 2, "b": 2})
+    with pytest.raises(UserError, match="choose a folder outside"):
+        build(source, source / "out")
+
+
+def test_another_data_set_in_the_output(tmp_path, digits_dir):
+    source = fill(tmp_path / "in", {"a": 2, "b": 2})
+    with pytest.raises(UserError, match=r"holds another data set .*digits"):
+        build(source, digits_dir)
+
+
+def test_a_second_run_ends_at_once(tmp_path, caplog):
+    source = fill(tmp_path / "in", {"a": 4, "b": 4})
+    build(source, tmp_path / "out")
+    before = content(tmp_path / "out")
+    (source / "a" / "0000.jpg").write_bytes(b"nobody reads this")
+    with caplog.at_level(logging.INFO, "absl"):
+        build(source, tmp_path / "out")
+    assert (
+        "out is there already: 6 images for training, 2 for evaluation, 2 classes." in caplog.text
+    )
+    assert content(tmp_path / "out") == before
+
+
+def test_by_the_command_line(tmp_path):
+    source = fill(tmp_path / "in", {"a": 9, "b": 9})
+    arguments = [
+        "--train_shards=2", "--validation_shards=1", "--name=letters", "--seed=3",
+        "--max_bad_share=0.5", "--num_threads=2", "--validation_share=0.3",
+    ]  # fmt: skip
+    data.main(["x", "folder", f"--input_dir={source}", f"--output_dir={tmp_path}/out", *arguments])
+    info = dataset_info.load(str(tmp_path / "out"))
+    assert info.name == "letters"
+    assert info.builder.startswith("mnasnet-data folder ")
+    assert info.builder.endswith(
+        " --validation_share=0.3 --train_shards=2 --validation_shards=1 --seed=3"
+    )
+    assert len(info.shards) == 3
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--validation_share=0", "--validation_share=1", "--validation_share=x", "--train_shards=0",
+     "--max_bad_share=1.5", "--num_threads=-1", "--seed=x"],
+)  # fmt: skip
+def test_impossible_arguments(tmp_path, capsys, argument):
+    with pytest.raises(SystemExit) as stop:
+        data.main(["x", "folder", f"--input_dir={tmp_path}", f"--output_dir={tmp_path}", argument])
+    assert stop.value.code == 2
+    assert argument.split("=")[0] in capsys.readouterr().err
+
+
+# Interrupted for real.
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """(source, files of a clean build): 1,500 pictures for 60 files."""
+    folder = tmp_path_factory.mktemp("many")
+    source = folder / "in"
+    for number in range(1500):
+        path = source / f"class {number % 5}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture_files.jpeg(number % 50))
+    (source / "class 1" / "bad.jpg").write_bytes(b"bad")
+    build(source, folder / "clean", train_shards=60)
+    return source, content(folder / "clean")
+
+
+def start(source, target):
+    command = [sys.executable, "-m", "utils.data", "folder", f"--input_dir={source}"]
+    command += [f"--output_dir={target}", "--train_shards=60"]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_files(process, target, count):
+    """Waits until a build has finished so many files, or ended; returns those it has."""
+    while process.poll() is None:
+        done = list(target.glob("*.tmp-done")) if target.exists() else []
+        if len(done) >= count:
+            return done
+        time.sleep(0.001)
+    return []
+
+
+def killed_at_random(source, target, times, rng):
+    """Kills a build again and again, each time a bit later; then lets it end."""
+    kills = 0
+    for number in range(times):
+        process = start(source, target)
+        wait_for_files(process, target, rng.randrange(60 * number // times, 60))
+        time.sleep(rng.uniform(0, 0.01))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+    process = start(source, target)
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    return kills
+
+
+def test_killed_and_started_again(tmp_path, many):
+    source, clean = many
+    kills = killed_at_random(source, tmp_path / "out", 2, random.Random(0))
+    assert kills
+    assert content(tmp_path / "out") == clean
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random(tmp_path, many):
+    source, clean = many
+    kills = killed_at_random(source, tmp_path / "out", 10, random.Random(1))
+    assert kills >= 5
+    assert content(tmp_path / "out") == clean
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_signal_stops_the_build_and_the_next_goes_on(tmp_path, many, number, status):
+    source, clean = many
+    target = tmp_path / "out"
+    process = start(source, target)
+    done = wait_for_files(process, target, 5)
+    process.send_signal(number)
+    _, log = process.communicate()
+    assert process.returncode == status
+    assert "files are finished; the same command goes on from here." in log
+    assert "Traceback" not in log
+    # The stop is clean: nothing half written is left.
+    assert all(n.endswith((".tmp-done", ".tmp-made")) for n in content(target))
+    times = {path: os.stat(path).st_mtime_ns for path in done}
+    process = start(source, target)
+    _, log = process.communicate()
+    assert "Going on: " in log
+    assert content(target) == clean
+    for path, changed in times.items():
+        assert os.stat(str(path).removesuffix(".tmp-done")).st_mtime_ns == changed
+
+
+@pytest.mark.slow
+def test_a_built_data_set_trains_and_evaluates(tmp_path):
+    """The whole way: pictures with bad ones among them, built, inspected, trained, evaluated."""
+    source = tmp_path / "in"
+    for number in range(120):
+        kind = list(KINDS.values())[number % len(KINDS)]
+        path = source / f"class {number % 2}" / f"{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kind.data)
+    (source / "class 0" / "bad.jpg").write_bytes(BAD["truncated.jpg"])
+    out, model = tmp_path / "out", tmp_path / "model"
+    data.main(["x", "folder", f"--input_dir={source}", f"--output_dir={out}"])
+    assert data.main(["x", "inspect", f"--data_dir={out}"]) == 0
+    command = [
+        sys.executable, "mnasnet_main.py", f"--data_dir={out}", f"--model_dir={model}",
+        "--model_name=mnasnet-small", "--input_image_size=32", "--train_steps=2",
+        "--train_batch_size=16", "--steps_per_eval=2", "--use_tpu=False",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (evaluation,) = json.loads((model / "evaluations.json").read_text())
+    assert evaluation["images"] == dataset_info.load(str(out)).num_eval_images
+
+
+def test_pictures_are_checked_by_the_whole_of_their_bytes(tmp_path):
+    """A picture that lacks only its end is found, though its header is sound."""
+    pictures.require_pillow()
+    whole = picture_files.jpeg()
+    source = fill(tmp_path / "in", {"a": 120, "b": 120})
+    (source / "a" / "cut.jpg").write_bytes(whole[:-3])
+    build(source, tmp_path / "out")
+    assert (tmp_path / "out" / "unreadable.txt").read_text() == "a/cut.jpg\tthe file is truncated\n"

@@ -1,0 +1,211 @@
+"""A data set from folders of pictures, one a class: `mnasnet-data folder`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from typing import NamedTuple
+
+from absl import logging
+
+from utils import data_arguments, pictures, shards, sources
+from utils.errors import UserError
+from utils.sources import Found
+
+SHARE = 0.1
+PICTURES_A_SHARD = 1024
+MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
+DESCRIPTION = """\
+Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/*, or <class>/*,
+which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP and WebP are taken whatever
+their names; hidden files and texts are passed over. RGB and grey JPEGs keep their bytes; all
+others become RGB JPEGs, turned upright as EXIF says, transparency laid over white."""
+
+# class name -> its pictures, with paths below the input folder
+Classes = dict[str, list[Found]]
+
+
+class Options(NamedTuple):
+    """What the user chose; see the command line."""
+
+    input_dir: str
+    output_dir: str
+    validation_share: float | None = None
+    train_shards: int | None = None
+    validation_shards: int | None = None
+    name: str | None = None
+    seed: int = 0
+    max_bad_share: float = shards.MAX_BAD_SHARE
+    num_threads: int | None = None
+
+
+def build(options: Options) -> None:
+    """Builds the data set, or goes on with it.
+
+    Raises:
+      UserError: the input is not laid out so, too much of it is unreadable, or the output folder
+        cannot be used.
+    """
+    pictures.require_pillow()
+    sources.need_dir(options.input_dir, "input_dir")
+    sources.check_apart(options.input_dir, options.output_dir)
+    name, builder = _name(options), _builder(options)
+    if shards.is_finished(options.output_dir, shards.describe(name, builder)):
+        return
+    splits = _splits(options)
+    class_names = sorted(splits[shards.TRAIN])
+    plan = []
+    for split, classes in splits.items():
+        items = [
+            shards.Item(found.path, label, found.stamp)
+            for label, class_name in enumerate(class_names, 1)
+            for found in classes.get(class_name, [])
+        ]
+        # Evaluation is shuffled too, so that its first images are not all of one class.
+        random.Random(f"{split} {options.seed}").shuffle(items)
+        plan += shards.split(split, items, _num_shards(options, split, len(items)))
+    shards.build(
+        options.output_dir,
+        shards.describe(name, builder, class_names, sources.FEATURES),
+        plan,
+        sources.PictureMaker(options.input_dir, class_names),
+        options.max_bad_share,
+        options.num_threads or sources.num_threads(options.input_dir),
+    )
+
+
+def _name(options: Options) -> str:
+    path = options.input_dir.rstrip("/")
+    return options.name or os.path.basename(path if "://" in path else os.path.abspath(path))
+
+
+def _builder(options: Options) -> str:
+    """The builder's text with the arguments that determine the bytes, where they were given."""
+    names = ("validation_share", "train_shards", "validation_shards", "seed")
+    return shards.builder("folder", **data_arguments.given(options, names))
+
+
+def _num_shards(options: Options, split: str, num_pictures: int) -> int:
+    given = options.train_shards if split == shards.TRAIN else options.validation_shards
+    return given or min(MAX_SHARDS[split], -(-num_pictures // PICTURES_A_SHARD))
+
+
+def _splits(options: Options) -> dict[str, Classes]:
+    """The classes of both splits, checked; training has them all."""
+    root = options.input_dir
+    names = sources.folders(root)
+    validation = [name for name in sources.VALIDATION_FOLDERS if name in names]
+    if shards.TRAIN in names and validation:
+        if options.validation_share is not None:
+            raise UserError(
+                f"--validation_share is for a folder without {validation[0]}, but "
+                f"--input_dir={root} has one: leave the flag out."
+            )
+        train = _classes(root, f"{shards.TRAIN}/")
+        held_out = _classes(root, f"{validation[0]}/")
+    elif len(names) == 1 and names[0] in (shards.TRAIN, *sources.VALIDATION_FOLDERS):
+        raise UserError(
+            f"--input_dir={root} has only {names[0]}: add the folder of the other split, or split "
+            f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
+        )
+    else:
+        share = SHARE if options.validation_share is None else options.validation_share
+        train, held_out = _split_by_share(_classes(root, ""), share)
+    if len(train) < 2:
+        raise UserError(
+            f"--input_dir={root} has {len(train)} folders of pictures for training: at least 2 are "
+            "needed, one a class."
+        )
+    unknown = sorted(set(held_out) - set(train))
+    if unknown:
+        raise UserError(
+            f"--input_dir={root} has the class {unknown[0]!r} for validation, but not for training."
+        )
+    missing = sorted(set(train) - set(held_out))
+    if missing:
+        logging.info("No picture of %d classes, such as %s, is in validation.",
+                     len(missing), missing[0])  # fmt: skip
+    return {shards.TRAIN: train, shards.VALIDATION: held_out}
+
+
+def _classes(root: str, prefix: str) -> Classes:
+    """The pictures of each folder in a folder; UserError for an empty one."""
+    folder = os.path.join(root, prefix) if prefix else root
+    names = sources.folders(folder)
+    found = sources.walk_all(folder, names)
+    for name, pictures_found in zip(names, found, strict=True):
+        if not pictures_found:
+            raise UserError(
+                f"The class folder {os.path.join(folder, name)} has no pictures: fill it or "
+                "remove it."
+            )
+        _check_name(name, folder)
+    return {
+        name: [Found(f"{prefix}{name}/{path}", stamp) for path, stamp in pictures_found]
+        for name, pictures_found in zip(names, found, strict=True)
+    }
+
+
+def _check_name(name: str, folder: str) -> None:
+    """UserError for a name that cannot stand on a line of labels.txt."""
+    try:
+        name.encode()
+        possible = len(name.splitlines()) == 1 and name == name.strip()
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise UserError(
+            f"{folder} has the class folder {name!r}, whose name cannot be a line of labels.txt: "
+            "rename it."
+        )
+
+
+def _split_by_share(classes: Classes, share: float) -> tuple[Classes, Classes]:
+    """Splits every class by the hash of its pictures' paths, so that pictures added later do not
+    move others from one split to the other.
+    """
+    train, held_out = {}, {}
+    for name, found in classes.items():
+        if len(found) < 2:
+            raise UserError(
+                f"Class {name!r} has one picture, which cannot be in both splits: add pictures or "
+                "remove the class."
+            )
+        ranked = sorted(found, key=lambda picture: _hash(picture.path))
+        count = sum(_hash(picture.path) < share for picture in ranked)
+        count = min(max(count, 1), len(ranked) - 1)
+        held_out[name], train[name] = ranked[:count], ranked[count:]
+    return {k: sorted(v) for k, v in train.items()}, {k: sorted(v) for k, v in held_out.items()}
+
+
+def _hash(path: str) -> float:
+    """A number in [0, 1), uniform over paths."""
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def add_command(commands) -> None:
+    """Adds `folder` to the commands."""
+    parser = commands.add_parser(
+        "folder", help="make TFRecords of folders of pictures", description=DESCRIPTION
+    )
+    data_arguments.add_input(parser)
+    parser.add_argument(
+        "--validation_share", type=_validation_share,
+        help=f"share of each class that is held out where no folder is (default: {SHARE})",
+    )  # fmt: skip
+    for split, most in MAX_SHARDS.items():
+        parser.add_argument(
+            f"--{split}_shards", type=data_arguments.count,
+            help=f"files (default: one for {PICTURES_A_SHARD} pictures, at most {most})",
+        )  # fmt: skip
+    parser.add_argument("--name", help="of the data set (default: the folder's)")
+    parser.set_defaults(run=lambda arguments: build(data_arguments.options(Options, arguments)))
+
+
+def _validation_share(text: str) -> float:
+    value = data_arguments.share(text)
+    if value in (0, 1):
+        raise ValueError
+    return value

@@ -1,0 +1,57 @@
+"""Flags that the commands of `mnasnet-data` share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from utils import shards
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Flags of all builders that read pictures."""
+    parser.add_argument("--input_dir", required=True, help="folder or bucket of pictures")
+    parser.add_argument("--output_dir", required=True, help="folder or bucket for the files")
+    parser.add_argument(
+        "--max_bad_share", type=share, default=shards.MAX_BAD_SHARE,
+        help="more unreadable pictures than this share are an error (default: %(default)s)",
+    )  # fmt: skip
+    add_building(parser)
+
+
+def add_building(parser: argparse.ArgumentParser) -> None:
+    """Flags of all builders."""
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the shuffling (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num_threads", type=count, help="files written at a time (default: two a core)"
+    )
+
+
+def share(text: str) -> float:
+    """A share for argparse: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def count(text: str) -> int:
+    """A count for argparse: 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def options(kind, arguments: argparse.Namespace):
+    """A NamedTuple of options from the flags of the same names."""
+    return kind(**{name: getattr(arguments, name) for name in kind._fields})
+
+
+def given(options: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of a NamedTuple's fields that have not their default."""
+    defaults = options._field_defaults
+    return {k: getattr(options, k) for k in names if getattr(options, k) != defaults.get(k)}
