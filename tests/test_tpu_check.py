@@ -54,8 +54,8 @@ def test_row_says_what_does_not_fit():
               "bytes_accessed": 1e10, "compile_seconds": 61.2}  # fmt: skip
     head = tpu_check._HEAD.splitlines()[0]
     fitting = tpu_check.row(params, "v3", 128, {**result, "fits": True})
-    assert "9.00 of 16 GiB |" in fitting and fitting.count("|") == head.count("|")
-    assert "9.00 of 8 GiB NO |" in tpu_check.row(params, "v2", 128, {**result, "fits": False})
+    assert "9.00 of 15.48 GiB |" in fitting and fitting.count("|") == head.count("|")
+    assert "9.00 of 7.48 GiB NO |" in tpu_check.row(params, "v2", 128, {**result, "fits": False})
     failed = tpu_check.row(params, "v2", 128, {"error": "RESOURCE_EXHAUSTED:\n memory"})
     assert "DOES NOT COMPILE: RESOURCE_EXHAUSTED: memory" in failed
 

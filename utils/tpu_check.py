@@ -29,23 +29,23 @@ _STAMP = "tpu-check.installed"
 
 
 class Topology(NamedTuple):
-    """A slice for libtpu, and the memory in GiB that one of its devices has.
+    """A slice for libtpu, and the GiB that its compiler lets a program have on one device.
 
-    A device is a core of v2 and v3, and a chip of the later ones.
+    A device is a core of v2, v3 and v4, and a chip of the later ones.
     """
 
     name: str
-    memory: int
+    memory: float
 
 
-# Memory: cloud.google.com/tpu/docs/system-architecture-tpu-vm; half a chip's for v2 and v3.
+# Memory: what the compiler itself calls available when it refuses a program of 128 GiB.
 TOPOLOGIES = {
-    "v2": Topology("v2:2x2", 8),
-    "v3": Topology("v3:2x2", 16),
-    "v4": Topology("v4:2x2x1", 32),
-    "v5e": Topology("v5e:2x2", 16),
-    "v5p": Topology("v5p:2x2x1", 95),
-    "v6e": Topology("v6e:2x2", 32),
+    "v2": Topology("v2:2x2", 7.48),
+    "v3": Topology("v3:2x2", 15.48),
+    "v4": Topology("v4:2x2x1", 15.25),
+    "v5e": Topology("v5e:2x2", 15.75),
+    "v5p": Topology("v5p:2x2x1", 95.73),
+    "v6e": Topology("v6e:2x2", 31.24),
 }
 
 
