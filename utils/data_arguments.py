@@ -26,7 +26,9 @@ def add_building(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the shuffling (default: %(default)s)"
     )
     parser.add_argument(
-        "--num_threads", type=count, help="files written at a time (default: two a core)"
+        "--num_threads",
+        type=count,
+        help="files written at a time (default: two a core, and 64 if the input is in a bucket)",
     )
 
 

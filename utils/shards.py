@@ -205,26 +205,34 @@ def build(
         finished files are then kept for the next try, but not published.
     """
     files.make_writable_dir(output_dir, "output_dir")
-    with _claimed(output_dir):
-        work = _Work(output_dir, shards, make, _recipe(description))
-        reports = work.run(num_threads or 2 * cores())
-        _check_unreadable(output_dir, description, shards, reports, max_bad_share)
-        work.publish()
-        info = dataclasses.replace(
-            description,
-            num_train_images=_count(reports, TRAIN),
-            num_eval_images=_count(reports, VALIDATION),
-            shards={shard.name: reports[shard.name].records for shard in shards},
-            shard_bytes={shard.name: reports[shard.name].num_bytes for shard in shards},
-        )
-        info.write(output_dir)
-        work.clean_up()
+    try:
+        with _claimed(output_dir):
+            work = _Work(output_dir, shards, make, _recipe(description))
+            reports = work.run(num_threads or 2 * cores())
+            _check_unreadable(output_dir, description, shards, reports, max_bad_share)
+            work.publish()
+            info = _filled_in(description, reports)
+            info.write(output_dir)
+            work.clean_up()
+    except tf.errors.OpError as e:
+        raise UserError(f"--output_dir={output_dir} cannot be written: {files.reason(e)}.") from e
     changed = sum((collections.Counter(r.changed) for r in reports.values()), collections.Counter())
     if changed:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(changed.items()))
         logging.info("%d pictures were encoded anew: %s.", changed.total(), kinds)
     logging.info("%s: %s.", output_dir, _summary(info))
     return info
+
+
+def _filled_in(description: DatasetInfo, reports: dict[str, _Report]) -> DatasetInfo:
+    """The description with counts and files."""
+    return dataclasses.replace(
+        description,
+        num_train_images=_count(reports, TRAIN),
+        num_eval_images=_count(reports, VALIDATION),
+        shards={name: reports[name].records for name in sorted(reports)},
+        shard_bytes={name: reports[name].num_bytes for name in sorted(reports)},
+    )
 
 
 @contextlib.contextmanager
@@ -359,13 +367,9 @@ class _Work:
             text = json.dumps(dataclasses.asdict(report))
             files.write_text(self._path(shard.name + _MADE), text)
             tf.io.gfile.rename(beside, self._path(shard.name + _DONE), overwrite=True)
-        except BaseException as e:
+        except BaseException:
             with contextlib.suppress(tf.errors.OpError):
                 tf.io.gfile.remove(beside)
-            if isinstance(e, tf.errors.OpError):
-                raise UserError(
-                    f"--output_dir={self._output_dir} cannot be written: {files.reason(e)}."
-                ) from e
             raise
         return report
 
