@@ -162,8 +162,9 @@ def _check_name(name: str, folder: str) -> None:
 
 
 def _split_by_share(classes: Classes, share: float) -> tuple[Classes, Classes]:
-    """Splits every class by the hash of its pictures' paths, so that pictures added later do not
-    move others from one split to the other.
+    """Holds out the share of every class, at least one picture: those whose paths hash lowest.
+
+    So pictures that are added later leave nearly all others in their split.
     """
     train, held_out = {}, {}
     for name, found in classes.items():
@@ -173,16 +174,13 @@ def _split_by_share(classes: Classes, share: float) -> tuple[Classes, Classes]:
                 "remove the class."
             )
         ranked = sorted(found, key=lambda picture: _hash(picture.path))
-        count = sum(_hash(picture.path) < share for picture in ranked)
-        count = min(max(count, 1), len(ranked) - 1)
+        count = min(max(round(share * len(ranked)), 1), len(ranked) - 1)
         held_out[name], train[name] = ranked[:count], ranked[count:]
     return {k: sorted(v) for k, v in train.items()}, {k: sorted(v) for k, v in held_out.items()}
 
 
-def _hash(path: str) -> float:
-    """A number in [0, 1), uniform over paths."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+def _hash(path: str) -> bytes:
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
 
 
 def add_command(commands) -> None:
