@@ -22,6 +22,7 @@ from utils.errors import UserError
 import tensorflow.compat.v1 as tf  # isort: skip
 
 _LISTED = 20  # problems, and classes, that are printed; the JSON file has all
+_NAME_LENGTH = 30
 _SPREAD = "{min}..{max} ({median})"
 _ANY_LABEL = 2**31 - 1
 _HEADER_BYTES, _FRAME_BYTES = 12, 16
@@ -221,13 +222,19 @@ def _extreme_lines(name: str, classes: Sequence[Mapping[str, Any]]) -> Iterator[
         f"  {name}: {len(classes)} classes with {spread['min']} to {spread['max']} images, median "
         f"{spread['median']}; {int((counts == 0).sum())} without images"
     )
+    if spread["min"] == spread["max"]:
+        return
     order = np.argsort(counts, kind="stable")
     for what, chosen in (("fewest", order[:3]), ("most", order[::-1][:3])):
         texts = (
-            f"{classes[i]['name'] or 'class'} (label {classes[i]['label']}): {counts[i]}"
+            f"{_short(classes[i]['name'] or 'class')} (label {classes[i]['label']}): {counts[i]}"
             for i in chosen
         )
         yield f"    {what}: {'; '.join(texts)}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1].rstrip(" ,") + "…"
 
 
 def _listing(title: str, sentences: Sequence[str]) -> Iterator[str]:
