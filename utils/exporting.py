@@ -59,7 +59,8 @@ def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> N
 def _identity(params, checkpoint) -> dict[str, Any]:
     """What makes two exports the same."""
     names = ("model_name", "input_image_size", "resize_method", "post_quantize", "quantize",
-             "export_to_tpu", "export_moving_average", "export_eval_images")  # fmt: skip
+             "export_to_tpu", "export_moving_average", "export_normalized_input",
+             "export_eval_images")  # fmt: skip
     return {
         "checkpoint": os.path.abspath(checkpoint)
         if not files.is_remote(checkpoint)
@@ -89,7 +90,8 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
             name = f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
             calibration = _calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
-            content = tflite_metadata.add(content, params["model_name"], names)
+            mean, stddev = network.input_normalization(kind)
+            content = tflite_metadata.add(content, params["model_name"], names, mean, stddev)
             with open(os.path.join(folder, name), "wb") as f:
                 f.write(content)
             made[name] = {"kind": kind, "bytes": len(content)}

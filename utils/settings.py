@@ -177,6 +177,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "to 8 bits."),
         Setting("quantize", str, None, "More .tflite files: float16, int8 (integers alone) or "
                 "both, joined by a comma.", unset="none"),
+        Setting("export_normalized_input", bool, False, "The float .tflite files take pixels that "
+                "are normalized already, (x - mean) / std, as historical ones did; int8 files "
+                "always take raw ones."),
         Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
                 "with.", unset="all", minimum=1),
     ),
