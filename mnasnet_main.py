@@ -534,9 +534,9 @@ def run_export(params: Mapping[str, Any]) -> None:
     """mode=export_only, and the end of a training: exports a checkpoint."""
     checkpoint = _checkpoint_to_export(params)
     if checkpoint is None:
-        raise UserError(
-            f"--model_dir={params['model_dir']} holds no checkpoint to export: train first."
-        )
+        wants_best = params["export_checkpoint"] == "best" and params["mode"] == "export_only"
+        kind = "best checkpoint (evaluation keeps it)" if wants_best else "checkpoint to export"
+        raise UserError(f"--model_dir={params['model_dir']} holds no {kind}: train first.")
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights.
     params = {**params, "precision": "float32"}
     estimator = build_estimator(params, training=False)

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import checkpoints, dataset_info, files, measure, tflite, tflite_metadata
+from utils import checkpoints, dataset_info, files, measure, records, tflite, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -36,10 +36,13 @@ def check(params: Mapping[str, Any]) -> None:
     """Before hours of training: the export at its end will be possible.
 
     Raises:
-      UserError: the folder cannot be written, or int8 has no images for calibration.
+      UserError: the folder cannot be written, or the images are not where they should be.
     """
     files.make_writable_dir(params["export_dir"], "export_dir")
     _read_report(params["export_dir"])
+    data_dir = params["data_dir"]
+    if data_dir and data_dir != "null" and not tf.io.gfile.isdir(data_dir):
+        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
     if "int8" in _kinds(params) and not _has_split(params, imagenet_input.TRAIN_PREFIX):
         raise UserError(
             "--quantize=int8 needs training images for calibration: name their folder with "
@@ -166,7 +169,8 @@ def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> N
     for name, measurement in found.items():
         made[name].update(measurement.report(labelled))
     measured = {name: made[name] for name in classifiers}
-    logging.info("Measured on %d images:\n%s", total, measure.table(measured))
+    images = max(measurement.images for measurement in found.values())
+    logging.info("Measured on %d images:\n%s", images, measure.table(measured))
     for name, row in measured.items():
         difference = row["largest_logit_difference"]
         if row["kind"] in ("SavedModel", "float32") and difference > LARGEST_DIFFERENCE:
@@ -215,7 +219,7 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
     """(image, label) of the first records of a split, as evaluation sees them."""
     source = imagenet_input.ImageNetInput(
         False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"],
+        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
     )  # fmt: skip
     source.file_prefix = file_prefix
     with tf.Graph().as_default(), tf.Session() as session:
@@ -226,6 +230,10 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
                 images, labels = session.run(batch)
             except tf.errors.OutOfRangeError:
                 return
+            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
+                paths = records.list_files(params["data_dir"], file_prefix)
+                found = records.find_problem(paths, params["num_label_classes"])
+                raise (UserError(str(found)) if found else e) from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
                     yield image, int(label)

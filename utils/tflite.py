@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,12 @@ OUTPUT_NAME = "logits"
 NORMALIZED_NAME = "truediv"
 # Kind of file -> what its name ends with.
 SUFFIXES = {"float32": "", "dynamic": "_postquant", "float16": "_float16", "int8": "_int8"}
+
+# What reading a broken file raises: flatbuffers have no verifier in Python.
+_UNREADABLE = (
+    ValueError, TypeError, IndexError, RuntimeError, MemoryError, OverflowError, struct.error,
+    tf.errors.OpError,
+)  # fmt: skip
 
 
 class Network:
@@ -218,10 +225,24 @@ class Interpreter:
         return output
 
 
+def _check_whole(content: bytes) -> None:
+    """Reads every table of a .tflite file, which fails where one lies outside of the file.
+
+    The interpreter trusts the file: one cut short ends the process with a segmentation fault.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    if not schema.Model.ModelBufferHasIdentifier(content, 0):
+        raise ValueError("it lacks the identifier TFL3")
+    schema.ModelT.InitFromPackedBuf(content, 0)
+
+
 def open_interpreter(path: str, num_threads: int = 1) -> Interpreter:
     """An interpreter for a file; UserError if it is no .tflite classifier."""
     try:
         with tf.io.gfile.GFile(path, "rb") as f:
-            return Interpreter(content=f.read(), num_threads=num_threads)
-    except (ValueError, RuntimeError, tf.errors.OpError) as e:
+            content = f.read()
+        _check_whole(content)
+        return Interpreter(content=content, num_threads=num_threads)
+    except _UNREADABLE as e:
         raise UserError(f"{path} is no .tflite classifier: export it again.") from e
