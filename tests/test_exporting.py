@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.saved_model import loader_impl
 
 import mnasnet_main
-from utils import classify, exporting, files, settings, tflite
+from utils import classify, exporting, files, records, settings, tflite
 from utils.errors import UserError
 
 SIZE = 32
@@ -350,3 +350,51 @@ def test_a_checkpoint_of_another_network(model_dir, tmp_path):
             export(settings_of(model_dir, tmp_path, model_spec=spec))
         assert "\n" not in str(error.value)
     assert listing(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model_dir": "{tmp}"}, "--model_dir={tmp} holds no checkpoint to export: train first."),
+        ({"export_checkpoint": "best"}, "holds no best checkpoint (evaluation keeps it)"),
+        ({"export_checkpoint": "{tmp}/model.ckpt-1"}, "model.ckpt-1 is no checkpoint"),
+        ({"data_dir": "{tmp}/none"}, "--data_dir={tmp}/none is no folder"),
+    ],
+)
+def test_what_cannot_be_exported(model_dir, tmp_path, given, words):
+    given = {name: value.format(tmp=tmp_path) for name, value in given.items()}
+    params = {
+        **settings_of(model_dir, tmp_path / "made"), "mode": "export_only", **given,
+    }  # fmt: skip
+    with pytest.raises(UserError) as error:
+        mnasnet_main.run_export(params)
+    assert words.format(tmp=tmp_path) in str(error.value)
+    assert listing(str(tmp_path / "made")) == {}
+
+
+@pytest.mark.parametrize("prefix", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("label", "position", "words"), [(1, 2, "the picture cannot be decoded"), (11, 1, "label 11")]
+)
+def test_images_that_cannot_be_read(model_dir, tmp_path, pictures, prefix, label, position, words):
+    examples = [records.example(picture, 1) for picture in pictures]
+    examples[position] = records.example(pictures[0] if label == 11 else b"no picture", label)
+    good = [records.example(picture, 1) for picture in pictures]
+    for name in ("train", "validation"):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{name}-00000-of-00001")) as writer:
+            for content in examples if name == prefix else good:
+                writer.write(content)
+    params = settings_of(model_dir, tmp_path / "made", data_dir=str(tmp_path), quantize="int8")
+    with pytest.raises(UserError) as error:
+        export(params)
+    assert f"{prefix}-00000-of-00001, record {position}: {words}" in str(error.value)
+    assert listing(str(tmp_path / "made")) == {}
+
+
+def test_a_training_says_first_what_its_export_lacks(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "model"
+    params = {**settings_of(folder, tmp_path / "file"), "mode": "train"}
+    with pytest.raises(UserError, match="--export_dir="):
+        mnasnet_main.run_training(params)
+    assert os.listdir(folder) == []
