@@ -121,8 +121,17 @@ def _predict_spec(logits, params):
         mode=tf.estimator.ModeKeys.PREDICT,
         predictions=predictions,
         export_outputs={"serving_default": outputs, "classify": outputs},
-        scaffold_fn=_averages_scaffold(params["export_moving_average"]),
+        scaffold_fn=_export_scaffold(params),
     )
+
+
+def _export_scaffold(params):
+    """Restores what an export holds; None within the function that is its TPU program."""
+    # A saver made there would become part of the program. It needs none: it shares the variables
+    # that the graph for CPUs has restored and saved.
+    if tf.compat.v2.inside_function():
+        return None
+    return _averages_scaffold(params["export_moving_average"])
 
 
 def _averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
@@ -450,6 +459,8 @@ def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     model_dir, last = params["model_dir"], params["train_steps"]
     files.make_writable_dir(model_dir, "model_dir")
+    if params["export_dir"]:
+        exporting.check(params)
     with_eval = params["mode"] == "train_and_eval"
     step = checkpoints.step_of(checkpoints.recover(model_dir))
     if params["init_checkpoint"] and step == 0:
@@ -553,9 +564,9 @@ def run_export(params: Mapping[str, Any]) -> None:
     """mode=export_only, and the end of a training: exports a checkpoint."""
     checkpoint = _checkpoint_to_export(params)
     if checkpoint is None:
-        raise UserError(
-            f"--model_dir={params['model_dir']} holds no checkpoint to export: train first."
-        )
+        wants_best = params["export_checkpoint"] == "best" and params["mode"] == "export_only"
+        kind = "best checkpoint (evaluation keeps it)" if wants_best else "checkpoint to export"
+        raise UserError(f"--model_dir={params['model_dir']} holds no {kind}: train first.")
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights.
     params = {**params, "precision": "float32"}
     estimator = build_estimator(params, training=False)

@@ -280,7 +280,6 @@ def test_bigtable_takes_the_project_of_the_tpu(tmp_path):
         ({"precision": "bfloat16", "use_keras": True}, ["--precision", "--use_keras"]),
         ({"data_format": "channels_first", "tpu": "x"}, ["channels_first"]),
         ({"min_crop_area": 1.5}, ["--min_crop_area"]),
-        ({"export_to_tpu": True, "export_dir": "x"}, ["--export_to_tpu"]),
         ({"model_name": "mnasnet-a2"}, ["mnasnet-a2", "mnasnet-a1"]),
     ],
 )

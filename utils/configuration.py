@@ -219,10 +219,6 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             params["min_crop_area"] > 1,
             f"--min_crop_area={params['min_crop_area']} is more than the whole picture (1).",
         ),
-        (
-            params["export_to_tpu"] and not use_tpu and params["export_dir"],
-            "--export_to_tpu needs a TPU (--tpu=NAME): its graph cannot be made without one.",
-        ),
     )
     unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}
     if unknown:

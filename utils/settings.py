@@ -174,11 +174,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "'best' is the archived one.", unset="the latest of model_dir"),
         Setting("export_moving_average", bool, True, "Export the averaged weights where the "
                 "checkpoint has them."),
-        Setting("export_to_tpu", bool, False, "Add a TPU graph to the SavedModel."),
+        Setting("export_to_tpu", bool, False, "Add a graph for TPUs to the SavedModel, with the "
+                "tags serve and tpu; no TPU is needed to make it."),
         Setting("post_quantize", bool, False, "Also write a .tflite file with weights quantized "
                 "to 8 bits."),
         Setting("quantize", str, None, "More .tflite files: float16, int8 (integers alone) or "
                 "both, joined by a comma.", unset="none"),
+        Setting("export_normalized_input", bool, False, "The float .tflite files take pixels that "
+                "are normalized already, (x - mean) / std, as historical ones did; int8 files "
+                "always take raw ones."),
         Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
                 "with.", unset="all", minimum=1),
     ),
