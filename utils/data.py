@@ -7,13 +7,20 @@ import argparse
 from absl import logging
 
 import imagenet_input
-from utils import bigtable_load, cli, records, sample_data, settings
+from utils import bigtable_load, cli, natural_data, records, sample_data, settings
 
 
 def _add_sample(commands) -> None:
     sample = commands.add_parser("sample", help="make the sample: scikit-learn's digits")
     sample.add_argument("--output_dir", required=True, help="folder for the files")
     sample.set_defaults(run=lambda arguments: sample_data.build(arguments.output_dir))
+
+
+def _add_natural(commands) -> None:
+    text = "make the pictures for fine-tuning: crops of photographs"
+    natural = commands.add_parser("natural", help=text, description=text)
+    natural.add_argument("--output_dir", required=True, help="folder for the files")
+    natural.set_defaults(run=lambda arguments: natural_data.build(arguments.output_dir))
 
 
 def _add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParser:
@@ -62,6 +69,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="mnasnet-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sample(commands)
+    _add_natural(commands)
     load = _add_bigtable(
         commands, "bigtable-load", _load, "copy a data set into a Bigtable table, or go on with it"
     )

@@ -75,7 +75,7 @@ def build(output_dir: str) -> None:
             name = f"{split}-{number:05d}-of-{num_shards:05d}"
             part = selected[number::num_shards]
             examples = [records.example(_jpeg(images[i]), int(labels[i]) + 1) for i in part]
-            _write_shard(os.path.join(output_dir, name), examples)
+            write_shard(os.path.join(output_dir, name), examples)
             shards[name] = len(part)
     _write_pictures(output_dir, images, labels, order[is_eval])
     info = dataset_info.DatasetInfo(
@@ -104,7 +104,8 @@ def _write_pictures(output_dir: str, images, labels, held_out) -> None:
             f.write(_jpeg(images[chosen]))
 
 
-def _write_shard(path: str, examples: list[bytes]) -> None:
+def write_shard(path: str, examples: list[bytes]) -> None:
+    """Writes a TFRecord file of serialized examples beside its place and renames it."""
     beside = path + ".tmp-"
     with tf.io.TFRecordWriter(beside) as writer:
         for example in examples:
