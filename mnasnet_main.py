@@ -83,12 +83,13 @@ def _network_images(images, mode, params):
 
 def _logits(images, mode, params):
     bfloat16 = params["precision"] == "bfloat16"
+    is_training = mode == tf.estimator.ModeKeys.TRAIN
+    overrides = model_spec.network_overrides(params)
+    if is_training:  # what trains is no property of the network
+        overrides["frozen"] = model_spec.frozen(params)
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
         logits, _ = mnasnet_models.build_mnasnet_model(
-            images,
-            params["model_name"],
-            mode == tf.estimator.ModeKeys.TRAIN,
-            model_spec.network_overrides(params),
+            images, params["model_name"], is_training, overrides
         )
     return tf.cast(logits, tf.float32)
 
@@ -426,12 +427,19 @@ def run_training(params: Mapping[str, Any]) -> None:
     model_dir, last = params["model_dir"], params["train_steps"]
     files.make_writable_dir(model_dir, "model_dir")
     with_eval = params["mode"] == "train_and_eval"
-    step = checkpoints.step_of(checkpoints.recover(model_dir))
-    if params["init_checkpoint"] and step == 0:
-        warm_start.resolve(params["init_checkpoint"])
-    elif params["init_checkpoint"]:
+    checkpoint = checkpoints.recover(model_dir)
+    step = checkpoints.step_of(checkpoint)
+    if checkpoint:
         # Only a training that begins takes its weights from elsewhere.
         params = {**params, "init_checkpoint": None}
+    elif params["init_checkpoint"]:
+        warm_start.resolve(params["init_checkpoint"])
+    elif model_spec.frozen(params):
+        raise UserError(
+            f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would keep "
+            "random weights: name trained ones with --init_checkpoint, or a --model_dir that has a "
+            "checkpoint."
+        )
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
         _log_best(model_dir)
@@ -444,6 +452,7 @@ def run_training(params: Mapping[str, Any]) -> None:
     while step < last:
         until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
         train(params, until if with_eval else last)
+        params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(model_dir)
         step = checkpoints.step_of(checkpoint)
         if with_eval:

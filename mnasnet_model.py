@@ -62,6 +62,9 @@ class GlobalParams(NamedTuple):
       head_size: filters of the 1x1 convolution before the pooling (never scaled).
       activation: 'relu' or 'relu6'.
       padding: 'same' (TensorFlow's) or 'symmetric' ((kernel - 1) // 2 on each side, PyTorch's).
+      frozen: what does not train: None for nothing, 'block_N' for the stem and the blocks 0 to N,
+        'backbone' for all but the classifier. Its variables are not trainable and its batch
+        normalizations use the moving statistics, without updating them, in training too.
     """
 
     batch_norm_momentum: float = 0.99
@@ -77,8 +80,10 @@ class GlobalParams(NamedTuple):
     head_size: int = 1280
     activation: str = "relu"
     padding: str = "same"
+    frozen: str | None = None
 
 
+BACKBONE = "backbone"
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,
@@ -121,6 +126,24 @@ def round_filters(filters: float, global_params: GlobalParams) -> int:
     return int(rounded)
 
 
+def num_frozen_blocks(frozen: str | None, num_blocks: int) -> int:
+    """How many blocks, from the first on, `GlobalParams.frozen` freezes.
+
+    Raises:
+      ValueError: the network has no such block.
+    """
+    if frozen is None:
+        return 0
+    if frozen == BACKBONE:
+        return num_blocks
+    names = [f"block_{index}" for index in range(num_blocks)]
+    if frozen not in names:
+        raise ValueError(
+            f"{frozen!r} is no block of this network, which has {names[0]} to {names[-1]}."
+        )
+    return names.index(frozen) + 1
+
+
 class DepthwiseConv2D(tf.keras.layers.DepthwiseConv2D, tf.layers.Layer):
     """Depthwise convolution whose variables are named by the variable scope (tf.layers style)."""
 
@@ -144,9 +167,15 @@ class _LayerNames:
 class _LayerFactory:
     """Makes the layers of one network with its global parameters."""
 
-    def __init__(self, global_params: GlobalParams, names: Callable[[str], str | None]):
+    def __init__(
+        self,
+        global_params: GlobalParams,
+        names: Callable[[str], str | None],
+        trainable: bool = True,
+    ):
         self._params = global_params
         self._names = names
+        self.trainable = trainable
         self.channels_first = global_params.data_format == "channels_first"
         self.channel_axis = 1 if self.channels_first else -1
         self.spatial_axes = [2, 3] if self.channels_first else [1, 2]
@@ -179,6 +208,7 @@ class _LayerFactory:
             padding=padding,
             data_format=self._params.data_format,
             use_bias=use_bias,
+            trainable=self.trainable,
             **self._name("conv2d"),
         )
         return layer if pad is tf.identity else (lambda inputs: layer(pad(inputs)))
@@ -195,6 +225,7 @@ class _LayerFactory:
             padding=padding,
             data_format=self._params.data_format,
             use_bias=False,
+            trainable=self.trainable,
             **self._name("depthwise_conv2d"),
         )
         return layer if pad is tf.identity else (lambda inputs: layer(pad(inputs)))
@@ -211,6 +242,7 @@ class _LayerFactory:
             momentum=self._params.batch_norm_momentum,
             epsilon=self._params.batch_norm_epsilon,
             fused=True,
+            trainable=self.trainable,
         )
 
 
@@ -225,6 +257,7 @@ class MnasBlock:
         block_args: BlockArgs,
         global_params: GlobalParams,
         layer_names: Callable[[str], str | None] | None = None,
+        trainable: bool = True,
     ):
         """Makes the layers.
 
@@ -232,9 +265,10 @@ class MnasBlock:
           block_args: the block; filters as they are to be (already rounded).
           global_params: settings of the network.
           layer_names: names Keras layers by their kind; None leaves that to Keras.
+          trainable: False freezes the block, its batch normalizations too.
         """
         self._args = block_args
-        self._layers = _LayerFactory(global_params, layer_names or (lambda kind: None))
+        self._layers = _LayerFactory(global_params, layer_names or (lambda kind: None), trainable)
         self.endpoints: dict[str, tf.Tensor] = {}
         self._build()
 
@@ -281,6 +315,7 @@ class MnasBlock:
           The output, of the same rank and data format.
         """
         activation = self._layers.activation
+        training = training and self._layers.trainable
         outputs = inputs
         if self._args.expand_ratio != 1:
             outputs = self._expand_norm(self._expand_conv(outputs), training=training)
@@ -320,10 +355,12 @@ class MnasNetModel:
                     f"{field}={getattr(self._params, field)!r} is none of {', '.join(choices)}."
                 )
         self._names = _LayerNames()
-        self._layers = _LayerFactory(self._params, self._names)
         self.endpoints: dict[str, tf.Tensor] = {}
+        blocks = self._unrolled(blocks_args)
+        frozen = num_frozen_blocks(self._params.frozen, len(blocks))
         self._blocks = [
-            MnasBlock(args, self._params, self._names) for args in self._unrolled(blocks_args)
+            MnasBlock(args, self._params, self._names, trainable=index >= frozen)
+            for index, args in enumerate(blocks)
         ]
         self._build_stem_and_head()
 
@@ -342,12 +379,15 @@ class MnasNetModel:
 
     def _build_stem_and_head(self) -> None:
         # After the blocks: the published numbering of convolutions counts the blocks first.
+        frozen = self._params.frozen
+        stem = self._stem_layers = _LayerFactory(self._params, self._names, frozen is None)
+        head = self._head_layers = _LayerFactory(self._params, self._names, frozen != BACKBONE)
         stem_filters = round_filters(self._params.stem_size, self._params)
-        self._stem_conv = self._layers.conv(stem_filters, kernel_size=3, strides=(2, 2))
-        self._stem_norm = self._layers.batch_norm()
-        self._head_conv = self._layers.conv(self._params.head_size)
-        self._head_norm = self._layers.batch_norm()
-        self._dense = self._layers.dense(self._params.num_classes)
+        self._stem_conv = stem.conv(stem_filters, kernel_size=3, strides=(2, 2))
+        self._stem_norm = stem.batch_norm()
+        self._head_conv = head.conv(self._params.head_size)
+        self._head_norm = head.batch_norm()
+        self._dense = _LayerFactory(self._params, self._names).dense(self._params.num_classes)
 
     def call(
         self, inputs: tf.Tensor, training: bool = True, features_only: bool | None = None
@@ -376,8 +416,9 @@ class MnasNetModel:
 
     def _stem(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         with tf.variable_scope("mnas_stem"):
-            outputs = self._stem_norm(self._stem_conv(inputs), training=training)
-            outputs = self._layers.activation(outputs)
+            use_batch = training and self._stem_layers.trainable
+            outputs = self._stem_norm(self._stem_conv(inputs), training=use_batch)
+            outputs = self._stem_layers.activation(outputs)
         self.endpoints["stem"] = outputs
         return outputs
 
@@ -400,9 +441,10 @@ class MnasNetModel:
 
     def _head(self, outputs: tf.Tensor, training: bool) -> tf.Tensor:
         with tf.variable_scope("mnas_head"):
-            outputs = self._head_norm(self._head_conv(outputs), training=training)
-            outputs = self._layers.activation(outputs)
-            outputs = tf.reduce_mean(outputs, self._layers.spatial_axes)
+            use_batch = training and self._head_layers.trainable
+            outputs = self._head_norm(self._head_conv(outputs), training=use_batch)
+            outputs = self._head_layers.activation(outputs)
+            outputs = tf.reduce_mean(outputs, self._head_layers.spatial_axes)
             if training and self._params.dropout_rate > 0:
                 outputs = tf.nn.dropout(outputs, rate=self._params.dropout_rate)
             return self._dense(outputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import mnasnet_model
@@ -98,6 +99,11 @@ def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
     }
     overrides.update({k: v for k, v in settings.items() if v is not None})
     return overrides
+
+
+def frozen(params: Mapping[str, Any]) -> str | None:
+    """`GlobalParams.frozen` of training for a complete set of settings."""
+    return mnasnet_model.BACKBONE if params["freeze_backbone"] else params["freeze_until"]
 
 
 def normalization(params: dict[str, Any]) -> dict[str, Any]:

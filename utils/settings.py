@@ -35,6 +35,7 @@ class Setting:
       above: the value must be greater than this.
       below: the value must be less than this.
       alias: a second name of the flag.
+      fine_tuning: the default where --init_checkpoint is given, if not None.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Setting:
     above: float | None = None
     below: float | None = None
     alias: str | None = None
+    fine_tuning: Any = None
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -122,6 +124,10 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
                 "none.", minimum=0, below=1),
         Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from."),
+        Setting("freeze_backbone", bool, False, "Train the classifier alone; all else, batch "
+                "normalization too, stays as --init_checkpoint has it."),
+        Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, N included, "
+                "stay as --init_checkpoint has them, batch normalization too.", unset="none"),
         Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
                 "and dropout.", unset="another one each run", minimum=0),
         Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
@@ -201,6 +207,11 @@ def default_params() -> dict[str, Any]:
     """
     params = {name: setting.default for name, setting in SETTINGS.items()}
     return with_imagenet_counts(params)
+
+
+def fine_tuning_defaults() -> dict[str, Any]:
+    """The defaults that differ where --init_checkpoint is given: setting name -> value."""
+    return {n: s.fine_tuning for n, s in SETTINGS.items() if s.fine_tuning is not None}
 
 
 def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:
