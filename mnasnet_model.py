@@ -12,6 +12,7 @@ tf.layers everything is named by, and numbered within, the variable scope.
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -144,6 +145,16 @@ def num_frozen_blocks(frozen: str | None, num_blocks: int) -> int:
     return names.index(frozen) + 1
 
 
+def _freezing(frozen: bool) -> contextlib.AbstractContextManager:
+    """Where `frozen`, variables made inside are not trainable.
+
+    Keras layers put their variables among the trainable ones even with trainable=False.
+    """
+    if not frozen:
+        return contextlib.nullcontext()
+    return tf.variable_creator_scope(lambda create, **how: create(**{**how, "trainable": False}))
+
+
 class DepthwiseConv2D(tf.keras.layers.DepthwiseConv2D, tf.layers.Layer):
     """Depthwise convolution whose variables are named by the variable scope (tf.layers style)."""
 
@@ -167,15 +178,9 @@ class _LayerNames:
 class _LayerFactory:
     """Makes the layers of one network with its global parameters."""
 
-    def __init__(
-        self,
-        global_params: GlobalParams,
-        names: Callable[[str], str | None],
-        trainable: bool = True,
-    ):
+    def __init__(self, global_params: GlobalParams, names: Callable[[str], str | None]):
         self._params = global_params
         self._names = names
-        self.trainable = trainable
         self.channels_first = global_params.data_format == "channels_first"
         self.channel_axis = 1 if self.channels_first else -1
         self.spatial_axes = [2, 3] if self.channels_first else [1, 2]
@@ -208,7 +213,6 @@ class _LayerFactory:
             padding=padding,
             data_format=self._params.data_format,
             use_bias=use_bias,
-            trainable=self.trainable,
             **self._name("conv2d"),
         )
         return layer if pad is tf.identity else (lambda inputs: layer(pad(inputs)))
@@ -225,7 +229,6 @@ class _LayerFactory:
             padding=padding,
             data_format=self._params.data_format,
             use_bias=False,
-            trainable=self.trainable,
             **self._name("depthwise_conv2d"),
         )
         return layer if pad is tf.identity else (lambda inputs: layer(pad(inputs)))
@@ -242,7 +245,6 @@ class _LayerFactory:
             momentum=self._params.batch_norm_momentum,
             epsilon=self._params.batch_norm_epsilon,
             fused=True,
-            trainable=self.trainable,
         )
 
 
@@ -257,7 +259,6 @@ class MnasBlock:
         block_args: BlockArgs,
         global_params: GlobalParams,
         layer_names: Callable[[str], str | None] | None = None,
-        trainable: bool = True,
     ):
         """Makes the layers.
 
@@ -265,10 +266,9 @@ class MnasBlock:
           block_args: the block; filters as they are to be (already rounded).
           global_params: settings of the network.
           layer_names: names Keras layers by their kind; None leaves that to Keras.
-          trainable: False freezes the block, its batch normalizations too.
         """
         self._args = block_args
-        self._layers = _LayerFactory(global_params, layer_names or (lambda kind: None), trainable)
+        self._layers = _LayerFactory(global_params, layer_names or (lambda kind: None))
         self.endpoints: dict[str, tf.Tensor] = {}
         self._build()
 
@@ -315,7 +315,6 @@ class MnasBlock:
           The output, of the same rank and data format.
         """
         activation = self._layers.activation
-        training = training and self._layers.trainable
         outputs = inputs
         if self._args.expand_ratio != 1:
             outputs = self._expand_norm(self._expand_conv(outputs), training=training)
@@ -355,13 +354,11 @@ class MnasNetModel:
                     f"{field}={getattr(self._params, field)!r} is none of {', '.join(choices)}."
                 )
         self._names = _LayerNames()
+        self._layers = _LayerFactory(self._params, self._names)
         self.endpoints: dict[str, tf.Tensor] = {}
         blocks = self._unrolled(blocks_args)
-        frozen = num_frozen_blocks(self._params.frozen, len(blocks))
-        self._blocks = [
-            MnasBlock(args, self._params, self._names, trainable=index >= frozen)
-            for index, args in enumerate(blocks)
-        ]
+        self._num_frozen = num_frozen_blocks(self._params.frozen, len(blocks))
+        self._blocks = [MnasBlock(args, self._params, self._names) for args in blocks]
         self._build_stem_and_head()
 
     def _unrolled(self, stages: Sequence[BlockArgs]) -> list[BlockArgs]:
@@ -379,15 +376,12 @@ class MnasNetModel:
 
     def _build_stem_and_head(self) -> None:
         # After the blocks: the published numbering of convolutions counts the blocks first.
-        frozen = self._params.frozen
-        stem = self._stem_layers = _LayerFactory(self._params, self._names, frozen is None)
-        head = self._head_layers = _LayerFactory(self._params, self._names, frozen != BACKBONE)
         stem_filters = round_filters(self._params.stem_size, self._params)
-        self._stem_conv = stem.conv(stem_filters, kernel_size=3, strides=(2, 2))
-        self._stem_norm = stem.batch_norm()
-        self._head_conv = head.conv(self._params.head_size)
-        self._head_norm = head.batch_norm()
-        self._dense = _LayerFactory(self._params, self._names).dense(self._params.num_classes)
+        self._stem_conv = self._layers.conv(stem_filters, kernel_size=3, strides=(2, 2))
+        self._stem_norm = self._layers.batch_norm()
+        self._head_conv = self._layers.conv(self._params.head_size)
+        self._head_norm = self._layers.batch_norm()
+        self._dense = self._layers.dense(self._params.num_classes)
 
     def call(
         self, inputs: tf.Tensor, training: bool = True, features_only: bool | None = None
@@ -415,10 +409,10 @@ class MnasNetModel:
     __call__ = call
 
     def _stem(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        with tf.variable_scope("mnas_stem"):
-            use_batch = training and self._stem_layers.trainable
-            outputs = self._stem_norm(self._stem_conv(inputs), training=use_batch)
-            outputs = self._stem_layers.activation(outputs)
+        frozen = self._params.frozen is not None
+        with tf.variable_scope("mnas_stem"), _freezing(frozen):
+            outputs = self._stem_norm(self._stem_conv(inputs), training=training and not frozen)
+            outputs = self._layers.activation(outputs)
         self.endpoints["stem"] = outputs
         return outputs
 
@@ -427,8 +421,9 @@ class MnasNetModel:
         for index, block in enumerate(self._blocks):
             is_last = index == len(self._blocks) - 1
             is_reduction = is_last or self._blocks[index + 1].block_args.strides[0] > 1
-            with tf.variable_scope(f"mnas_blocks_{index}"):
-                outputs = block(outputs, training=training)
+            frozen = index < self._num_frozen
+            with tf.variable_scope(f"mnas_blocks_{index}"), _freezing(frozen):
+                outputs = block(outputs, training=training and not frozen)
             tags = [f"block_{index}"]
             if is_reduction:
                 reductions += 1
@@ -440,11 +435,14 @@ class MnasNetModel:
         return outputs
 
     def _head(self, outputs: tf.Tensor, training: bool) -> tf.Tensor:
+        frozen = self._params.frozen == BACKBONE
         with tf.variable_scope("mnas_head"):
-            use_batch = training and self._head_layers.trainable
-            outputs = self._head_norm(self._head_conv(outputs), training=use_batch)
-            outputs = self._head_layers.activation(outputs)
-            outputs = tf.reduce_mean(outputs, self._head_layers.spatial_axes)
+            with _freezing(frozen):
+                outputs = self._head_norm(
+                    self._head_conv(outputs), training=training and not frozen
+                )
+            outputs = self._layers.activation(outputs)
+            outputs = tf.reduce_mean(outputs, self._layers.spatial_axes)
             if training and self._params.dropout_rate > 0:
                 outputs = tf.nn.dropout(outputs, rate=self._params.dropout_rate)
             return self._dense(outputs)
