@@ -37,6 +37,7 @@ from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
+_START = time.monotonic()
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 TOP_K = 5
 
@@ -335,6 +336,9 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
             f"{params['num_eval_images']}: set --num_eval_images={metrics['images']}, or correct "
             "dataset_info.json, if that is their number."
         )
+    # When this was known: curves over time need it. CPU time tells more on a machine that is busy.
+    metrics["seconds"] = round(time.monotonic() - _START, 1)
+    metrics["cpu_seconds"] = round(time.process_time(), 1)
     logging.info(
         "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images in %.1f s.",
         metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],

@@ -262,10 +262,10 @@ def network(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_frozen(params: Mapping[str, Any]) -> None:
-    if params["freeze_backbone"] and params["freeze_until"]:
+    if params["freeze_backbone"] and params["freeze_until"] not in (None, "none"):
         raise UserError(
             f"--freeze_backbone and --freeze_until={params['freeze_until']} are both given: choose "
-            "one (the backbone is all but the classifier)."
+            "one (the backbone is all but the classifier; --freeze_until=none undoes a profile's)."
         )
     try:
         mnasnet_model.num_frozen_blocks(model_spec.frozen(params), num_blocks(params))
@@ -316,5 +316,5 @@ def _log_fine_tuning(params: Mapping[str, Any]) -> None:
         logging.info("Fine-tuning from %s: %s.", params["init_checkpoint"], ", ".join(values))
     if params["freeze_backbone"]:
         logging.info("Frozen: all but the classifier.")
-    elif params["freeze_until"]:
-        logging.info("Frozen: the stem and the blocks up to %s.", params["freeze_until"])
+    elif model_spec.frozen(params):
+        logging.info("Frozen: the stem and the blocks up to %s.", model_spec.frozen(params))

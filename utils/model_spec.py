@@ -103,7 +103,9 @@ def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
 
 def frozen(params: Mapping[str, Any]) -> str | None:
     """`GlobalParams.frozen` of training for a complete set of settings."""
-    return mnasnet_model.BACKBONE if params["freeze_backbone"] else params["freeze_until"]
+    if params["freeze_backbone"]:
+        return mnasnet_model.BACKBONE
+    return None if params["freeze_until"] == "none" else params["freeze_until"]
 
 
 def normalization(params: dict[str, Any]) -> dict[str, Any]:
