@@ -24,6 +24,7 @@ from utils import (
     files,
     measure,
     records,
+    scan,
     tflite,
     tflite_metadata,
 )
@@ -241,9 +242,9 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
                 images, labels = session.run(batch)
             except tf.errors.OutOfRangeError:
                 return
-            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
+            except scan.DATA_ERRORS as e:
                 paths = records.list_files(params["data_dir"], file_prefix)
-                found = records.find_problem(paths, params["num_label_classes"])
+                found = scan.first_problem(paths, params["num_label_classes"])
                 raise (UserError(str(found)) if found else e) from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import uuid
 from typing import Any
@@ -99,6 +100,22 @@ def make_writable_dir(path: str, flag: str) -> None:
             raise UserError(f"--{flag}={path} is not writable: choose another folder.")
     except tf.errors.OpError as e:
         raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
+
+
+def in_package(package: str, path: str) -> str | None:
+    """A file of an installed package, found without running the package; None if it is not there.
+
+    Args:
+      package: a top-level import name.
+      path: within the package's folder.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = [os.path.join(folder, path) for folder in folders]
+    return next((path for path in found if os.path.exists(path)), None)
 
 
 def reason(error: Exception) -> str:

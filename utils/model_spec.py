@@ -102,6 +102,13 @@ def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
     return overrides
 
 
+def frozen(params: Mapping[str, Any]) -> str | None:
+    """`GlobalParams.frozen` of training for a complete set of settings."""
+    if params["freeze_backbone"]:
+        return mnasnet_model.BACKBONE
+    return None if params["freeze_until"] == "none" else params["freeze_until"]
+
+
 def normalization(params: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `preprocessing.normalize` for a complete set of settings."""
     spec = params["model_spec"] or {}
