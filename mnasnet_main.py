@@ -41,6 +41,7 @@ from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
+_START = time.monotonic()
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 TOP_K = 5
 
@@ -87,12 +88,13 @@ def _network_images(images, mode, params):
 
 def _logits(images, mode, params):
     bfloat16 = params["precision"] == "bfloat16"
+    is_training = mode == tf.estimator.ModeKeys.TRAIN
+    overrides = model_spec.network_overrides(params)
+    if is_training:  # what trains is no property of the network
+        overrides["frozen"] = model_spec.frozen(params)
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
         logits, _ = mnasnet_models.build_mnasnet_model(
-            images,
-            params["model_name"],
-            mode == tf.estimator.ModeKeys.TRAIN,
-            model_spec.network_overrides(params),
+            images, params["model_name"], is_training, overrides
         )
     return tf.cast(logits, tf.float32)
 
@@ -121,8 +123,17 @@ def _predict_spec(logits, params):
         mode=tf.estimator.ModeKeys.PREDICT,
         predictions=predictions,
         export_outputs={"serving_default": outputs, "classify": outputs},
-        scaffold_fn=_averages_scaffold(params["export_moving_average"]),
+        scaffold_fn=_export_scaffold(params),
     )
+
+
+def _export_scaffold(params):
+    """Restores what an export holds; None within the function that is its TPU program."""
+    # A saver made there would become part of the program. It needs none: it shares the variables
+    # that the graph for CPUs has restored and saved.
+    if tf.compat.v2.inside_function():
+        return None
+    return _averages_scaffold(params["export_moving_average"])
 
 
 def _averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
@@ -347,6 +358,9 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
             f"set --num_eval_images={counted}, or correct dataset_info.json, if that is their "
             "number."
         )
+    # When this was known: curves over time need it. CPU time tells more on a machine that is busy.
+    metrics["seconds"] = round(time.monotonic() - _START, 1)
+    metrics["cpu_seconds"] = round(time.process_time(), 1)
     logging.info(
         "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images%s in %.1f s.",
         metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],
@@ -388,15 +402,11 @@ def _explaining_input_errors(params, is_training):
             f"--tpu={params['tpu']} has no TPU cores: run on a TPU VM with its TensorFlow, or use "
             "--use_tpu=False."
         ) from e
-    except (tf.errors.OpError, UnicodeDecodeError) as e:
-        # TensorFlow's error may quote the bytes of a record, and then has no text.
+    except (tf.errors.OpError, *scan.DATA_ERRORS) as e:
         data_dir = params["data_dir"]
         if params["bigtable_instance"] and bigtable.first_error():
             raise bigtable.first_error() from e
-        is_of_data = isinstance(
-            e, (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError)
-        )
-        if not is_of_data or data_dir in (None, "null"):
+        if not isinstance(e, scan.DATA_ERRORS) or data_dir in (None, "null"):
             raise
         logging.info("The input failed (%s); looking for the record.", files.reason(e)[:200])
         paths = records.list_files(data_dir, _file_prefix(is_training))
@@ -450,13 +460,22 @@ def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     model_dir, last = params["model_dir"], params["train_steps"]
     files.make_writable_dir(model_dir, "model_dir")
+    if params["export_dir"]:
+        exporting.check(params)
     with_eval = params["mode"] == "train_and_eval"
-    step = checkpoints.step_of(checkpoints.recover(model_dir))
-    if params["init_checkpoint"] and step == 0:
-        warm_start.resolve(params["init_checkpoint"])
-    elif params["init_checkpoint"]:
+    checkpoint = checkpoints.recover(model_dir)
+    step = checkpoints.step_of(checkpoint)
+    if checkpoint:
         # Only a training that begins takes its weights from elsewhere.
         params = {**params, "init_checkpoint": None}
+    elif params["init_checkpoint"]:
+        warm_start.resolve(params["init_checkpoint"])
+    elif model_spec.frozen(params):
+        raise UserError(
+            f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would keep "
+            "random weights: name trained ones with --init_checkpoint, or a --model_dir that has a "
+            "checkpoint."
+        )
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
         _log_best(model_dir)
@@ -469,6 +488,7 @@ def run_training(params: Mapping[str, Any]) -> None:
     while step < last:
         until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
         train(params, until if with_eval else last)
+        params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(model_dir)
         step = checkpoints.step_of(checkpoint)
         if with_eval:
@@ -553,9 +573,9 @@ def run_export(params: Mapping[str, Any]) -> None:
     """mode=export_only, and the end of a training: exports a checkpoint."""
     checkpoint = _checkpoint_to_export(params)
     if checkpoint is None:
-        raise UserError(
-            f"--model_dir={params['model_dir']} holds no checkpoint to export: train first."
-        )
+        wants_best = params["export_checkpoint"] == "best" and params["mode"] == "export_only"
+        kind = "best checkpoint (evaluation keeps it)" if wants_best else "checkpoint to export"
+        raise UserError(f"--model_dir={params['model_dir']} holds no {kind}: train first.")
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights.
     params = {**params, "precision": "float32"}
     estimator = build_estimator(params, training=False)

@@ -12,6 +12,7 @@ tf.layers everything is named by, and numbered within, the variable scope.
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -62,6 +63,9 @@ class GlobalParams(NamedTuple):
       head_size: filters of the 1x1 convolution before the pooling (never scaled).
       activation: 'relu' or 'relu6'.
       padding: 'same' (TensorFlow's) or 'symmetric' ((kernel - 1) // 2 on each side, PyTorch's).
+      frozen: what does not train: None for nothing, 'block_N' for the stem and the blocks 0 to N,
+        'backbone' for all but the classifier. Its variables are not trainable and its batch
+        normalizations use the moving statistics, without updating them, in training too.
     """
 
     batch_norm_momentum: float = 0.99
@@ -77,8 +81,10 @@ class GlobalParams(NamedTuple):
     head_size: int = 1280
     activation: str = "relu"
     padding: str = "same"
+    frozen: str | None = None
 
 
+BACKBONE = "backbone"
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,
@@ -119,6 +125,34 @@ def round_filters(filters: float, global_params: GlobalParams) -> int:
     if rounded < 0.9 * scaled:
         rounded += divisor
     return int(rounded)
+
+
+def num_frozen_blocks(frozen: str | None, num_blocks: int) -> int:
+    """How many blocks, from the first on, `GlobalParams.frozen` freezes.
+
+    Raises:
+      ValueError: the network has no such block.
+    """
+    if frozen is None:
+        return 0
+    if frozen == BACKBONE:
+        return num_blocks
+    names = [f"block_{index}" for index in range(num_blocks)]
+    if frozen not in names:
+        raise ValueError(
+            f"{frozen!r} is no block of this network, which has {names[0]} to {names[-1]}."
+        )
+    return names.index(frozen) + 1
+
+
+def _freezing(frozen: bool) -> contextlib.AbstractContextManager:
+    """Where `frozen`, variables made inside are not trainable.
+
+    Keras layers put their variables among the trainable ones even with trainable=False.
+    """
+    if not frozen:
+        return contextlib.nullcontext()
+    return tf.variable_creator_scope(lambda create, **how: create(**{**how, "trainable": False}))
 
 
 class DepthwiseConv2D(tf.keras.layers.DepthwiseConv2D, tf.layers.Layer):
@@ -322,9 +356,9 @@ class MnasNetModel:
         self._names = _LayerNames()
         self._layers = _LayerFactory(self._params, self._names)
         self.endpoints: dict[str, tf.Tensor] = {}
-        self._blocks = [
-            MnasBlock(args, self._params, self._names) for args in self._unrolled(blocks_args)
-        ]
+        blocks = self._unrolled(blocks_args)
+        self._num_frozen = num_frozen_blocks(self._params.frozen, len(blocks))
+        self._blocks = [MnasBlock(args, self._params, self._names) for args in blocks]
         self._build_stem_and_head()
 
     def _unrolled(self, stages: Sequence[BlockArgs]) -> list[BlockArgs]:
@@ -375,8 +409,9 @@ class MnasNetModel:
     __call__ = call
 
     def _stem(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        with tf.variable_scope("mnas_stem"):
-            outputs = self._stem_norm(self._stem_conv(inputs), training=training)
+        frozen = self._params.frozen is not None
+        with tf.variable_scope("mnas_stem"), _freezing(frozen):
+            outputs = self._stem_norm(self._stem_conv(inputs), training=training and not frozen)
             outputs = self._layers.activation(outputs)
         self.endpoints["stem"] = outputs
         return outputs
@@ -386,8 +421,9 @@ class MnasNetModel:
         for index, block in enumerate(self._blocks):
             is_last = index == len(self._blocks) - 1
             is_reduction = is_last or self._blocks[index + 1].block_args.strides[0] > 1
-            with tf.variable_scope(f"mnas_blocks_{index}"):
-                outputs = block(outputs, training=training)
+            frozen = index < self._num_frozen
+            with tf.variable_scope(f"mnas_blocks_{index}"), _freezing(frozen):
+                outputs = block(outputs, training=training and not frozen)
             tags = [f"block_{index}"]
             if is_reduction:
                 reductions += 1
@@ -399,8 +435,12 @@ class MnasNetModel:
         return outputs
 
     def _head(self, outputs: tf.Tensor, training: bool) -> tf.Tensor:
+        frozen = self._params.frozen == BACKBONE
         with tf.variable_scope("mnas_head"):
-            outputs = self._head_norm(self._head_conv(outputs), training=training)
+            with _freezing(frozen):
+                outputs = self._head_norm(
+                    self._head_conv(outputs), training=training and not frozen
+                )
             outputs = self._layers.activation(outputs)
             outputs = tf.reduce_mean(outputs, self._layers.spatial_axes)
             if training and self._params.dropout_rate > 0:

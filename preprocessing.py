@@ -110,6 +110,7 @@ def centre_window(shape: tf.Tensor, image_size: int) -> tf.Tensor:
         image_size / (image_size + CROP_PADDING) * tf.cast(tf.minimum(height, width), tf.float32),
         tf.int32,
     )
+    side = tf.maximum(side, 1)  # of a picture one pixel high or wide
     return tf.stack([((height - side) + 1) // 2, ((width - side) + 1) // 2, side, side])
 
 

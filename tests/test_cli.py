@@ -140,12 +140,18 @@ def test_help(capsys):
     joined = " ".join(text.split())
     for setting in settings.SETTINGS.values():
         default = setting.unset if setting.default is None else setting.default
-        assert f"(default: {default})" in joined
+        assert f"(default: {default})" in joined or f"(default: {default}; with" in joined
         assert " ".join(setting.help.split()) in joined
         for choice in setting.choices or ():
             assert choice in joined
     assert "--use_bfloat16" in joined
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_names_the_defaults_of_fine_tuning():
+    text = " ".join(cli.help_text("program", "x").split())
+    for name, value in settings.fine_tuning_defaults().items():
+        assert f"with --init_checkpoint {value:g})" in text.partition(f"--{name} ")[2][:400], name
 
 
 def test_flags_meant_for_others_are_not_in_the_help(capsys):

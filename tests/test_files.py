@@ -2,6 +2,7 @@
 
 import os
 import stat
+import uuid
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -102,3 +103,57 @@ def test_reason_of_an_error_in_a_session_is_what_the_operation_said():
     reason = files.reason(error.value)
     assert reason.startswith("Unknown image file format")
     assert "\n" not in reason
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def root(request, tmp_path):
+    """A folder on disk or in a bucket."""
+    path = str(tmp_path) if request.param == "folder" else f"ram://bucket/{uuid.uuid4()}"
+    tf.io.gfile.makedirs(path)
+    return path
+
+
+def walk(path):
+    return {
+        os.path.join(place, name).removeprefix(path)
+        for place, _, names in tf.io.gfile.walk(path)
+        for name in names
+    }
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A local folder that looks like a SavedModel."""
+    for name in ("saved_model.pb", "variables/index", "assets/a/b.txt"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return str(tmp_path / "tree")
+
+
+def test_folders_are_copied_renamed_and_removed(root, tree):
+    expected = {"/saved_model.pb", "/variables/index", "/assets/a/b.txt"}
+    files.copy(tree, root + "/copy")
+    assert walk(root + "/copy") == walk(tree) == expected
+    files.rename(root + "/copy", root + "/renamed")
+    assert walk(root + "/renamed") == expected
+    assert files.read_text(root + "/renamed/assets/a/b.txt") == "assets/a/b.txt"
+    assert not tf.io.gfile.exists(root + "/copy")
+    files.remove(root + "/renamed")
+    assert not tf.io.gfile.exists(root + "/renamed")
+
+
+def test_files_are_copied_renamed_and_removed(root, tree):
+    files.copy(tree + "/saved_model.pb", root + "/copy")
+    files.rename(root + "/copy", root + "/renamed")
+    assert files.read_text(root + "/renamed") == "saved_model.pb"
+    assert not tf.io.gfile.exists(root + "/copy")
+    files.remove(root + "/renamed")
+    files.remove(root + "/renamed")  # is not there: nothing to do
+    assert not tf.io.gfile.exists(root + "/renamed")
+
+
+def test_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert files.absolute("a/../b") == str(tmp_path / "b")
+    assert files.absolute("gs://bucket/a") == "gs://bucket/a"

@@ -4,10 +4,12 @@ import glob
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -177,6 +179,90 @@ def test_a_training_step_with_other_settings(changes):
         assert session.run(tf.train.get_global_step()) == 1
 
 
+# Freezing.
+
+
+def training_graph(**changes):
+    """(spec, {name: variable}) of a training step of mnasnet-small, without dropout."""
+    params = small_params(train_batch_size=4, num_train_images=40, warmup_epochs=0, **changes)
+    spec = mnasnet_main.mnasnet_model_fn(
+        tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1), tf.constant([0, 1, 2, 3]),
+        tf.estimator.ModeKeys.TRAIN, params,
+    )  # fmt: skip
+    return spec, {v.op.name: v for v in tf.global_variables()}
+
+
+def is_frozen(name, freeze):
+    """What should be frozen, by the part of the network in a variable's name."""
+    part = re.search(r"/mnas_(stem|blocks_\d+|head)/(dense)?", "/" + name)
+    if part is None:
+        assert name == "global_step"
+        return False
+    if "freeze_backbone" in freeze:
+        return part[2] is None
+    kept = ["stem"] + [f"blocks_{n}" for n in range(int(freeze["freeze_until"][-1]) + 1)]
+    return part[1] in kept
+
+
+@pytest.mark.parametrize("use_keras", [True, False])
+@pytest.mark.parametrize("freeze", [{"freeze_backbone": True}, {"freeze_until": "block_3"}])
+def test_frozen_layers_stay_and_the_others_train(use_keras, freeze):
+    spec, variables = training_graph(use_keras=use_keras, **freeze)
+    trainable = {v.op.name for v in tf.trainable_variables()}
+    weights = {n for n in variables if n.endswith(("kernel", "bias", "gamma", "beta"))}
+    assert trainable == {name for name in weights if not is_frozen(name, freeze)}
+    assert trainable < weights
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(variables)
+        for _ in range(2):
+            session.run(spec.train_op)
+        after = session.run(variables)
+    changed = {name for name in variables if (before[name] != after[name]).any()}
+    # Weights, moving statistics, averages and slots alike. (Some trained weights get no gradient.)
+    assert not [name for name in changed if is_frozen(name, freeze)]
+    left = {name for name in trainable if name not in changed}
+    assert len(left) < 0.1 * len(trainable)
+    statistics = {n for n in variables if n.endswith(("moving_mean", "moving_variance"))}
+    assert changed & statistics == {n for n in statistics if not is_frozen(n, freeze)}
+
+
+@pytest.mark.parametrize("use_keras", [True, False])
+def test_a_checkpoint_has_the_same_variables_whatever_is_frozen(use_keras):
+    names = []
+    for freeze in ({}, {"freeze_backbone": True}, {"freeze_until": "block_3"}):
+        with tf.Graph().as_default():
+            _, variables = training_graph(use_keras=use_keras, **freeze)
+            names.append({n: v.shape.as_list() for n, v in variables.items()})
+    assert names[0] == names[1] == names[2]
+
+
+def test_a_frozen_backbone_has_no_gradient_no_decay_and_normalizes_as_in_evaluation():
+    graph = tf.get_default_graph()
+    spec, variables = training_graph(freeze_backbone=True, weight_decay=1.0, use_keras=False)
+    norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    assert norms and not any(op.get_attr("is_training") for op in norms)
+    assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
+    assert not [op for op in graph.get_operations() if "Backprop" in op.type]
+    # Without decay of the backbone the loss does not depend on how large its weights are: the
+    # next batch norm's statistics are fixed, so a larger last beta would show in the logits alone.
+    scaled = next(v for n, v in variables.items() if n.endswith("mnas_head/dense/kernel"))
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        decay = tf.nn.l2_loss(scaled)
+        loss, cross_entropy, squares = session.run([spec.loss, tf.losses.get_losses()[0], decay])
+    np.testing.assert_allclose(loss - cross_entropy, squares, rtol=1e-3)
+
+
+def test_evaluation_does_not_know_of_freezing():
+    mnasnet_main.mnasnet_model_fn(
+        tf.zeros([4, 32, 32, 3]), tf.constant([0, 1, 2, 3]), tf.estimator.ModeKeys.EVAL,
+        small_params(freeze_backbone=True),
+    )  # fmt: skip
+    weights = [v for v in tf.global_variables() if "moving_" not in v.op.name]
+    assert len(tf.trainable_variables()) == len(weights)
+
+
 # The program.
 
 
@@ -265,6 +351,131 @@ def test_fine_tuning_with_other_classes_skips_the_head(trained, digits_dir, tmp_
     )  # fmt: skip
     assert status == 0, err
     assert "100.0 % of the backbone" in err and "other number of classes" in err
+
+
+def values_of(checkpoint):
+    reader = tf.train.load_checkpoint(checkpoint)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_fine_tuning_frozen_then_whole(trained, digits_dir, tmp_path):
+    # No flag about the network: it comes with the weights, here those of the archive.
+    common = [
+        f"--data_dir={digits_dir}", f"--model_dir={tmp_path}",
+        f"--init_checkpoint={trained[0]}/archive", "--train_batch_size=16",
+        "--log_step_count_steps=1", "--steps_per_eval=2", "--eval_batch_size=360",
+    ]  # fmt: skip
+    status, _, err = run(*common, "--train_steps=4", "--freeze_until=block_2")
+    assert status == 0, err
+    assert "mnasnet-small, 32 x 32" in err
+    assert "Frozen: the stem and the blocks up to block_2." in err
+    assert len(re.findall("Initial weights from", err)) == 1  # of two parts with an evaluation
+    counts = re.search(r"Frozen: (\d+) variables with ([\d,]+) parameters; trained: (\d+)", err)
+    start = values_of(checkpoints.best(trained[0])["checkpoint"])
+    frozen = {
+        name
+        for name in start
+        if name.endswith(("kernel", "bias", "gamma", "beta"))
+        and is_frozen(name, {"freeze_until": "block_2"})
+    }
+    assert int(counts[1]) == len(frozen)
+    assert int(counts[2].replace(",", "")) == sum(
+        value.size for name, value in start.items() if name in frozen
+    )
+    tuned = values_of(checkpoints.latest(str(tmp_path)))
+    assert {n: v.shape for n, v in tuned.items()} == {n: v.shape for n, v in start.items()}
+    for name in frozen:
+        average = start[name + "/ExponentialMovingAverage"]
+        np.testing.assert_array_equal(tuned[name], average, err_msg=name)
+        np.testing.assert_array_equal(tuned[name + "/ExponentialMovingAverage"], average)
+        assert (tuned[name + "/RMSProp"] == 1).all() and (tuned[name + "/RMSProp_1"] == 0).all()
+    # The same command without freezing goes on and trains all of it.
+    status, _, err = run(*common, "--train_steps=5")
+    assert status == 0 and "Going on from step 4 of 5" in err, err
+    assert "Initial weights" not in err and "Frozen" not in err
+    whole = values_of(checkpoints.latest(str(tmp_path)))
+    moved = [name for name in frozen if (whole[name] != tuned[name]).any()]
+    assert len(moved) > 0.9 * len(frozen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--freeze_backbone"], "--freeze_backbone would keep random weights"),
+        (["--freeze_until=block_3"], "--freeze_until would keep random weights"),
+        (["--freeze_until=block_99"], "which has block_0 to block_15"),
+        (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is no block"),
+    ],
+)
+def test_wrong_freezing(digits_dir, tmp_path, arguments, expected):
+    status, _, err = run(*flags(data_dir=digits_dir, model_dir=tmp_path), *arguments)
+    assert expected in sentence(status, err)
+
+
+def published_values(golden):
+    """Values of a training checkpoint of the published program, under its names."""
+    values = {}
+    for name, shape in golden["all_variables"]:
+        rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFF)
+        weight = re.sub("/(RMSProp(_1)?|ExponentialMovingAverage)$", "", name)
+        if name == "global_step":
+            values[name] = np.asarray(golden["start_global_step"], np.int64)
+        elif name.endswith("/RMSProp"):
+            values[name] = rng.uniform(1e-4, 2e-4, shape).astype(np.float32)
+        elif name.endswith("/RMSProp_1"):
+            values[name] = rng.uniform(-1e-4, 1e-4, shape).astype(np.float32)
+        elif name.endswith("/ExponentialMovingAverage"):
+            values[name] = np.float32(1.01) * golden_weight(weight, shape)
+        else:
+            values[name] = golden_weight(name, shape)
+    return values
+
+
+def test_a_training_of_the_published_program_continues_here(digits_dir, tmp_path):
+    golden = json.loads((GOLDEN / "train_mnasnet-a1_64.json").read_text())
+    before = published_values(golden)
+    assert len(before) == 921
+    with tf.Graph().as_default(), tf.Session() as session:
+        fed = [tf.placeholder(value.dtype, value.shape) for value in before.values()]
+        save = tf.raw_ops.SaveV2(
+            prefix=str(tmp_path / "model.ckpt-300"), tensor_names=list(before),
+            shape_and_slices=[""] * len(before), tensors=fed,
+        )  # fmt: skip
+        session.run(save, dict(zip(fed, before.values(), strict=True)))
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-300"\n')
+    status, _, err = run(
+        f"--data_dir={digits_dir}", f"--model_dir={tmp_path}", "--mode=train", "--train_steps=301",
+        "--train_batch_size=8", "--input_image_size=64",
+    )  # fmt: skip
+    assert status == 0 and "Going on from step 300 of 301" in err, err
+    after = values_of(str(tmp_path / "model.ckpt-301"))
+    assert sorted([name, list(value.shape)] for name, value in after.items()) == [
+        list(row) for row in golden["all_variables"]
+    ]
+    assert after["global_step"] == 301
+    # One step of the recipe from just these values: averages, mean squares and momenta.
+    decay = (1 + 301) / (10 + 301)
+    rate = 0.016 * 8 / 256 * 300 / int(5 * 1437 / 8)
+    slots = averages = 0
+    for name in after:
+        average = after.get(name + "/ExponentialMovingAverage")
+        if average is not None:
+            old = before[name + "/ExponentialMovingAverage"]
+            expected = decay * old + (1 - decay) * after[name]
+            np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+            averages += 1
+        if name + "/RMSProp" not in after:
+            continue
+        slots += 1
+        squares = (after[name + "/RMSProp"] - 0.9 * before[name + "/RMSProp"]) / 0.1
+        moved = after[name + "/RMSProp_1"] - 0.9 * before[name + "/RMSProp_1"]
+        np.testing.assert_allclose(
+            after[name], before[name] - after[name + "/RMSProp_1"], rtol=1e-5, atol=1e-6
+        )
+        clear = squares > 1e-3  # where float32 tells the gradient's square
+        expected = rate * np.sqrt(squares[clear] / (after[name + "/RMSProp"][clear] + 1e-3))
+        np.testing.assert_allclose(np.abs(moved[clear]), expected, rtol=2e-2, err_msg=name)
+    assert (slots, averages) == (181, 181 + 2 * 49)
 
 
 def test_exported_saved_model_classifies(trained, digits_dir):

@@ -125,6 +125,16 @@ def test_jpeg_equals_the_centre_crop_of_the_decoded_picture():
     np.testing.assert_allclose(image, resized(by_hand_centre(whole, 96), 96), atol=0.01)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2)])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_tiny_pictures_have_a_pixel_to_show(height, width, image_format, is_training):
+    picture = encoded(np.full((height, width, 3), 200, np.uint8), image_format)
+    pixels = run(preprocessing.preprocess_image(picture, is_training, image_size=64))
+    assert pixels.shape == (64, 64, 3)
+    np.testing.assert_allclose(pixels, 200, atol=2)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_other_modes_of_png_become_rgb(mode):
     buffer = io.BytesIO()

@@ -93,6 +93,27 @@ def test_normalization_color_space_and_label_file():
     assert label_file.text(0) == "labels.txt" and label_file.byte(2) == 2  # TENSOR_AXIS_LABELS
 
 
+def test_normalization_by_the_caller():
+    content = tiny()
+    assert tflite_metadata.normalization(content) is None
+    raw = tflite_metadata.add(content, "tiny", NAMES)
+    assert tflite_metadata.normalization(raw) is None
+    mean, stddev = [127.0, 128.0, 0.0], [128.0, 64.0, 255.0]
+    normalized = tflite_metadata.add(content, "tiny", NAMES, mean, stddev)
+    assert tflite_metadata.normalization(normalized) == (mean, stddev)
+    (image,) = metadata_of(normalized).tables(3)[0].tables(2)
+    options = image.tables(4)[0].table(1)
+    assert options.floats(0) == mean and options.floats(1) == stddev
+    assert image.table(5).floats(0) == [1.0, 127 / 64, 1.0]
+    assert image.table(5).floats(1) == [-127 / 128, -2.0, 0.0]
+    pixels = np.random.RandomState(1).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        tflite.Interpreter(content=normalized).logits(pixels),
+        tflite.Interpreter(content=raw).logits((pixels - np.array(mean)) / np.array(stddev)),
+        rtol=1e-5,
+    )
+
+
 def test_label_names_are_inside(tmp_path):
     path = tmp_path / "tiny.tflite"
     path.write_bytes(tflite_metadata.add(tiny(), "tiny", NAMES))

@@ -125,6 +125,28 @@ def test_the_network_sees_images_in_its_layout(transposed):
     assert (user.type == "Transpose") == transposed
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_frozen_layers_are_neither_summed_nor_updated(precision):
+    spec = {"stages": ["r2_k3_s22_e3_i8_o8_se0.5"]}
+    graph = build_anew(
+        True, precision, 1, model_name="tiny", model_spec=spec, freeze_until="block_0"
+    )
+    with graph.as_default():
+        trained = [v.op.name for v in tf.trainable_variables()]
+        every = {v.op.name for v in tf.global_variables()}
+    # Block 1, the head and the classifier: expansion, depthwise, squeeze, projection, norms.
+    assert len(trained) == 9 + 4 + 3 + 2
+    assert not [name for name in trained if "mnas_blocks_0" in name or "mnas_stem" in name]
+    operations = tpu_program.replicated(graph)
+    assert sum(op.type == "CrossReplicaSum" for op in operations) == len(trained)
+    assert sum(op.type == "ResourceApplyRMSProp" for op in operations) == len(trained)
+    norms = [op for op in operations if op.type == "FusedBatchNormV3"]
+    assert [op.get_attr("is_training") for op in norms].count(False) == 4
+    assert tpu_program.graph_problems(operations) == []
+    with build_anew(True, precision, 1, model_name="tiny", model_spec=spec).as_default():
+        assert {v.op.name for v in tf.global_variables()} == every
+
+
 def test_pictures_are_decoded_by_the_hosts(digits_dir):
     graph = build_anew(True, "float32", 4, data_dir=digits_dir, **TINY)
     check_infeed(graph, "float32", 4)

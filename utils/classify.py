@@ -78,7 +78,7 @@ def load(path: str):
 
 def _report(path: str) -> dict:
     """What the export says of itself, from the folder that a model's file is in."""
-    found = os.path.join(os.path.dirname(os.path.abspath(path)), exporting.REPORT_FILE)
+    found = os.path.join(os.path.dirname(files.absolute(path)), exporting.REPORT_FILE)
     return json.loads(files.read_text(found))["identity"] if tf.io.gfile.exists(found) else {}
 
 
@@ -87,7 +87,7 @@ def label_names(path: str, labels: str | None) -> list[str] | None:
     inside = tflite_metadata.label_names(path) if path.endswith(".tflite") else None
     if inside and not labels:
         return inside
-    folder = os.path.abspath(path)
+    folder = files.absolute(path)
     if not tf.io.gfile.exists(os.path.join(folder, exporting.LABELS_FILE)):
         folder = os.path.dirname(folder)
     for candidate in filter(None, (labels, os.path.join(folder, exporting.LABELS_FILE))):

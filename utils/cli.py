@@ -127,6 +127,8 @@ def help_text(program: str, description: str) -> str:
                 text += f" One of {', '.join(setting.choices)}."
             if setting.name == "precision":
                 text += " --use_bfloat16 is short for bfloat16."
+            if setting.fine_tuning is not None:
+                default = f"{default}; with --init_checkpoint {setting.fine_tuning:g}"
             text += f" (default: {default})"
             lines.append(f"  {name}")
             lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)

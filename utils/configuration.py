@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from absl import logging
 
+import mnasnet_model
 import mnasnet_models
 from utils import checkpoints, dataset_info, files, model_spec, settings
 from utils.errors import UserError
@@ -22,8 +23,9 @@ PARAMS_FILE = "params.yaml"
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the complete settings of a run.
 
-    Defaults, then what travels with model_dir's checkpoint, then --config_file, then
-    --params_override, then flags; then what follows from the data set and the device.
+    Defaults, with --init_checkpoint those of fine-tuning, then what travels with model_dir's or
+    the initial checkpoint, then --config_file, then --params_override, then flags; then what
+    follows from the data set and the device.
 
     Args:
       given: settings given on the command line, converted.
@@ -33,6 +35,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     explicit = _explicit(given)
     params = {name: setting.default for name, setting in settings.SETTINGS.items()}
+    if explicit.get("init_checkpoint"):
+        params.update(settings.fine_tuning_defaults())
     model_dir = explicit.get("model_dir")
     stored = stored_params(model_dir) if model_dir else None
     origin = stored or _initial_params(explicit.get("init_checkpoint"))
@@ -45,6 +49,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     _follow_device(params)
     _check_combinations(params)
     _check_network(params)
+    _check_frozen(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
     return params
@@ -131,6 +136,8 @@ def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
         return None
     is_folder = tf.io.gfile.isdir(init_checkpoint)
     folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
+    if os.path.basename(folder.rstrip("/")) == checkpoints.ARCHIVE_DIR:
+        folder = os.path.dirname(folder.rstrip("/"))  # the settings are beside the archive
     stored = stored_params(folder) or {}
     return {name: value for name, value in stored.items() if name != "num_label_classes"}
 
@@ -219,10 +226,6 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             params["min_crop_area"] > 1,
             f"--min_crop_area={params['min_crop_area']} is more than the whole picture (1).",
         ),
-        (
-            params["export_to_tpu"] and not use_tpu and params["export_dir"],
-            "--export_to_tpu needs a TPU (--tpu=NAME): its graph cannot be made without one.",
-        ),
     )
     unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}
     if unknown:
@@ -259,6 +262,25 @@ def network(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_frozen(params: Mapping[str, Any]) -> None:
+    if params["freeze_backbone"] and params["freeze_until"] not in (None, "none"):
+        raise UserError(
+            f"--freeze_backbone and --freeze_until={params['freeze_until']} are both given: choose "
+            "one (the backbone is all but the classifier; --freeze_until=none undoes a profile's)."
+        )
+    try:
+        mnasnet_model.num_frozen_blocks(model_spec.frozen(params), num_blocks(params))
+    except ValueError as e:
+        raise UserError(f"--freeze_until={params['freeze_until']}: {e}") from e
+
+
+def num_blocks(params: Mapping[str, Any]) -> int:
+    """How many blocks the network has."""
+    overrides = model_spec.network_overrides(dict(params))
+    stages, _ = mnasnet_models.get_model_params(params["model_name"], overrides)
+    return sum(stage.num_repeat for stage in stages)
+
+
 def _check_same_network(params, stored, model_dir) -> None:
     complete = {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
     now, then = network(params), network(complete)
@@ -281,3 +303,19 @@ def log_summary(params: Mapping[str, Any]) -> None:
         params["input_image_size"], params["resize_method"], params["num_label_classes"],
         params["precision"],
     )  # fmt: skip
+    if params["mode"] in ("train", "train_and_eval"):
+        _log_fine_tuning(params)
+
+
+def _log_fine_tuning(params: Mapping[str, Any]) -> None:
+    """One line each on the settings that have other defaults, and on what is frozen."""
+    if params["init_checkpoint"]:
+        values = [
+            f"{name}={params[name]:g}" + ("" if params[name] == default else " (given)")
+            for name, default in settings.fine_tuning_defaults().items()
+        ]
+        logging.info("Fine-tuning from %s: %s.", params["init_checkpoint"], ", ".join(values))
+    if params["freeze_backbone"]:
+        logging.info("Frozen: all but the classifier.")
+    elif model_spec.frozen(params):
+        logging.info("Frozen: the stem and the blocks up to %s.", model_spec.frozen(params))

@@ -14,6 +14,7 @@ from utils import (
     build_imagenet,
     cli,
     inspect_data,
+    natural_data,
     records,
     sample_data,
     settings,
@@ -24,6 +25,13 @@ def _add_sample(commands) -> None:
     sample = commands.add_parser("sample", help="make the sample: scikit-learn's digits")
     sample.add_argument("--output_dir", required=True, help="folder for the files")
     sample.set_defaults(run=lambda arguments: sample_data.build(arguments.output_dir))
+
+
+def _add_natural(commands) -> None:
+    text = "make the pictures for fine-tuning: crops of photographs"
+    natural = commands.add_parser("natural", help=text, description=text)
+    natural.add_argument("--output_dir", required=True, help="folder for the files")
+    natural.set_defaults(run=lambda arguments: natural_data.build(arguments.output_dir))
 
 
 def _add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParser:
@@ -75,6 +83,7 @@ def main(argv: list[str]) -> int | None:
     build_folder.add_command(commands)
     build_fake.add_command(commands)
     _add_sample(commands)
+    _add_natural(commands)
     inspect_data.add_command(commands)
     load = _add_bigtable(
         commands, "bigtable-load", _load, "copy a data set into a Bigtable table, or go on with it"

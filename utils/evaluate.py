@@ -60,6 +60,8 @@ def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
             measurement.add(probabilities, label - 1, time.perf_counter() - start)
             bar.update(measurement.images)
     bar.close()
+    if not measurement.images:
+        raise UserError(f"--data_dir={data_dir}: its {imagenet_input.EVAL_PREFIX}* are empty.")
     return measurement
 
 

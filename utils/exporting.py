@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,38 +17,68 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import bad_images, checkpoints, dataset_info, files, measure, tflite, tflite_metadata
+from utils import (
+    bad_images,
+    checkpoints,
+    dataset_info,
+    files,
+    measure,
+    records,
+    scan,
+    tflite,
+    tflite_metadata,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 REPORT_FILE = "export_report.json"
+# Holds an export on its way, and a list of its files while they are put in place.
+UNFINISHED_DIR = "unfinished"
+_PLACING_FILE = "placing.json"
 LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
 NUM_CALIBRATION_IMAGES = 200
 NUM_NOISE_IMAGES = 8
 
 
+def check(params: Mapping[str, Any]) -> None:
+    """Before hours of training: the export at its end will be possible.
+
+    Raises:
+      UserError: the folder cannot be written, or the images are not where they should be.
+    """
+    files.make_writable_dir(params["export_dir"], "export_dir")
+    _read_report(params["export_dir"])
+    data_dir = params["data_dir"]
+    if data_dir and data_dir != "null" and not tf.io.gfile.isdir(data_dir):
+        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+    if "int8" in _kinds(params) and not _has_split(params, imagenet_input.TRAIN_PREFIX):
+        raise UserError(
+            "--quantize=int8 needs training images for calibration: name their folder with "
+            "--data_dir, or leave int8 out."
+        )
+
+
 def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> None:
     """Exports a checkpoint to params['export_dir'], unless the same export is there already.
 
     Raises:
-      UserError: the folder is not writable, or a float file disagrees with the checkpoint.
+      UserError: as `check`, or the checkpoint is of another network, or a float file disagrees
+        with it.
     """
+    check(params)
     export_dir = params["export_dir"]
-    files.make_writable_dir(export_dir, "export_dir")
     wanted = _identity(params, checkpoint)
+    _remove_unfinished(export_dir)
     earlier = _read_report(export_dir)
-    if earlier and earlier["identity"] == wanted:
+    if earlier and earlier["identity"] == wanted and _is_whole(export_dir, earlier):
         logging.info("%s already holds the export of step %d.", export_dir, wanted["global_step"])
         return
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mnasnet-export-") as beside:
         made = _make(params, checkpoint, estimator, model_fn, beside)
-        report = {"identity": wanted, "files": made}
-        if earlier:
-            _move_earlier(export_dir, earlier)
-        _publish(beside, export_dir, report)
+        _publish(beside, export_dir, {"identity": wanted, "files": made}, earlier)
     logging.info(
         "Exported step %d to %s in %.1f s: %s.",
         wanted["global_step"], export_dir, time.monotonic() - start, ", ".join(made),
@@ -59,11 +88,10 @@ def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> N
 def _identity(params, checkpoint) -> dict[str, Any]:
     """What makes two exports the same."""
     names = ("model_name", "input_image_size", "resize_method", "post_quantize", "quantize",
-             "export_to_tpu", "export_moving_average", "export_eval_images")  # fmt: skip
+             "export_to_tpu", "export_moving_average", "export_normalized_input",
+             "export_eval_images")  # fmt: skip
     return {
-        "checkpoint": os.path.abspath(checkpoint)
-        if not files.is_remote(checkpoint)
-        else checkpoint,
+        "checkpoint": files.absolute(checkpoint),
         "global_step": checkpoints.step_of(checkpoint),
         "written": tf.io.gfile.stat(checkpoint + ".index").mtime_nsec,
         **{name: params[name] for name in names},
@@ -71,8 +99,20 @@ def _identity(params, checkpoint) -> dict[str, Any]:
 
 
 def _read_report(export_dir: str) -> dict[str, Any] | None:
+    """What the folder's export says of itself; None where there is none."""
     path = os.path.join(export_dir, REPORT_FILE)
-    return json.loads(files.read_text(path)) if tf.io.gfile.exists(path) else None
+    if not tf.io.gfile.exists(path):
+        return None
+    report = files.read_yaml_mapping(path)  # JSON is YAML
+    if not {"identity", "files"} <= set(report):
+        raise UserError(
+            f"{path} is no report of this program: remove it, or choose another --export_dir."
+        )
+    return report
+
+
+def _is_whole(export_dir: str, report: Mapping[str, Any]) -> bool:
+    return all(tf.io.gfile.exists(os.path.join(export_dir, name)) for name in report["files"])
 
 
 def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str, Any]]:
@@ -89,7 +129,8 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
             name = f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
             calibration = _calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
-            content = tflite_metadata.add(content, params["model_name"], names)
+            mean, stddev = network.input_normalization(kind)
+            content = tflite_metadata.add(content, params["model_name"], names, mean, stddev)
             with open(os.path.join(folder, name), "wb") as f:
                 f.write(content)
             made[name] = {"kind": kind, "bytes": len(content)}
@@ -138,7 +179,8 @@ def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> N
     for name, measurement in found.items():
         made[name].update(measurement.report(labelled))
     measured = {name: made[name] for name in classifiers}
-    logging.info("Measured on %d images:\n%s", total, measure.table(measured))
+    images = max(measurement.images for measurement in found.values())
+    logging.info("Measured on %d images:\n%s", images, measure.table(measured))
     for name, row in measured.items():
         difference = row["largest_logit_difference"]
         if row["kind"] in ("SavedModel", "float32") and difference > LARGEST_DIFFERENCE:
@@ -179,11 +221,6 @@ def _samples(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
 
 def _calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
     """Training images through the evaluation preprocessing, which is what the phone will do."""
-    if not _has_split(params, imagenet_input.TRAIN_PREFIX):
-        raise UserError(
-            "--quantize=int8 needs training images for calibration: name their folder with "
-            "--data_dir."
-        )
     images = _read(params, imagenet_input.TRAIN_PREFIX, NUM_CALIBRATION_IMAGES)
     return [image for image, _ in images]
 
@@ -193,7 +230,8 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
     good = bad_images.of_split(params, file_prefix)
     source = imagenet_input.ImageNetInput(
         False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"], segments=good.segments if good else None,
+        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
+        segments=good.segments if good else None,
     )  # fmt: skip
     source.file_prefix = file_prefix
     with tf.Graph().as_default(), tf.Session() as session:
@@ -204,6 +242,10 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
                 images, labels = session.run(batch)
             except tf.errors.OutOfRangeError:
                 return
+            except scan.DATA_ERRORS as e:
+                paths = records.list_files(params["data_dir"], file_prefix)
+                found = scan.first_problem(paths, params["num_label_classes"])
+                raise (UserError(str(found)) if found else e) from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
                     yield image, int(label)
@@ -214,14 +256,24 @@ def _saved_model(params, checkpoint, estimator, folder) -> str:
     """Writes the SavedModel; returns its folder's name."""
     labels = os.path.join(folder, LABELS_FILE)
     extra = {LABELS_FILE: labels} if os.path.exists(labels) else None
-    path = estimator.export_saved_model(
-        folder,
-        imagenet_input.build_image_serving_input_fn(
-            params["input_image_size"], resize_method=params["resize_method"]
-        ),
-        assets_extra=extra,
-        checkpoint_path=checkpoint,
-    )
+    try:
+        path = estimator.export_saved_model(
+            folder,
+            imagenet_input.build_image_serving_input_fn(
+                params["input_image_size"], resize_method=params["resize_method"]
+            ),
+            assets_extra=extra,
+            checkpoint_path=checkpoint,
+        )
+    except (ValueError, tf.errors.InvalidArgumentError) as e:
+        # A ValueError for variables that are missing, the other one for shapes.
+        if not any(words in str(e) for words in ("requested variables", "Restoring from")):
+            raise
+        raise UserError(
+            f"{checkpoint} is of another network than these settings describe "
+            f"({params['model_name']}, {params['num_label_classes']} classes): use the --model_dir "
+            "and the settings that it was trained with."
+        ) from e
     return os.path.basename(os.fsdecode(path).rstrip("/"))
 
 
@@ -230,38 +282,43 @@ def _move_earlier(export_dir: str, report: Mapping[str, Any]) -> None:
     step = report["identity"]["global_step"]
     target = os.path.join(export_dir, "earlier", f"step-{step}-{int(time.time())}")
     tf.io.gfile.makedirs(target)
+    # The report last: until then a second attempt knows what is left to move.
     for name in [*report["files"], REPORT_FILE]:
         source = os.path.join(export_dir, name)
         if tf.io.gfile.exists(source):
-            tf.io.gfile.rename(source, os.path.join(target, name))
+            files.rename(source, os.path.join(target, name))
     logging.info("The earlier export of step %d is now in %s.", step, target)
 
 
-def _publish(beside: str, export_dir: str, report: Mapping[str, Any]) -> None:
-    """Copies the files beside their places and renames them; the report comes last."""
-    for name in report["files"]:
-        source, target = os.path.join(beside, name), os.path.join(export_dir, name)
+def _publish(made_in: str, export_dir: str, report: Mapping[str, Any], earlier) -> None:
+    """Copies the files beside their places, then renames them; the report comes last."""
+    names = list(report["files"])
+    for name in sorted({*names} - {*(earlier or {"files": ()})["files"]}):
+        target = os.path.join(export_dir, name)
         if tf.io.gfile.exists(target):
             raise UserError(
                 f"{target} is there already and was not made by this program: remove it, or choose "
                 "another --export_dir."
             )
-        part = target + ".tmp"
-        if tf.io.gfile.exists(part):
-            tf.io.gfile.rmtree(part) if tf.io.gfile.isdir(part) else tf.io.gfile.remove(part)
-        _copy(source, part)
-        tf.io.gfile.rename(part, target)
+    beside = os.path.join(export_dir, UNFINISHED_DIR)
+    tf.io.gfile.makedirs(beside)
+    for name in names:
+        files.copy(os.path.join(made_in, name), os.path.join(beside, name))
+    if earlier:
+        _move_earlier(export_dir, earlier)
+    files.write_text(os.path.join(beside, _PLACING_FILE), json.dumps(names) + "\n")
+    for name in names:
+        files.rename(os.path.join(beside, name), os.path.join(export_dir, name))
     files.write_text(os.path.join(export_dir, REPORT_FILE), json.dumps(report, indent=2) + "\n")
+    files.remove(beside)
 
 
-def _copy(source: str, target: str) -> None:
-    if os.path.isdir(source):
-        for folder, _, names in os.walk(source):
-            place = os.path.join(target, os.path.relpath(folder, source)).rstrip("/.")
-            tf.io.gfile.makedirs(place)
-            for name in names:
-                tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
-    elif files.is_remote(target):
-        tf.io.gfile.copy(source, target)
-    else:
-        shutil.copyfile(source, target)
+def _remove_unfinished(export_dir: str) -> None:
+    """Removes what a killed run left of an export that has no report yet."""
+    beside = os.path.join(export_dir, UNFINISHED_DIR)
+    placing = os.path.join(beside, _PLACING_FILE)
+    has_report = tf.io.gfile.exists(os.path.join(export_dir, REPORT_FILE))
+    if tf.io.gfile.exists(placing) and not has_report:
+        for name in json.loads(files.read_text(placing)):
+            files.remove(os.path.join(export_dir, name))
+    files.remove(beside)

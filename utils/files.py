@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import uuid
 from typing import Any
@@ -49,6 +50,48 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """The path from the root; one in a bucket is that already."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def remove(path: str) -> None:
+    """Removes a file or a folder with all it holds, where there is one."""
+    if tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+    elif tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)
+
+
+def copy(source: str, target: str) -> None:
+    """Copies a file, or a local folder with all it holds."""
+    if not tf.io.gfile.isdir(source):
+        tf.io.gfile.copy(source, target)
+        return
+    for folder, _, names in tf.io.gfile.walk(source):
+        place = os.path.join(target, os.path.relpath(folder, source)).removesuffix("/.")
+        tf.io.gfile.makedirs(place)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
+
+
+def rename(source: str, target: str) -> None:
+    """Renames a file or a folder; in a bucket, which has no folders, file by file.
+
+    What is in subfolders comes first there, so that a SavedModel's saved_model.pb, by which servers
+    know one, comes last.
+    """
+    if not (is_remote(source) and tf.io.gfile.isdir(source)):
+        tf.io.gfile.rename(source, target)
+        return
+    for folder, _, names in tf.io.gfile.walk(source, topdown=False):
+        place = target + folder.rstrip("/").removeprefix(source.rstrip("/"))
+        tf.io.gfile.makedirs(place)
+        for name in names:
+            tf.io.gfile.rename(os.path.join(folder, name), os.path.join(place, name))
+    tf.io.gfile.rmtree(source)
+
+
 def make_writable_dir(path: str, flag: str) -> None:
     """Makes a folder, or says in one sentence why that cannot be."""
     try:
@@ -57,6 +100,22 @@ def make_writable_dir(path: str, flag: str) -> None:
             raise UserError(f"--{flag}={path} is not writable: choose another folder.")
     except tf.errors.OpError as e:
         raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
+
+
+def in_package(package: str, path: str) -> str | None:
+    """A file of an installed package, found without running the package; None if it is not there.
+
+    Args:
+      package: a top-level import name.
+      path: within the package's folder.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = [os.path.join(folder, path) for folder in folders]
+    return next((path for path in found if os.path.exists(path)), None)
 
 
 def reason(error: Exception) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import mnasnet_model
 import mnasnet_models
+import preprocessing
 from utils import files
 from utils.errors import UserError
 
@@ -100,7 +102,23 @@ def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
     return overrides
 
 
+def frozen(params: Mapping[str, Any]) -> str | None:
+    """`GlobalParams.frozen` of training for a complete set of settings."""
+    if params["freeze_backbone"]:
+        return mnasnet_model.BACKBONE
+    return None if params["freeze_until"] == "none" else params["freeze_until"]
+
+
 def normalization(params: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `preprocessing.normalize` for a complete set of settings."""
     spec = params["model_spec"] or {}
     return {"mean": spec.get("mean_rgb"), "stddev": spec.get("stddev_rgb")}
+
+
+def mean_and_stddev(params: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """The numbers that `preprocessing.normalize` uses: (mean, standard deviation) of R, G, B."""
+    mean, stddev = normalization(dict(params)).values()
+    return (
+        list(preprocessing.MEAN_RGB if mean is None else mean),
+        list(preprocessing.STDDEV_RGB if stddev is None else stddev),
+    )

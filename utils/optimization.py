@@ -10,6 +10,7 @@ import utils.tensorflow_version  # noqa: F401
 import tensorflow.compat.v1 as tf  # isort: skip
 
 BASE_BATCH_SIZE = 256
+_WEIGHTS = ("kernel", "depthwise_kernel", "bias", "gamma", "beta")
 
 
 def steps_per_epoch(params: Mapping[str, Any]) -> float:
@@ -37,9 +38,23 @@ def regularized_variables() -> list[tf.Variable]:
     return [v for v in tf.trainable_variables() if "batch_normalization" not in v.name]
 
 
+def frozen_variables() -> list[tf.Variable]:
+    """Weights that do not train, as `GlobalParams.frozen` says."""
+    trained = {v.op.name for v in tf.trainable_variables()}
+    return [
+        v
+        for v in tf.global_variables()
+        if v.op.name.rpartition("/")[2] in _WEIGHTS and v.op.name not in trained
+    ]
+
+
 def averaged_variables() -> list[tf.Variable]:
-    """Variables that have a moving average: weights, and moving means and variances."""
-    variables = list(tf.trainable_variables())
+    """Variables that have a moving average: weights, and moving means and variances.
+
+    Frozen ones too: a checkpoint has the same variables whatever is frozen, and their averages
+    stay what they are, or go to the weights that they were made of.
+    """
+    variables = [*tf.trainable_variables(), *frozen_variables()]
     variables += [
         v
         for v in tf.global_variables()
@@ -59,11 +74,22 @@ def moving_average(
     return tf.train.ExponentialMovingAverage(params["moving_average_decay"], global_step)
 
 
+class _RMSProp(tf.train.RMSPropOptimizer):
+    """RMSProp with slots, at their initial values, for frozen variables.
+
+    So a checkpoint has the same variables whatever is frozen, and training can go on from it with
+    other layers frozen, or none, here or in the published program.
+    """
+
+    def _create_slots(self, var_list):
+        super()._create_slots([*var_list, *frozen_variables()])
+
+
 def train_op(
     loss: tf.Tensor, rate: tf.Tensor, global_step: tf.Tensor, params: Mapping[str, Any]
 ) -> tf.Operation:
     """One step: gradients, batch-norm statistics, RMSProp, then the averages."""
-    optimizer = tf.train.RMSPropOptimizer(
+    optimizer = _RMSProp(
         rate, params["rmsprop_decay"], params["momentum"], params["rmsprop_epsilon"]
     )
     if params["use_tpu"]:

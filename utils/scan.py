@@ -24,6 +24,9 @@ from utils.records import Problem, Segment
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
+# What reading a bad record raises. An error that quotes the bytes of a record has no text.
+DATA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError)
+
 
 @dataclasses.dataclass(frozen=True)
 class FileScan:
@@ -178,8 +181,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
             fact = reader.next()
         except tf.errors.OutOfRangeError:
             break
-        except (tf.errors.OpError, UnicodeDecodeError) as e:
-            # TensorFlow's error may quote the bytes of a record, and then has no text.
+        except (tf.errors.OpError, *DATA_ERRORS) as e:
             framing = isinstance(e, tf.errors.DataLossError)
             length = _length_at(path, offset, size)
             reason = _reason(path, offset, length, num_classes, framing, e)

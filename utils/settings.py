@@ -35,6 +35,7 @@ class Setting:
       above: the value must be greater than this.
       below: the value must be less than this.
       alias: a second name of the flag.
+      fine_tuning: the default where --init_checkpoint is given, if not None.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Setting:
     above: float | None = None
     below: float | None = None
     alias: str | None = None
+    fine_tuning: Any = None
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -95,7 +97,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("dropout_rate", float, None, "Dropout before the classifier.",
                 unset="the model's own", minimum=0, below=1),
         Setting("batch_norm_momentum", float, None, "Decay of the moving means and variances.",
-                unset="the model's own, 0.99", minimum=0, below=1),
+                unset="the model's own, 0.99", minimum=0, below=1, fine_tuning=0.9),
         Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization.",
                 unset="the model's own, 0.001", above=0),
         Setting("num_label_classes", int, None, "Number of classes.",
@@ -108,8 +110,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("num_train_images", int, None, "Images an epoch.",
                 unset="dataset_info.json's, else 1281167", minimum=1),
         Setting("base_learning_rate", float, 0.016, "Learning rate for a batch of 256; it scales "
-                "with the batch.", minimum=0),
-        Setting("warmup_epochs", float, 5.0, "Epochs of linear warm-up from 0.", minimum=0),
+                "with the batch.", minimum=0, fine_tuning=0.008),
+        Setting("warmup_epochs", float, 5.0, "Epochs of linear warm-up from 0.", minimum=0,
+                fine_tuning=1.0),
         Setting("lr_decay_rate", float, 0.97, "Factor of the learning rate's staircase.", above=0),
         Setting("lr_decay_epochs", float, 2.4, "Epochs between its steps.", above=0),
         Setting("momentum", float, 0.9, "Momentum of RMSProp.", minimum=0, below=1),
@@ -122,6 +125,11 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
                 "none.", minimum=0, below=1),
         Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from."),
+        Setting("freeze_backbone", bool, False, "Train the classifier alone; all else, batch "
+                "normalization too, stays as --init_checkpoint has it."),
+        Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, N included, "
+                "stay as --init_checkpoint has them, batch normalization too; none trains all.",
+                unset="none"),
         Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
                 "and dropout.", unset="another one each run", minimum=0),
         Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
@@ -174,11 +182,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "'best' is the archived one.", unset="the latest of model_dir"),
         Setting("export_moving_average", bool, True, "Export the averaged weights where the "
                 "checkpoint has them."),
-        Setting("export_to_tpu", bool, False, "Add a TPU graph to the SavedModel."),
+        Setting("export_to_tpu", bool, False, "Add a graph for TPUs to the SavedModel, with the "
+                "tags serve and tpu; no TPU is needed to make it."),
         Setting("post_quantize", bool, False, "Also write a .tflite file with weights quantized "
                 "to 8 bits."),
         Setting("quantize", str, None, "More .tflite files: float16, int8 (integers alone) or "
                 "both, joined by a comma.", unset="none"),
+        Setting("export_normalized_input", bool, False, "The float .tflite files take pixels that "
+                "are normalized already, (x - mean) / std, as historical ones did; int8 files "
+                "always take raw ones."),
         Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
                 "with.", unset="all", minimum=1),
     ),
@@ -203,6 +215,11 @@ def default_params() -> dict[str, Any]:
     """
     params = {name: setting.default for name, setting in SETTINGS.items()}
     return with_imagenet_counts(params)
+
+
+def fine_tuning_defaults() -> dict[str, Any]:
+    """The defaults that differ where --init_checkpoint is given: setting name -> value."""
+    return {n: s.fine_tuning for n, s in SETTINGS.items() if s.fine_tuning is not None}
 
 
 def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:

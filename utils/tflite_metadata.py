@@ -26,6 +26,8 @@ _RGB = 1
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
+_OFFSET = flatbuffers.packer.uoffset
+_BYTE, _FLOAT = flatbuffers.number_types.Uint8Flags, flatbuffers.number_types.Float32Flags
 
 
 class _Table:
@@ -61,15 +63,18 @@ def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
     return builder.EndVector()
 
 
-def _image_tensor(builder: flatbuffers.Builder) -> int:
-    """The input: RGB, normalized as (x - 0) / 1, since the normalization is in the graph."""
+def _image_tensor(
+    builder: flatbuffers.Builder, mean: Sequence[float], stddev: Sequence[float]
+) -> int:
+    """The input: RGB, normalized by the caller as (x - mean) / stddev."""
     properties = _Table(builder, 2).byte(0, _RGB).end()
     content = _Table(builder, 3).byte(0, _IMAGE_PROPERTIES).offset(1, properties).end()
-    zeros, ones = _floats(builder, [0.0]), _floats(builder, [1.0])
-    options = _Table(builder, 2).offset(0, zeros).offset(1, ones).end()
+    means, stddevs = _floats(builder, mean), _floats(builder, stddev)
+    options = _Table(builder, 2).offset(0, means).offset(1, stddevs).end()
     unit = _Table(builder, 2).byte(0, _NORMALIZATION_OPTIONS).offset(1, options).end()
     units = _offsets(builder, [unit])
-    highest, lowest = _floats(builder, [255.0]), _floats(builder, [0.0])
+    highest = _floats(builder, [(255 - m) / s for m, s in zip(mean, stddev, strict=True)])
+    lowest = _floats(builder, [(0 - m) / s for m, s in zip(mean, stddev, strict=True)])
     stats = _Table(builder, 2).offset(0, highest).offset(1, lowest).end()
     name = builder.CreateString("images")
     text = builder.CreateString("Picture to classify: RGB, 0 to 255.")
@@ -93,9 +98,11 @@ def _logits_tensor(builder: flatbuffers.Builder, has_labels: bool) -> int:
     return (table.offset(6, associated) if has_labels else table).end()
 
 
-def _metadata(model_name: str, has_labels: bool) -> bytes:
+def _metadata(
+    model_name: str, has_labels: bool, mean: Sequence[float], stddev: Sequence[float]
+) -> bytes:
     builder = flatbuffers.Builder(1024)
-    inputs = _offsets(builder, [_image_tensor(builder)])
+    inputs = _offsets(builder, [_image_tensor(builder, mean, stddev)])
     outputs = _offsets(builder, [_logits_tensor(builder, has_labels)])
     subgraphs = _offsets(builder, [_Table(builder, 10).offset(2, inputs).offset(3, outputs).end()])
     name = builder.CreateString(model_name)
@@ -106,14 +113,24 @@ def _metadata(model_name: str, has_labels: bool) -> bytes:
     return bytes(builder.Output())
 
 
-def add(content: bytes, model_name: str, label_names: Sequence[str] = ()) -> bytes:
-    """Returns a .tflite file's content with metadata and, where names are given, a label file."""
+def add(
+    content: bytes,
+    model_name: str,
+    label_names: Sequence[str] = (),
+    mean: Sequence[float] = (0.0,),
+    stddev: Sequence[float] = (1.0,),
+) -> bytes:
+    """Returns a .tflite file's content with metadata and, where names are given, a label file.
+
+    `mean` and `stddev`, one number or three, are what the file's caller normalizes pixels with:
+    0 and 1 for a file that takes raw ones.
+    """
     # The schema's Python code, generated from the published flatbuffers schema of models.
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     buffer = schema.BufferT()
-    buffer.data = list(_metadata(model_name, bool(label_names)))
+    buffer.data = list(_metadata(model_name, bool(label_names), mean, stddev))
     entry = schema.MetadataT()
     entry.name, entry.buffer = _BUFFER_NAME, len(model.buffers)
     model.buffers.append(buffer)
@@ -134,6 +151,61 @@ def label_names(path: str) -> list[str] | None:
         if LABELS_FILE not in archive.namelist():
             return None
         return archive.read(LABELS_FILE).decode().splitlines()
+
+
+class _Reader:
+    """A table of finished flatbuffers, read by field numbers."""
+
+    def __init__(self, data: bytes, position: int | None = None):
+        start = flatbuffers.encode.Get(_OFFSET, data, 0) if position is None else position
+        self._table = flatbuffers.table.Table(data, start)
+
+    def _field(self, number: int) -> int:
+        return self._table.Offset(4 + 2 * number)
+
+    def byte(self, number: int) -> int:
+        place = self._field(number)
+        return self._table.Get(_BYTE, self._table.Pos + place) if place else 0
+
+    def table(self, number: int) -> _Reader | None:
+        place = self._field(number)
+        return self._at(self._table.Pos + place) if place else None
+
+    def tables(self, number: int) -> list[_Reader]:
+        place = self._field(number)
+        if not place:
+            return []
+        start = self._table.Vector(place)
+        return [self._at(start + 4 * i) for i in range(self._table.VectorLen(place))]
+
+    def floats(self, number: int) -> list[float]:
+        place = self._field(number)
+        return self._table.GetVectorAsNumpy(_FLOAT, place).tolist() if place else []
+
+    def _at(self, position: int) -> _Reader:
+        return _Reader(self._table.Bytes, self._table.Indirect(position))
+
+
+def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
+    """(mean, standard deviation) that the caller of a file normalizes pixels with.
+
+    None without metadata, or where they change nothing: the file takes raw pixels.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    for number in range(model.MetadataLength()):
+        entry = model.Metadata(number)
+        if entry.Name() != _BUFFER_NAME:
+            continue
+        data = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+        for image in (i for subgraph in _Reader(data).tables(3) for i in subgraph.tables(2)):
+            for unit in image.tables(4):
+                options = unit.table(1)
+                if unit.byte(0) == _NORMALIZATION_OPTIONS and options is not None:
+                    mean, stddev = options.floats(0), options.floats(1)
+                    return None if (set(mean), set(stddev)) == ({0.0}, {1.0}) else (mean, stddev)
+    return None
 
 
 def _with_label_file(content: bytes, label_names: Sequence[str]) -> bytes:

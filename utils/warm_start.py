@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import tf_slim as slim
 from absl import logging
 
-from utils import checkpoints, files
+from utils import checkpoints, files, optimization
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -131,6 +131,7 @@ def init_fn(path: str):
     ]
     found = match(variables, shapes)
     _report(found, checkpoint)
+    _report_frozen()
     assign = slim.assign_from_checkpoint_fn(checkpoint, found.restored)
     # Averages start as copies of the weights, and they were copied before this ran.
     average_of = {v.op.name: v for v in tf.global_variables()}
@@ -151,6 +152,16 @@ def init_fn(path: str):
 
 def _size(variables: Iterable[tf.Variable]) -> int:
     return sum(v.shape.num_elements() for v in variables)
+
+
+def _report_frozen() -> None:
+    """Prints how many variables train and how many are frozen."""
+    trained, frozen = tf.trainable_variables(), optimization.frozen_variables()
+    if frozen:
+        logging.info(
+            "Frozen: %d variables with %s parameters; trained: %d with %s.",
+            len(frozen), f"{_size(frozen):,}", len(trained), f"{_size(trained):,}",
+        )  # fmt: skip
 
 
 def _report(found: Matches, checkpoint: str) -> None:

@@ -1,0 +1,148 @@
+"""Classifying pictures with every kind of file, in this process."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_exporting import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
+
+from utils import classify, evaluate, records
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a program; returns the lines it prints."""
+
+    def run(program, *arguments):
+        program.main(["program", *map(str, arguments)])
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def mistake(program, *arguments):
+    """The sentence that a program ends with."""
+    with pytest.raises(UserError) as error:
+        program.main(["program", *map(str, arguments)])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(params=["", "saved", "tiny.tflite", "tiny_postquant.tflite",
+                        "tiny_float16.tflite", "tiny_int8.tflite"])  # fmt: skip
+def model(request, exported):  # noqa: F811
+    """An export's folder, its SavedModel, and each of its files."""
+    if request.param == "saved":
+        return saved_model_in(exported)
+    return os.path.join(exported, request.param)
+
+
+def test_every_kind_of_file_classifies(said, model, digits_dir):
+    picture = digits_dir + "/pictures/digit-7.jpg"
+    lines = said(classify, f"--model={model}", picture, picture)
+    assert lines[0] == lines[6] == picture and lines[1:6] == lines[7:] and len(lines) == 12
+    shares = [float(line.split("%")[0]) for line in lines[1:6]]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.1
+    assert (
+        len({line.split("%")[1] for line in lines[1:6]} & set(map("  {}".format, range(10)))) == 5
+    )
+
+
+def test_every_kind_of_file_is_evaluated(said, model, digits_dir):
+    (line,) = said(evaluate, f"--model={model}", f"--data_dir={digits_dir}", "--images=20")
+    assert line.startswith(f"{model}: top-1 ") and " on 20 images, " in line
+
+
+def picture_of(size, image_format, mode="RGB"):
+    data = io.BytesIO()
+    Image.new(mode, size, 90).save(data, image_format)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [picture_of((1, 1), "PNG"), picture_of((1, 1), "JPEG"), picture_of((1, 700), "PNG"),
+     picture_of((40, 30), "GIF", "L"), picture_of((40, 30), "BMP")],
+)  # fmt: skip
+def test_unusual_pictures(said, model, tmp_path, data):
+    (tmp_path / "picture").write_bytes(data)
+    assert len(said(classify, f"--model={model}", tmp_path / "picture")) == 6
+
+
+# Wrong input.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no picture", b"\xff\xd8\xff but no JPEG", picture_of((40, 30), "JPEG")[:100],
+     picture_of((40, 30), "PNG")[:40]],
+)  # fmt: skip
+def test_what_is_no_picture(model, tmp_path, data):
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(data)
+    text = mistake(classify, f"--model={model}", path)
+    assert text.startswith(f"{path} is no picture that can be decoded")
+
+
+def test_missing_files(exported, tmp_path, digits_dir):  # noqa: F811
+    model = exported + "/tiny.tflite"
+    assert mistake(classify, f"--model={model}", "/none.jpg") == "/none.jpg does not exist."
+    assert str(tmp_path) in mistake(classify, f"--model={model}", tmp_path)
+    for program, more in ((classify, "a.jpg"), (evaluate, f"--data_dir={digits_dir}")):
+        text = mistake(program, "--model=/none.tflite", more)
+        assert text.startswith("--model=/none.tflite does not exist")
+        assert f"--model={tmp_path} is no" in mistake(program, f"--model={tmp_path}", more)
+
+
+def corruptions(content):
+    """Names and contents of files that are no .tflite classifier."""
+    yield "empty", b""
+    yield "text", b"no model at all, but long enough to be taken for one"
+    yield "identifier", content[:4] + b"XXXX" + content[8:]
+    for share in (0.01, 0.5, 0.9):
+        yield f"cut at {share}", content[: int(share * len(content))]
+    rng = np.random.RandomState(0)
+    yield "noise", content[:8] + rng.bytes(len(content) - 8)
+
+
+def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
+    content = pathlib.Path(exported, "tiny_int8.tflite").read_bytes()
+    for name, data in corruptions(content):
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(data)
+        text = mistake(classify, f"--model={path}", digits_dir + "/pictures/digit-1.jpg")
+        assert text == f"{path} is no .tflite classifier: export it again."
+
+
+def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):  # noqa: F811
+    (tmp_path / "saved_model.pb").write_bytes(b"no graph")
+    text = mistake(classify, f"--model={tmp_path}", digits_dir + "/pictures/digit-1.jpg")
+    assert text.startswith(f"--model={tmp_path} is no SavedModel of this program")
+
+
+def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    model, picture = f"--model={exported}/tiny.tflite", digits_dir + "/pictures/digit-1.jpg"
+    text = mistake(classify, model, f"--labels={tmp_path}/labels.txt", picture)
+    assert text.startswith("2 label names do not fit the model's 10 classes")
+    assert "/none.txt cannot be read" in mistake(classify, model, "--labels=/none.txt", picture)
+
+
+@pytest.mark.parametrize(("data", "label", "words"), [
+    (b"no picture", 1, "record 0: the picture cannot be decoded"),
+    (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
+    (None, 1, "are empty"),
+])  # fmt: skip
+def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):  # noqa: F811
+    with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
+        if data is not None:
+            writer.write(records.example(data, label))
+    arguments = (f"--model={exported}/tiny.tflite", f"--data_dir={tmp_path}")
+    assert words in mistake(evaluate, *arguments)
+    assert "--images=0 is not possible" in mistake(evaluate, *arguments, "--images=0")

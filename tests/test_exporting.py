@@ -1,0 +1,400 @@
+"""Exports in this process, to folders and to TensorFlow's file system in memory."""
+
+import glob
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow.python.saved_model import loader_impl
+
+import mnasnet_main
+from utils import classify, exporting, files, records, settings, tflite
+from utils.errors import UserError
+
+SIZE = 32
+SPEC = {
+    "stages": ["r1_k3_s22_e1_i8_o8_noskip", "r2_k3_s22_e3_i8_o16_se0.5"],
+    "stem_size": 8,
+    "head_size": 32,
+}
+
+
+VARIABLES = "/variables/variables"
+
+
+def settings_of(model_dir, export_dir, **more):
+    return {
+        **settings.default_params(), "use_tpu": False, "model_name": "tiny", "model_spec": SPEC,
+        "num_label_classes": 10, "num_eval_images": 10, "eval_batch_size": 10,
+        "train_batch_size": 4, "num_train_images": 40, "iterations_per_loop": 1,
+        "save_checkpoints_steps": 1, "input_image_size": SIZE, "resize_method": "bilinear",
+        "model_dir": str(model_dir), "export_dir": str(export_dir), **more,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """A folder with the checkpoint of a training graph: with optimizer slots and averages."""
+    folder = str(tmp_path_factory.mktemp("model"))
+    params = settings_of(folder, None)
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.random_uniform([4, SIZE, SIZE, 3], 0, 255, seed=1)
+        labels = tf.constant([0, 1, 2, 3])
+        tf.train.get_or_create_global_step()
+        spec = mnasnet_main.mnasnet_model_fn(images, labels, tf.estimator.ModeKeys.TRAIN, params)
+        tf.set_random_seed(1)
+        session.run(tf.global_variables_initializer())
+        for _ in range(3):
+            session.run(spec.train_op)
+        tf.train.Saver().save(session, folder + "/model.ckpt", 3, write_meta_graph=False)
+    return folder
+
+
+def export(params):
+    checkpoint = params["model_dir"] + "/model.ckpt-3"
+    estimator = mnasnet_main.build_estimator(params, training=False)
+    exporting.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
+
+
+def report_of(export_dir):
+    return json.loads(files.read_text(os.path.join(export_dir, exporting.REPORT_FILE)))
+
+
+def saved_model_in(export_dir):
+    made = report_of(export_dir)["files"]
+    return os.path.join(export_dir, next(n for n in made if made[n]["kind"] == "SavedModel"))
+
+
+@pytest.fixture(scope="module")
+def exported(model_dir, digits_dir, tmp_path_factory):
+    """A folder with all files and the graph for TPUs."""
+    folder = str(tmp_path_factory.mktemp("export"))
+    export(
+        settings_of(model_dir, folder, data_dir=digits_dir, post_quantize=True,
+                    quantize="float16,int8", export_to_tpu=True, export_eval_images=10)
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(digits_dir):
+    return [pathlib.Path(p).read_bytes() for p in sorted(glob.glob(digits_dir + "/pictures/*"))]
+
+
+# The SavedModel.
+
+
+def test_only_what_serving_needs_is_saved(model_dir, exported):
+    trained = {name for name, _ in tf.train.list_variables(model_dir)}
+    assert [n for n in trained if "ExponentialMovingAverage" in n and "RMSProp" not in n]
+    assert [n for n in trained if n.endswith("RMSProp")]
+    saved = {n for n, _ in tf.train.list_variables(saved_model_in(exported) + VARIABLES)}
+    assert saved == {n for n in trained if "ExponentialMovingAv" not in n and "RMSProp" not in n}
+
+
+def test_names_that_clients_use(exported, pictures):
+    with tf.Session() as session:
+        tf.saved_model.load(session, ["serve"], saved_model_in(exported))
+        logits, probabilities, classes = session.run(
+            ["logits:0", "softmax_tensor:0", "ArgMax:0"], {"image_bytes:0": pictures}
+        )
+    assert logits.shape == probabilities.shape == (len(pictures), 10)
+    np.testing.assert_array_equal(classes, logits.argmax(1))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_label_names_travel_with_it(exported):
+    text = pathlib.Path(saved_model_in(exported), "assets.extra", "labels.txt").read_text()
+    assert text.splitlines() == [str(digit) for digit in range(10)]
+    assert pathlib.Path(exported, "labels.txt").read_text() == text
+
+
+SERVE = """
+import sys, glob, json
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1], tags=json.loads(sys.argv[2]))
+pictures = tf.constant([open(p, "rb").read() for p in sorted(glob.glob(sys.argv[3]))])
+result = model.signatures["serving_default"](image_bytes=pictures)
+floats = model.signatures["images:serving_default"](images=tf.zeros([2, 32, 32, 3]))
+assert floats["probabilities"].shape == (2, 10) and floats["classes"].dtype == tf.int64
+print(json.dumps([result["classes"].numpy().tolist(), result["probabilities"].numpy().tolist()]))
+"""
+
+
+def serve_in_tf2(path, tags, pattern):
+    """Classes and probabilities that TensorFlow 2 alone gives for pictures."""
+    result = subprocess.run(
+        [sys.executable, "-c", SERVE, path, json.dumps(tags), pattern],
+        capture_output=True, text=True, cwd="/",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_tensorflow_2_serves_it(exported, digits_dir, pictures):
+    # With a graph for TPUs beside it, TensorFlow 2 wants to know which one.
+    classes, probabilities = serve_in_tf2(
+        saved_model_in(exported), ["serve"], digits_dir + "/pictures/*"
+    )
+    ours = classify.SavedModelClassifier(saved_model_in(exported))
+    expected = np.stack([ours.probabilities(picture) for picture in pictures])
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert classes == expected.argmax(1).tolist()
+
+
+# The graph for TPUs.
+
+
+def meta_graphs(path):
+    found = loader_impl.parse_saved_model(path).meta_graphs
+    return {tuple(sorted(graph.meta_info_def.tags)): graph for graph in found}
+
+
+def test_a_graph_for_tpus_beside_the_other(exported):
+    graphs = meta_graphs(saved_model_in(exported))
+    assert set(graphs) == {("serve",), ("serve", "tpu")}
+    cpu, tpu = graphs["serve",], graphs["serve", "tpu"]
+    assert set(tpu.signature_def) == set(cpu.signature_def)
+    for name, signature in cpu.signature_def.items():
+        assert set(tpu.signature_def[name].inputs) == set(signature.inputs)
+        assert set(tpu.signature_def[name].outputs) == set(signature.outputs)
+    calls = [node for node in tpu.graph_def.node if node.op == "TPUPartitionedCall"]
+    assert calls and not cpu.graph_def.library.function
+    names = {call.attr["f"].func.name for call in calls}
+    programs = [f for f in tpu.graph_def.library.function if f.signature.name in names]
+    assert len(programs) == len(names)
+    for program in programs:
+        kinds = {node.op for node in program.node_def}
+        assert {"Conv2D", "MatMul", "ReadVariableOp", "TPUReplicateMetadata"} <= kinds
+        # What a TPU cannot run, or what would write to the variables it shares.
+        assert not [k for k in kinds if k.startswith(("Save", "Restore", "Assign", "Decode"))]
+
+
+def test_the_graph_for_tpus_restores_the_same_weights(exported):
+    # Nothing of it runs without a TPU, so what it would restore is read off the graph.
+    path = saved_model_in(exported)
+    tpu = meta_graphs(path)["serve", "tpu"]
+    with tf.Session() as session:
+        tf.import_graph_def(
+            tf.graph_util.extract_sub_graph(
+                tpu.graph_def,
+                [n.name for n in tpu.graph_def.node if n.op == "VarHandleOp"]
+                + [tpu.saver_def.restore_op_name.lstrip("^")],
+            ),
+            name="",
+        )
+        graph = session.graph
+        handles = [op for op in graph.get_operations() if op.type == "VarHandleOp"]
+        session.run(
+            tpu.saver_def.restore_op_name, {tpu.saver_def.filename_tensor_name: path + VARIABLES}
+        )
+        for handle in handles:
+            value = tf.raw_ops.ReadVariableOp(
+                resource=handle.outputs[0], dtype=handle.get_attr("dtype")
+            )
+            np.testing.assert_array_equal(
+                session.run(value), tf.train.load_variable(path + VARIABLES, handle.name)
+            )
+    assert {h.name for h in handles} == {n for n, _ in tf.train.list_variables(path + VARIABLES)}
+
+
+def test_without_the_flag_there_is_one_graph(model_dir, tmp_path, digits_dir):
+    export(settings_of(model_dir, tmp_path))
+    path = saved_model_in(str(tmp_path))
+    assert set(meta_graphs(path)) == {("serve",)}
+    classes, _ = serve_in_tf2(path, None, digits_dir + "/pictures/*")
+    assert len(classes) == 10
+
+
+# Files, their report, and where they go.
+
+
+def test_every_file_is_measured_and_classifies(exported, pictures):
+    rows = {row["kind"]: row for row in report_of(exported)["files"].values()}
+    assert set(rows) == {"names of the classes", "SavedModel", *tflite.SUFFIXES}
+    assert report_of(exported)["identity"]["resize_method"] == "bilinear"
+    expected = classify.load(saved_model_in(exported)).probabilities(pictures[3])
+    for name, row in report_of(exported)["files"].items():
+        path = os.path.join(exported, name)
+        if row["kind"] == "names of the classes":
+            continue
+        assert row["images"] == 10 and row["latency_ms"] > 0 and row["bytes"] > 1000
+        ours = classify.load(path).probabilities(pictures[3])
+        np.testing.assert_allclose(ours, expected, atol=0.05)
+        assert classify.label_names(path, None) == [str(digit) for digit in range(10)]
+
+
+def test_normalized_input_classifies_like_the_other(model_dir, exported, tmp_path, pictures):
+    export(settings_of(model_dir, tmp_path, export_normalized_input=True))
+    ours = classify.load(str(tmp_path / "tiny.tflite"))
+    expected = classify.load(exported + "/tiny.tflite")
+    for picture in pictures:
+        np.testing.assert_allclose(
+            ours.probabilities(picture), expected.probabilities(picture), atol=1e-5
+        )
+    # The report beside it names the resizing: the pixels are those of the other export.
+    assert report_of(str(tmp_path))["files"]["tiny.tflite"]["largest_logit_difference"] < 1e-3
+
+
+def listing(folder):
+    """Every file below a folder of any file system, by its path from there, with its size."""
+    found = {}
+    for place, _, names in tf.io.gfile.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            found[path.removeprefix(folder).lstrip("/")] = tf.io.gfile.stat(path).length
+    return found
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def target(request, tmp_path):
+    """A folder that is not there yet, on disk or in a bucket."""
+    return f"{tmp_path}/made" if request.param == "folder" else f"ram://bucket/{uuid.uuid4()}/made"
+
+
+def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, target, pictures):
+    params = settings_of(model_dir, target, data_dir=digits_dir, post_quantize=True,
+                         export_eval_images=10)  # fmt: skip
+    export(params)
+    first = listing(target)
+    assert {"labels.txt", "tiny.tflite", "tiny_postquant.tflite", "export_report.json"} <= set(
+        first
+    )
+    assert not [name for name in first if "tmp" in name or "unfinished" in name]
+    expected = classify.load(exported + "/tiny.tflite").probabilities(pictures[3])
+    for path in (target, saved_model_in(target), target + "/tiny.tflite"):
+        np.testing.assert_allclose(
+            classify.load(path).probabilities(pictures[3]), expected, atol=1e-5
+        )
+        assert classify.label_names(path, None) == [str(digit) for digit in range(10)]
+    export(params)  # is there already
+    assert listing(target) == first
+    export({**params, "post_quantize": False})
+    second = listing(target)
+    assert "tiny_postquant.tflite" not in second
+    moved = {n.split("/", 2)[2]: s for n, s in second.items() if n.startswith("earlier/")}
+    assert moved == first
+
+
+def test_a_foreign_file_is_left_alone(model_dir, target):
+    tf.io.gfile.makedirs(target)
+    files.write_text(target + "/tiny.tflite", "mine")
+    with pytest.raises(UserError, match=r"tiny\.tflite is there already"):
+        export(settings_of(model_dir, target))
+    assert files.read_text(target + "/tiny.tflite") == "mine"
+    assert set(listing(target)) == {"tiny.tflite"}
+
+
+@pytest.mark.parametrize("was_placing", [False, True])
+def test_after_a_kill_while_files_were_put_in_place(model_dir, target, was_placing):
+    # As a run leaves it that was killed when it had copied, and after it had placed, two of three.
+    tf.io.gfile.makedirs(target + "/unfinished")
+    files.write_text(target + "/unfinished/labels.txt", "half")
+    if was_placing:
+        tf.io.gfile.makedirs(target + "/123")
+        files.write_text(target + "/123/saved_model.pb", "whole")
+        files.write_text(target + "/tiny.tflite", "whole")
+        names = ["123", "tiny.tflite", "labels.txt"]
+        files.write_text(target + "/unfinished/placing.json", json.dumps(names))
+    export(settings_of(model_dir, target))
+    made = listing(target)
+    assert not [name for name in made if name.startswith(("123", "unfinished", "labels"))]
+    assert made["tiny.tflite"] > 1000 and "export_report.json" in made
+
+
+def test_what_was_removed_is_made_again(model_dir, target):
+    params = settings_of(model_dir, target)
+    export(params)
+    tf.io.gfile.remove(target + "/tiny.tflite")
+    export(params)
+    assert tf.io.gfile.exists(target + "/tiny.tflite")
+
+
+# Wrong input.
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"identity": {}}'])
+def test_a_foreign_report_is_named(model_dir, tmp_path, text):
+    (tmp_path / "export_report.json").write_text(text)
+    with pytest.raises(UserError, match=r"export_report\.json") as error:
+        exporting.check(settings_of(model_dir, tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_target_that_is_a_file(model_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="--export_dir="):
+            exporting.check(settings_of(model_dir, path))
+
+
+@pytest.mark.parametrize("data_dir", [None, "null", "empty"])
+def test_int8_needs_training_images(model_dir, tmp_path, data_dir):
+    if data_dir == "empty":
+        data_dir = str(tmp_path)
+    with pytest.raises(UserError, match="--quantize=int8 needs training images"):
+        exporting.check(settings_of(model_dir, tmp_path, data_dir=data_dir, quantize="int8"))
+
+
+def test_a_checkpoint_of_another_network(model_dir, tmp_path):
+    other = {**SPEC, "stem_size": 16}
+    deeper = {**SPEC, "stages": [*SPEC["stages"], "r1_k3_s11_e3_i16_o16"]}
+    for spec in (other, deeper):
+        with pytest.raises(UserError, match=r"model\.ckpt-3 is of another network") as error:
+            export(settings_of(model_dir, tmp_path, model_spec=spec))
+        assert "\n" not in str(error.value)
+    assert listing(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model_dir": "{tmp}"}, "--model_dir={tmp} holds no checkpoint to export: train first."),
+        ({"export_checkpoint": "best"}, "holds no best checkpoint (evaluation keeps it)"),
+        ({"export_checkpoint": "{tmp}/model.ckpt-1"}, "model.ckpt-1 is no checkpoint"),
+        ({"data_dir": "{tmp}/none"}, "--data_dir={tmp}/none is no folder"),
+    ],
+)
+def test_what_cannot_be_exported(model_dir, tmp_path, given, words):
+    given = {name: value.format(tmp=tmp_path) for name, value in given.items()}
+    params = {
+        **settings_of(model_dir, tmp_path / "made"), "mode": "export_only", **given,
+    }  # fmt: skip
+    with pytest.raises(UserError) as error:
+        mnasnet_main.run_export(params)
+    assert words.format(tmp=tmp_path) in str(error.value)
+    assert listing(str(tmp_path / "made")) == {}
+
+
+@pytest.mark.parametrize("prefix", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("label", "position", "words"), [(1, 2, "the picture cannot be decoded"), (11, 1, "label 11")]
+)
+def test_images_that_cannot_be_read(model_dir, tmp_path, pictures, prefix, label, position, words):
+    examples = [records.example(picture, 1) for picture in pictures]
+    examples[position] = records.example(pictures[0] if label == 11 else b"no picture", label)
+    good = [records.example(picture, 1) for picture in pictures]
+    for name in ("train", "validation"):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{name}-00000-of-00001")) as writer:
+            for content in examples if name == prefix else good:
+                writer.write(content)
+    params = settings_of(model_dir, tmp_path / "made", data_dir=str(tmp_path), quantize="int8")
+    with pytest.raises(UserError) as error:
+        export(params)
+    assert f"{prefix}-00000-of-00001, record {position}: {words}" in str(error.value)
+    assert listing(str(tmp_path / "made")) == {}
+
+
+def test_a_training_says_first_what_its_export_lacks(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "model"
+    params = {**settings_of(folder, tmp_path / "file"), "mode": "train"}
+    with pytest.raises(UserError, match="--export_dir="):
+        mnasnet_main.run_training(params)
+    assert os.listdir(folder) == []
