@@ -13,7 +13,7 @@ PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify test test-slow bench bench-input bench-bigtable bench-tflite tpu-check tpu-check-all \
+.PHONY: help setup train classify test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
         complexity numbers lint format clean
 
 help:  ## List the targets
@@ -57,6 +57,9 @@ bench: $(STAMP)  ## Measure start-up, step and memory
 
 bench-input: $(STAMP)  ## Measure the input alone, beside plain decoding
 	$(BIN)/python -m utils.benchmark_input
+
+bench-build: $(STAMP)  ## Measure building a data set beside plain copying
+	$(BIN)/python -m utils.benchmark_build
 
 bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 	$(BIN)/python -m utils.benchmark_bigtable

@@ -18,10 +18,9 @@ def _version() -> str:
 EXTRAS = {
     # 2.40 needs protobuf 6, which TensorFlow 2.15 does not go with.
     "bigtable": ["google-cloud-bigtable>=2.38,<2.40"],
-    # The sample data, the picture tools, the plots and the notebook.
+    # The sample data, the plots and the notebook.
     "demo": [
         "scikit-learn>=1.4",
-        "pillow>=10",
         "matplotlib>=3.8",
         "ipykernel>=6",
         "nbclient>=0.10",
@@ -65,6 +64,8 @@ setuptools.setup(
         # TensorFlow 2.15 is compiled against NumPy 1.
         "numpy>=1.23,<2",
         "PyYAML>=6.0",
+        # Builders of data sets read pictures of every kind.
+        "pillow>=10",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.
         "protobuf>=4.21,<5",
     ],

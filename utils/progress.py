@@ -71,7 +71,13 @@ class Progress:
             for name, value in values.items()
         ]
         if rate > 0:
-            plural = "es" if self._unit.endswith(("ch", "s", "x")) else "s"
+            plural = (
+                "es"
+                if self._unit.endswith(("ch", "s", "x"))
+                else "s"
+                if self._unit.islower()
+                else ""
+            )
             parts.append(f"{rate:.3g} {self._unit}{plural}/s")
             parts.append(f"ETA {duration((self._total - self._done) / rate)}")
         return "  ".join(parts)

@@ -66,7 +66,7 @@ def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileSca
       UserError: a file cannot be opened at all.
     """
     total = max(1, sum(state.size for state in records.states(paths)) // 2**20)
-    progress = Progress(what, total, "MB", log_every=max(1, total // 10))
+    progress = Progress(what, total, "MB", log_every=max(200, total // 10))
     lock = threading.Lock()
     done = 0
 
