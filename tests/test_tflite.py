@@ -159,6 +159,32 @@ def test_a_file_computes_what_the_network_does(trained, spec, normalized):
     np.testing.assert_allclose(run(content), logits, atol=1e-4 * np.abs(logits).max())
 
 
+def dead_squeeze(trained, folder):
+    """The checkpoint with squeezing convolutions that give zeros for every image."""
+    reader = tf.train.load_checkpoint(trained[0])
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    squeezes = [n for n, v in values.items() if "/se/" in n and n.endswith("bias") and v.size == 4]
+    assert squeezes
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name in squeezes:
+            values[name] = np.full_like(values[name], -1000)
+        variables = [tf.Variable(value, name=name) for name, value in values.items()]
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver(variables).save(session, str(folder / "dead.ckpt"), 3)
+
+
+def test_a_dead_unit_does_not_slow_an_int8_file_down(trained, tmp_path):
+    path = dead_squeeze(trained, tmp_path)
+    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, path) as network:
+        content = network.convert("int8", images(8))
+        logits = np.stack([network.logits(image) for image in images()])
+    interpreter = tf.lite.Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    # The delegate takes all or nothing; it refuses scales that underflowed.
+    assert "DELEGATE" in [op["op_name"] for op in interpreter._get_ops_details()]
+    np.testing.assert_allclose(run(content), logits, atol=0.1 * np.abs(logits).max())
+
+
 def constants_of(content, operator):
     """Shapes of the constants that the operators of a kind take."""
     interpreter = tf.lite.Interpreter(

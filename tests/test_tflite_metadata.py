@@ -3,6 +3,7 @@
 import struct
 import zipfile
 
+import flatbuffers
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
@@ -112,6 +113,27 @@ def test_normalization_by_the_caller():
         tflite.Interpreter(content=raw).logits((pixels - np.array(mean)) / np.array(stddev)),
         rtol=1e-5,
     )
+
+
+def test_equal_vectors_are_written_once():
+    content = tiny()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for tensor in model.subgraphs[0].tensors:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale = np.linspace(1, 2, 1000).astype(np.float32)
+        tensor.quantization.zeroPoint = np.zeros(1000, np.int64)
+    expected = [t.name for t in model.subgraphs[0].tensors]
+    assert len(expected) > 2
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    large = bytes(builder.Output())
+    small = tflite_metadata.add(large, "tiny")
+    assert len(small) < len(large) - 12000 * (len(expected) - 1) + 2000
+    again = schema.ModelT.InitFromPackedBuf(small, 0)
+    assert [t.name for t in again.subgraphs[0].tensors] == expected
+    for tensor in again.subgraphs[0].tensors:
+        np.testing.assert_array_equal(tensor.quantization.zeroPoint, np.zeros(1000))
+        np.testing.assert_allclose(tensor.quantization.scale, np.linspace(1, 2, 1000), rtol=1e-6)
 
 
 def test_label_names_are_inside(tmp_path):

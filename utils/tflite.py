@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import flatbuffers
 import numpy as np
 
 import utils.tensorflow_version  # noqa: F401
@@ -21,6 +22,8 @@ NORMALIZED_NAME = "truediv"
 # Kind of file -> what its name ends with.
 SUFFIXES = {"float32": "", "dynamic": "_postquant", "float16": "_float16", "int8": "_int8"}
 
+# Of a quantized activation; normalized networks have ranges of 1 and more.
+LEAST_RANGE = 0.01
 # What reading a broken file raises: flatbuffers have no verifier in Python.
 _UNREADABLE = (
     ValueError, TypeError, IndexError, RuntimeError, MemoryError, OverflowError, struct.error,
@@ -92,8 +95,6 @@ class Network:
                 batches = [image[None] for image in _full_range(calibration)]
                 converter.representative_dataset = lambda: ([batch] for batch in batches)
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-                converter.inference_input_type = tf.uint8
-                converter.inference_output_type = tf.uint8
             return _integers_alone(converter) if kind == "int8" else converter.convert()
 
     def _graph_to_convert(self, is_raw: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -142,10 +143,39 @@ def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
     return clipped
 
 
+def _with_least_range(calibrated: bytes) -> bytes:
+    """A calibrated model in which every activation has a range worth the name.
+
+    A squeeze-and-excite unit that training left dead gives zeros for all images. Its scale would
+    underflow, XNNPACK then refuses the whole file, and it runs on one operator after another at
+    twice the latency.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(calibrated, 0)
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        found = tensor.quantization
+        # Weights and integers have no range yet.
+        if found is None or found.min is None or found.max is None:
+            continue
+        found.max = np.maximum(found.max, np.add(found.min, LEAST_RANGE)).astype(np.float32)
+    builder = flatbuffers.Builder(len(calibrated))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def _integers_alone(converter) -> bytes:
-    """Converts to int8; UserError names what has no integer operator."""
+    """Converts to int8 with uint8 input and output; UserError names what has no such operator."""
+    from tensorflow.lite.python.convert import mlir_quantize
+
     try:
-        content = converter.convert()
+        # What converter.convert() does, with a look at the ranges in between.
+        converter._experimental_calibrate_only = True
+        content = mlir_quantize(
+            _with_least_range(converter.convert()),
+            input_data_type=tf.uint8,
+            output_data_type=tf.uint8,
+        )
     except Exception as e:  # the converter has error types of its own
         text = " ".join(str(e).split())
         raise UserError(
