@@ -13,7 +13,7 @@ PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
+.PHONY: help setup train classify table test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
         complexity numbers lint format clean
 
 help:  ## List the targets
@@ -45,6 +45,12 @@ train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled sample, eva
 	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
 	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
 	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
+
+table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the sample; table of their exports
+	@for m in a1 b1 small; do $(BIN)/python mnasnet_main.py --config_file=sample --model_name=mnasnet-$$m \
+	  --data_dir=$(DIGITS) --model_dir=$(WORK)/table/$$m --export_dir=$(WORK)/table/$$m/export \
+	  --post_quantize=True --quantize=float16,int8 || exit 1; done
+	@$(BIN)/python -m utils.export_table --max_loss=1 $(WORK)/table/a1/export $(WORK)/table/b1/export $(WORK)/table/small/export
 
 test: $(STAMP)  ## Run all tests but the slow proofs
 	$(BIN)/python -m pytest
