@@ -169,8 +169,13 @@ class ImageNetTFExampleInput:
         @tf.autograph.experimental.do_not_convert
         def pad(images, labels):
             missing = batch_size - tf.shape(labels)[0]
-            images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-            labels = tf.pad(labels, [[0, missing]], constant_values=PADDING)
+
+            def fill_up():
+                black = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+                return black, tf.pad(labels, [[0, missing]], constant_values=PADDING)
+
+            # Only the last batch is copied.
+            images, labels = tf.cond(missing > 0, fill_up, lambda: (images, labels))
             images.set_shape([batch_size, self.image_size, self.image_size, 3])
             labels.set_shape([batch_size])
             return images, labels
