@@ -164,12 +164,20 @@ def test_another_number_of_classes_skips_the_head_alone(tmp_path, caplog):
     for name in own:
         if is_head(name):
             assert values[name].shape[-1] == 9
-            assert values[name].max() < 1  # an initial value, not one of the checkpoint
+            assert (values[name] == 0).all()
         else:
             np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
     assert f"{len(own) - 2} of {len(own)} variables" in caplog.text
     assert "mnas_head/dense/kernel" in caplog.text
     assert "mnas_head/dense/bias" in caplog.text
+
+
+def test_averages_of_a_new_classifier_start_as_it_does(tmp_path):
+    path, _ = save(str(tmp_path), averages=True)
+    own, values = initialized(path, averages=True, num_classes=9)
+    for name in own:
+        average = values[f"{name}/ExponentialMovingAverage"]
+        np.testing.assert_array_equal(average, values[name], err_msg=name)
 
 
 def test_the_same_number_of_classes_restores_the_head(tmp_path):

@@ -53,7 +53,7 @@ class Matches:
 
     Attributes:
       restored: name in the checkpoint -> variable of the graph.
-      head: variables of the classifier left alone because the classes differ.
+      head: variables of the classifier that start at 0 because the classes differ.
       missing: variables of the backbone that the checkpoint lacks or has in another shape.
       averaged: how many of the restored ones come from averages.
     """
@@ -133,11 +133,14 @@ def init_fn(path: str):
     _report(found, checkpoint)
     _report_frozen()
     assign = slim.assign_from_checkpoint_fn(checkpoint, found.restored)
+    # A classifier of other classes starts at 0: random logits, large at first, would send noise
+    # through the restored layers.
+    zeros = tf.group(*(tf.assign(v, tf.zeros_like(v)) for v in found.head))
     # Averages start as copies of the weights, and they were copied before this ran.
     average_of = {v.op.name: v for v in tf.global_variables()}
     copies = [
         tf.assign(average_of[v.op.name + checkpoints.AVERAGE_SUFFIX], v)
-        for v in found.restored.values()
+        for v in [*found.restored.values(), *found.head]
         if v.op.name + checkpoints.AVERAGE_SUFFIX in average_of
     ]
     copy = tf.group(*copies)
@@ -145,6 +148,7 @@ def init_fn(path: str):
     def initialize(scaffold, session):
         del scaffold
         assign(session)
+        session.run(zeros)
         session.run(copy)
 
     return initialize
@@ -178,7 +182,7 @@ def _report(found: Matches, checkpoint: str) -> None:
         len(found.restored) + len(found.head) + len(found.missing), 100 * share, found.averaged,
     )  # fmt: skip
     for title, variables in (
-        ("Not restored, other number of classes", found.head),
+        ("Starting at 0, other number of classes", found.head),
         ("Not in the checkpoint with this shape", found.missing),
     ):
         for variable in variables[:10]:
