@@ -102,3 +102,14 @@ def test_reason_of_an_error_in_a_session_is_what_the_operation_said():
     reason = files.reason(error.value)
     assert reason.startswith("Unknown image file format")
     assert "\n" not in reason
+
+
+def test_a_file_in_a_package_is_found_without_running_the_package(tmp_path, monkeypatch):
+    (tmp_path / "explosive" / "data").mkdir(parents=True)
+    (tmp_path / "explosive" / "__init__.py").write_text("raise RuntimeError('it ran')\n")
+    (tmp_path / "explosive" / "data" / "x.png").write_bytes(b"x")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    expected = str(tmp_path / "explosive" / "data/x.png")
+    assert files.in_package("explosive", "data/x.png") == expected
+    assert files.in_package("explosive", "data/y.png") is None
+    assert files.in_package("no_such_package", "data/x.png") is None
