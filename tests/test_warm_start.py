@@ -227,6 +227,28 @@ def test_a_small_part_may_be_missing(tmp_path, caplog):
             np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
 
 
+@pytest.mark.parametrize("frozen", ["block_0", "backbone"])
+def test_what_is_frozen_may_not_be_missing(tmp_path, frozen):
+    path, _ = save(str(tmp_path), averages=False, head_size=512)
+    stages = ["r1_k5_s11_e1_i8_o8", *TINY["stages"][1:]]
+    build(averages=False, head_size=512, stages=stages, frozen=frozen)
+    with pytest.raises(UserError, match="mnas_blocks_0/depthwise_conv2d/depthwise_kernel, which"):
+        warm_start.init_fn(path)
+
+
+def test_counts_of_what_is_frozen_and_trained(tmp_path, caplog):
+    path, _ = save(str(tmp_path), averages=False)
+    with caplog.at_level("INFO", "absl"):
+        own, _ = initialized(path, averages=False, frozen="backbone", num_classes=9)
+    weights = [v for n, v in own.items() if "moving_" not in n]
+    head = 32 * 9 + 9
+    total = sum(v.shape.num_elements() for v in weights)
+    assert (
+        f"Frozen: {len(weights) - 2} variables with {total - head:,} parameters; "
+        f"trained: 2 with {head}." in caplog.text
+    )
+
+
 def test_an_unrelated_checkpoint_is_refused(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         tf.get_variable("x", [3])

@@ -131,7 +131,7 @@ def init_fn(path: str):
     ]
     found = match(variables, shapes)
     _report(found, checkpoint)
-    _report_frozen()
+    _report_frozen(found, checkpoint)
     assign = slim.assign_from_checkpoint_fn(checkpoint, found.restored)
     # A classifier of other classes starts at 0: random logits, large at first, would send noise
     # through the restored layers.
@@ -158,14 +158,24 @@ def _size(variables: Iterable[tf.Variable]) -> int:
     return sum(v.shape.num_elements() for v in variables)
 
 
-def _report_frozen() -> None:
-    """Prints how many variables train and how many are frozen."""
+def _report_frozen(found: Matches, checkpoint: str) -> None:
+    """Prints how much is frozen and how much trains; UserError if something frozen is random."""
     trained, frozen = tf.trainable_variables(), optimization.frozen_variables()
-    if frozen:
-        logging.info(
-            "Frozen: %d variables with %s parameters; trained: %d with %s.",
-            len(frozen), f"{_size(frozen):,}", len(trained), f"{_size(trained):,}",
-        )  # fmt: skip
+    if not frozen:
+        return
+    logging.info(
+        "Frozen: %d variables with %s parameters; trained: %d with %s.",
+        len(frozen), f"{_size(frozen):,}", len(trained), f"{_size(trained):,}",
+    )  # fmt: skip
+    names = {v.op.name for v in frozen}
+    for variable in found.missing:
+        name = variable.op.name
+        # The moving statistics of a frozen layer are frozen like its gamma.
+        if name in names or f"{name.rpartition('/')[0]}/gamma" in names:
+            raise UserError(
+                f"--init_checkpoint: {checkpoint} does not fit {name}, which would stay random: "
+                "freeze less or nothing."
+            )
 
 
 def _report(found: Matches, checkpoint: str) -> None:
