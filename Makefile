@@ -8,12 +8,15 @@ STAMP := $(VENV)/.installed
 DIGITS := $(WORK)/digits
 MODEL := $(WORK)/digits-model
 LITE0 := $(WORK)/efficientnet-lite0
+NATURAL := $(WORK)/natural
+TUNED := $(WORK)/natural-model
+SCRATCH := $(WORK)/natural-scratch
 PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify table test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
+.PHONY: help setup train classify finetune finetune-curves table test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
         complexity numbers lint format clean
 
 help:  ## List the targets
@@ -45,6 +48,20 @@ train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled sample, eva
 	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
 	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
 	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
+
+$(NATURAL)/dataset_info.json: | $(STAMP)
+	@$(BIN)/python -m utils.data natural --output_dir=$(NATURAL)
+
+finetune: $(LITE0)/checkpoint $(NATURAL)/dataset_info.json  ## Fine-tune ImageNet weights on other classes, evaluate, export and classify
+	$(BIN)/python mnasnet_main.py --config_file=finetune --init_checkpoint=$(LITE0) --data_dir=$(NATURAL) \
+	  --model_dir=$(TUNED) --export_dir=$(TUNED)/export --post_quantize=True --quantize=float16,int8
+	$(BIN)/python -m utils.classify --model=$(TUNED)/export/efficientnet-lite0.tflite $(NATURAL)/pictures/*.jpg
+
+finetune-curves: finetune  ## The same network from scratch in the same time, and the picture of both
+	$(BIN)/python mnasnet_main.py --config_file=finetune --model_spec=g3doc/data/efficientnet-lite0.yaml \
+	  --freeze_until=none --base_learning_rate=0.064 --warmup_epochs=1 --batch_norm_momentum=0.9 \
+	  --train_steps=120 --steps_per_eval=20 --data_dir=$(NATURAL) --model_dir=$(SCRATCH)
+	$(BIN)/python g3doc/plot_finetune_vs_scratch.py $(TUNED) $(SCRATCH)
 
 table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the sample; table of their exports
 	@for m in a1 b1 small; do $(BIN)/python mnasnet_main.py --config_file=sample --model_name=mnasnet-$$m \

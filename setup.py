@@ -18,9 +18,10 @@ def _version() -> str:
 EXTRAS = {
     # 2.40 needs protobuf 6, which TensorFlow 2.15 does not go with.
     "bigtable": ["google-cloud-bigtable>=2.38,<2.40"],
-    # The sample data, the plots and the notebook.
+    # The sample data (scikit-image: photographs, its code is not run), the plots and the notebook.
     "demo": [
         "scikit-learn>=1.4",
+        "scikit-image>=0.22",
         "matplotlib>=3.8",
         "ipykernel>=6",
         "nbclient>=0.10",

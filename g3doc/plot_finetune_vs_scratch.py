@@ -44,7 +44,7 @@ def draw(tuned: str, scratch: str, path: str | pathlib.Path) -> None:
         panel.plot(seconds, top_1, color=color, marker=marker, markersize=5, label=name)
         panel.annotate(
             f"{top_1[-1]:.1f} %", (seconds[-1], top_1[-1]), textcoords="offset points",
-            xytext=(7, -3), color=color, fontsize=9,
+            xytext=(7, 3), color=color, fontsize=9,
         )  # fmt: skip
         ends.append(seconds[-1])
     panel.annotate(
@@ -60,7 +60,7 @@ def draw(tuned: str, scratch: str, path: str | pathlib.Path) -> None:
     panel.grid(True, color="0.88")
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(loc="center right", frameon=False)
+    panel.legend(loc="upper left", bbox_to_anchor=(0.02, 0.82), frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 

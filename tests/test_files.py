@@ -157,3 +157,14 @@ def test_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert files.absolute("a/../b") == str(tmp_path / "b")
     assert files.absolute("gs://bucket/a") == "gs://bucket/a"
+
+
+def test_a_file_in_a_package_is_found_without_running_the_package(tmp_path, monkeypatch):
+    (tmp_path / "explosive" / "data").mkdir(parents=True)
+    (tmp_path / "explosive" / "__init__.py").write_text("raise RuntimeError('it ran')\n")
+    (tmp_path / "explosive" / "data" / "x.png").write_bytes(b"x")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    expected = str(tmp_path / "explosive" / "data/x.png")
+    assert files.in_package("explosive", "data/x.png") == expected
+    assert files.in_package("explosive", "data/y.png") is None
+    assert files.in_package("no_such_package", "data/x.png") is None

@@ -79,7 +79,7 @@ def test_crops_of_training_and_validation_do_not_overlap(photograph):
     sides = [right - left for left, _, right, _ in crops[0]]
     assert all(bottom - top == right - left for left, top, right, bottom in crops[0] + crops[1])
     # Scales and positions vary.
-    assert max(sides) > 1.4 * min(sides)
+    assert max(sides) > 1.25 * min(sides)
     assert len(set(crops[0])) > 300
 
 

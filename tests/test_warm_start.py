@@ -164,12 +164,20 @@ def test_another_number_of_classes_skips_the_head_alone(tmp_path, caplog):
     for name in own:
         if is_head(name):
             assert values[name].shape[-1] == 9
-            assert values[name].max() < 1  # an initial value, not one of the checkpoint
+            assert (values[name] == 0).all()
         else:
             np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
     assert f"{len(own) - 2} of {len(own)} variables" in caplog.text
     assert "mnas_head/dense/kernel" in caplog.text
     assert "mnas_head/dense/bias" in caplog.text
+
+
+def test_averages_of_a_new_classifier_start_as_it_does(tmp_path):
+    path, _ = save(str(tmp_path), averages=True)
+    own, values = initialized(path, averages=True, num_classes=9)
+    for name in own:
+        average = values[f"{name}/ExponentialMovingAverage"]
+        np.testing.assert_array_equal(average, values[name], err_msg=name)
 
 
 def test_the_same_number_of_classes_restores_the_head(tmp_path):
@@ -217,6 +225,28 @@ def test_a_small_part_may_be_missing(tmp_path, caplog):
     for name in own:
         if name != changed:
             np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
+
+
+@pytest.mark.parametrize("frozen", ["block_0", "backbone"])
+def test_what_is_frozen_may_not_be_missing(tmp_path, frozen):
+    path, _ = save(str(tmp_path), averages=False, head_size=512)
+    stages = ["r1_k5_s11_e1_i8_o8", *TINY["stages"][1:]]
+    build(averages=False, head_size=512, stages=stages, frozen=frozen)
+    with pytest.raises(UserError, match="mnas_blocks_0/depthwise_conv2d/depthwise_kernel, which"):
+        warm_start.init_fn(path)
+
+
+def test_counts_of_what_is_frozen_and_trained(tmp_path, caplog):
+    path, _ = save(str(tmp_path), averages=False)
+    with caplog.at_level("INFO", "absl"):
+        own, _ = initialized(path, averages=False, frozen="backbone", num_classes=9)
+    weights = [v for n, v in own.items() if "moving_" not in n]
+    head = 32 * 9 + 9
+    total = sum(v.shape.num_elements() for v in weights)
+    assert (
+        f"Frozen: {len(weights) - 2} variables with {total - head:,} parameters; "
+        f"trained: 2 with {head}." in caplog.text
+    )
 
 
 def test_an_unrelated_checkpoint_is_refused(tmp_path):

@@ -42,7 +42,7 @@ GRID = 5
 EVAL_COLUMNS = (2, 0, 3, 1, 4)  # by row: a knight's moves, so that no two of them touch
 TRAIN_CROPS = 2  # a cell
 EVAL_CROPS = 6
-LEAST_SIDE = 0.6  # of a crop, relative to its cell's shorter side
+LEAST_SIDE = 0.75  # of a crop, relative to its cell's shorter side
 SIDE = 160  # the centre crop at 128 pixels, which takes 128 / (128 + 32) of it, is not resized
 NUM_TRAIN_SHARDS = 4
 

@@ -53,7 +53,7 @@ class Matches:
 
     Attributes:
       restored: name in the checkpoint -> variable of the graph.
-      head: variables of the classifier left alone because the classes differ.
+      head: variables of the classifier that start at 0 because the classes differ.
       missing: variables of the backbone that the checkpoint lacks or has in another shape.
       averaged: how many of the restored ones come from averages.
     """
@@ -131,13 +131,16 @@ def init_fn(path: str):
     ]
     found = match(variables, shapes)
     _report(found, checkpoint)
-    _report_frozen()
+    _report_frozen(found, checkpoint)
     assign = slim.assign_from_checkpoint_fn(checkpoint, found.restored)
+    # A classifier of other classes starts at 0: random logits, large at first, would send noise
+    # through the restored layers.
+    zeros = tf.group(*(tf.assign(v, tf.zeros_like(v)) for v in found.head))
     # Averages start as copies of the weights, and they were copied before this ran.
     average_of = {v.op.name: v for v in tf.global_variables()}
     copies = [
         tf.assign(average_of[v.op.name + checkpoints.AVERAGE_SUFFIX], v)
-        for v in found.restored.values()
+        for v in [*found.restored.values(), *found.head]
         if v.op.name + checkpoints.AVERAGE_SUFFIX in average_of
     ]
     copy = tf.group(*copies)
@@ -145,6 +148,7 @@ def init_fn(path: str):
     def initialize(scaffold, session):
         del scaffold
         assign(session)
+        session.run(zeros)
         session.run(copy)
 
     return initialize
@@ -154,14 +158,24 @@ def _size(variables: Iterable[tf.Variable]) -> int:
     return sum(v.shape.num_elements() for v in variables)
 
 
-def _report_frozen() -> None:
-    """Prints how many variables train and how many are frozen."""
+def _report_frozen(found: Matches, checkpoint: str) -> None:
+    """Prints how much is frozen and how much trains; UserError if something frozen is random."""
     trained, frozen = tf.trainable_variables(), optimization.frozen_variables()
-    if frozen:
-        logging.info(
-            "Frozen: %d variables with %s parameters; trained: %d with %s.",
-            len(frozen), f"{_size(frozen):,}", len(trained), f"{_size(trained):,}",
-        )  # fmt: skip
+    if not frozen:
+        return
+    logging.info(
+        "Frozen: %d variables with %s parameters; trained: %d with %s.",
+        len(frozen), f"{_size(frozen):,}", len(trained), f"{_size(trained):,}",
+    )  # fmt: skip
+    names = {v.op.name for v in frozen}
+    for variable in found.missing:
+        name = variable.op.name
+        # The moving statistics of a frozen layer are frozen like its gamma.
+        if name in names or f"{name.rpartition('/')[0]}/gamma" in names:
+            raise UserError(
+                f"--init_checkpoint: {checkpoint} does not fit {name}, which would stay random: "
+                "freeze less or nothing."
+            )
 
 
 def _report(found: Matches, checkpoint: str) -> None:
@@ -178,7 +192,7 @@ def _report(found: Matches, checkpoint: str) -> None:
         len(found.restored) + len(found.head) + len(found.missing), 100 * share, found.averaged,
     )  # fmt: skip
     for title, variables in (
-        ("Not restored, other number of classes", found.head),
+        ("Starting at 0, other number of classes", found.head),
         ("Not in the checkpoint with this shape", found.missing),
     ):
         for variable in variables[:10]:
