@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,16 +20,14 @@ import mnasnet_models
 import preprocessing
 from utils import (
     bad_images,
-    bigtable,
     checkpoints,
     cli,
     configuration,
-    dataset_info,
     exporting,
     files,
+    inputs,
     model_spec,
     optimization,
-    records,
     scan,
     session,
     stopping,
@@ -227,58 +224,11 @@ def _summary_host_call(scalars, global_step, params):
 # The program.
 
 
-def build_input(is_training: bool, params: Mapping[str, Any]):
-    """The input that the settings name: TFRecords, Bigtable or black images."""
-    common = dict(
-        is_training=is_training,
-        use_bfloat16=params["precision"] == "bfloat16",
-        transpose_input=params["use_tpu"] and params["transpose_input"],
-        image_size=params["input_image_size"],
-        num_parallel_calls=params["num_parallel_calls"],
-        cache=params["use_cache"] if is_training else False,
-        resize_method=params["resize_method"],
-        augmentation=preprocessing.Augmentation(
-            area_range=(params["min_crop_area"], 1.0), flip=params["random_flip"]
-        ),
-        num_classes=params["num_label_classes"],
-        seed=params["tf_random_seed"],
-    )
-    if not params["bigtable_instance"]:
-        good = bad_images.of_split(params, _file_prefix(is_training))
-        return imagenet_input.ImageNetInput(
-            data_dir=params["data_dir"], segments=good.segments if good else None, **common
-        )
-    return imagenet_input.ImageNetBigtableInput(
-        selection=_selection(is_training, params),
-        num_images=_num_images(is_training, params),
-        **common,
-    )
-
-
-def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
-    return imagenet_input.BigtableSelection(
-        project=params["bigtable_project"],
-        instance=params["bigtable_instance"],
-        table=params["bigtable_table"],
-        prefix=params["bigtable_train_prefix" if is_training else "bigtable_eval_prefix"],
-        column_family=params["bigtable_column_family"],
-        column_qualifier=params["bigtable_column_qualifier"],
-    )
-
-
-def _file_prefix(is_training: bool) -> str:
-    return imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
-
-
-def _num_images(is_training: bool, params) -> int:
-    return params["num_train_images" if is_training else "num_eval_images"]
-
-
 def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
     """The estimator for the settings; TPUs are asked for only if one is used."""
     cluster = None
     if params["use_tpu"]:
-        cluster = _resolve_tpu(params)
+        cluster = session.resolve_tpu(params)
     config = tf.estimator.tpu.RunConfig(
         cluster=cluster,
         model_dir=params["model_dir"],
@@ -306,28 +256,14 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
     )
 
 
-def _resolve_tpu(params):
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-            params["tpu"], zone=params["tpu_zone"], project=params["gcp_project"]
-        )
-        resolver.master()  # looks the name up: later, its failure would be a stack trace
-        return resolver
-    except Exception as e:  # the resolver raises errors of several libraries
-        raise UserError(
-            f"--tpu={params['tpu']} cannot be found ({files.reason(e)}): check its name, "
-            "--tpu_zone, --gcp_project and the credentials, or use --use_tpu=False."
-        ) from e
-
-
 def train(params: Mapping[str, Any], until: int) -> None:
     """Trains to a global step, from the last checkpoint on."""
     estimator = build_estimator(params, training=True)
     start = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
     hooks = [stopping.StopHook(), training_hooks.ProgressHook(params, start)]
-    with _explaining_input_errors(params, is_training=True), training_hooks.closing(hooks):
+    with _explaining_errors(params, is_training=True), training_hooks.closing(hooks):
         estimator.train(
-            input_fn=build_input(True, params).input_fn,
+            input_fn=inputs.build(True, params).input_fn,
             max_steps=until,
             hooks=hooks,
         )
@@ -340,9 +276,9 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
     progress = training_hooks.EvalProgressHook(steps)
     start = time.monotonic()
-    with _explaining_input_errors(params, is_training=False), training_hooks.closing([progress]):
+    with _explaining_errors(params, is_training=False), training_hooks.closing([progress]):
         metrics = estimator.evaluate(
-            input_fn=build_input(False, params).input_fn,
+            input_fn=inputs.build(False, params).input_fn,
             # Off the TPU the data end by themselves, and images beyond num_eval_images show.
             steps=steps if params["use_tpu"] or params["data_dir"] == "null" else None,
             checkpoint_path=checkpoint,
@@ -350,7 +286,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
         )
     metrics = {name: float(value) for name, value in metrics.items()}
     metrics["global_step"], metrics["images"] = int(metrics["global_step"]), int(metrics["images"])
-    metrics["skipped_images"] = _num_skipped(is_training=False, params=params)
+    metrics["skipped_images"] = inputs.num_skipped(False, params)
     counted = metrics["images"] + metrics["skipped_images"]
     if counted != params["num_eval_images"]:
         raise UserError(
@@ -373,14 +309,9 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     return metrics
 
 
-def _num_skipped(is_training: bool, params: Mapping[str, Any]) -> int:
-    good = bad_images.of_split(params, _file_prefix(is_training))
-    return len(good.problems) if good else 0
-
-
 @contextlib.contextmanager
-def _explaining_input_errors(params, is_training):
-    """Turns an error of the input into a sentence that names the record."""
+def _explaining_errors(params, is_training):
+    """Turns an error of a run into a sentence."""
     try:
         yield
     except tf.train.NanLossDuringTrainingError as e:
@@ -403,57 +334,10 @@ def _explaining_input_errors(params, is_training):
             "--use_tpu=False."
         ) from e
     except (tf.errors.OpError, *scan.DATA_ERRORS) as e:
-        data_dir = params["data_dir"]
-        if params["bigtable_instance"] and bigtable.first_error():
-            raise bigtable.first_error() from e
-        if not isinstance(e, scan.DATA_ERRORS) or data_dir in (None, "null"):
+        reason = inputs.explanation(e, is_training, params)
+        if reason is None:
             raise
-        logging.info("The input failed (%s); looking for the record.", files.reason(e)[:200])
-        paths = records.list_files(data_dir, _file_prefix(is_training))
-        found = scan.first_problem(paths, params["num_label_classes"])
-        if found is None:
-            raise
-        raise UserError(str(found)) from e
-
-
-def _check_python_input(params) -> None:
-    """Rows of Bigtable are read by Python, which runs here, not on another machine's TPU worker."""
-    if not (params["use_tpu"] and params["bigtable_instance"]):
-        return
-    address = _resolve_tpu(params).master()
-    host = address.removeprefix("grpc://").rpartition(":")[0]
-    here = {"", "localhost", "127.0.0.1", socket.gethostname()}
-    with contextlib.suppress(OSError):
-        here.add(socket.gethostbyname(socket.gethostname()))
-    if host not in here:
-        raise UserError(
-            f"--tpu={params['tpu']} has its workers on another machine ({address}), which cannot "
-            "run the Python that reads Bigtable: run on the TPU VM itself with --tpu=local, or "
-            "copy the data to TFRecords in a bucket and give --data_dir."
-        )
-
-
-def check_data(params: Mapping[str, Any]) -> None:
-    """Before anything is built: the splits exist and their first records are good."""
-    _check_python_input(params)
-    data_dir = params["data_dir"]
-    if data_dir == "null":
-        return
-    if data_dir and not tf.io.gfile.isdir(data_dir):
-        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
-    uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
-    for is_training in uses[params["mode"]]:
-        if params["bigtable_instance"]:
-            rows = bigtable.RowReader(_selection(is_training, params))
-            rows.check(_num_images(is_training, params))
-        else:
-            paths = records.list_files(data_dir, _file_prefix(is_training))
-            info = dataset_info.load(data_dir)
-            if info is not None:
-                listed = info.num_train_images if is_training else info.num_eval_images
-                dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
-            if bad_images.of_split(params, _file_prefix(is_training)) is None:
-                records.check_first_records(paths, params["num_label_classes"])
+        raise reason from e
 
 
 def run_training(params: Mapping[str, Any]) -> None:
@@ -493,7 +377,7 @@ def run_training(params: Mapping[str, Any]) -> None:
         step = checkpoints.step_of(checkpoint)
         if with_eval:
             _evaluate_once(params, checkpoint)
-    if skipped := _num_skipped(is_training=True, params=params):
+    if skipped := inputs.num_skipped(True, params):
         logging.info(
             "%d bad training images were left out in each epoch: see %s.",
             skipped, os.path.join(model_dir, bad_images.FILE_NAME),
@@ -595,7 +479,7 @@ def main(argv: list[str]) -> None:
     params = configuration.resolve(cli.parse_settings(argv, DESCRIPTION))
     configuration.log_summary(params)
     if params["mode"] != "export_only":
-        check_data(params)
+        inputs.check(params)
     MODES[params["mode"]](params)
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import mnasnet_main
-from utils import tpu_program
+from utils import inputs, tpu_program
 
 SIZE, BATCH, CLASSES = 224, 1024, 1000
 # Where the network does not matter, one that is built in a second.
@@ -203,7 +203,7 @@ def wrong_graph(addition, input_fn=None):
         train_batch_size=BATCH,
         eval_batch_size=BATCH,
     )
-    input_fn = input_fn or mnasnet_main.build_input(False, params).input_fn
+    input_fn = input_fn or inputs.build(False, params).input_fn
     return tpu_program.built_graph(estimator, input_fn, False, 1, 8)
 
 

@@ -1,11 +1,12 @@
-"""The TensorFlow session's configuration, by device (figures: `make bench`)."""
+"""Where TensorFlow runs: the TPU, and the session's configuration (figures: `make bench`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from utils import configuration
+from utils import configuration, files
+from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -20,3 +21,18 @@ def config(params: Mapping[str, Any], training: bool) -> tf.ConfigProto:
     if training and not params["use_tpu"] and not configuration.has_gpu():
         proto.graph_options.rewrite_options.disable_meta_optimizer = True
     return proto
+
+
+def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPUClusterResolver:
+    """The cluster of --tpu; UserError if it cannot be found."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            params["tpu"], zone=params["tpu_zone"], project=params["gcp_project"]
+        )
+        resolver.master()  # looks the name up: later, its failure would be a stack trace
+        return resolver
+    except Exception as e:  # the resolver raises errors of several libraries
+        raise UserError(
+            f"--tpu={params['tpu']} cannot be found ({files.reason(e)}): check its name, "
+            "--tpu_zone, --gcp_project and the credentials, or use --use_tpu=False."
+        ) from e

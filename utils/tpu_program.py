@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mnasnet_main
-from utils import settings
+from utils import inputs, settings
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -58,7 +58,7 @@ def estimator_graph(
     addresses = [f"10.0.0.{host + 1}:8470" for host in range(num_hosts)]
     params = {**params, "tpu": "grpc://" + ",".join(addresses)}
     estimator = mnasnet_main.build_estimator(params, training)
-    input_fn = mnasnet_main.build_input(training, params).input_fn
+    input_fn = inputs.build(training, params).input_fn
     return built_graph(estimator, input_fn, training, num_hosts, cores_per_host)
 
 

@@ -1,0 +1,128 @@
+"""The input that the settings name: building it, checking it, explaining its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+import imagenet_input
+import preprocessing
+from utils import bad_images, bigtable, dataset_info, files, records, scan, session
+from utils.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+def build(is_training: bool, params: Mapping[str, Any]):
+    """The input that the settings name: TFRecords, Bigtable or black images."""
+    common = dict(
+        is_training=is_training,
+        use_bfloat16=params["precision"] == "bfloat16",
+        transpose_input=params["use_tpu"] and params["transpose_input"],
+        image_size=params["input_image_size"],
+        num_parallel_calls=params["num_parallel_calls"],
+        cache=params["use_cache"] if is_training else False,
+        resize_method=params["resize_method"],
+        augmentation=preprocessing.Augmentation(
+            area_range=(params["min_crop_area"], 1.0), flip=params["random_flip"]
+        ),
+        num_classes=params["num_label_classes"],
+        seed=params["tf_random_seed"],
+    )
+    if not params["bigtable_instance"]:
+        good = bad_images.of_split(params, _file_prefix(is_training))
+        return imagenet_input.ImageNetInput(
+            data_dir=params["data_dir"], segments=good.segments if good else None, **common
+        )
+    return imagenet_input.ImageNetBigtableInput(
+        selection=_selection(is_training, params),
+        num_images=_num_images(is_training, params),
+        **common,
+    )
+
+
+def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
+    return imagenet_input.BigtableSelection(
+        project=params["bigtable_project"],
+        instance=params["bigtable_instance"],
+        table=params["bigtable_table"],
+        prefix=params["bigtable_train_prefix" if is_training else "bigtable_eval_prefix"],
+        column_family=params["bigtable_column_family"],
+        column_qualifier=params["bigtable_column_qualifier"],
+    )
+
+
+def _file_prefix(is_training: bool) -> str:
+    return imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
+
+
+def _num_images(is_training: bool, params) -> int:
+    return params["num_train_images" if is_training else "num_eval_images"]
+
+
+def num_skipped(is_training: bool, params: Mapping[str, Any]) -> int:
+    """Bad images of a split that --skip_bad_images leaves out."""
+    good = bad_images.of_split(params, _file_prefix(is_training))
+    return len(good.problems) if good else 0
+
+
+def check(params: Mapping[str, Any]) -> None:
+    """Before anything is built: the splits exist and their first records are good."""
+    _check_python_input(params)
+    data_dir = params["data_dir"]
+    if data_dir == "null":
+        return
+    if data_dir and not tf.io.gfile.isdir(data_dir):
+        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+    uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
+    for is_training in uses[params["mode"]]:
+        if params["bigtable_instance"]:
+            rows = bigtable.RowReader(_selection(is_training, params))
+            rows.check(_num_images(is_training, params))
+        else:
+            paths = records.list_files(data_dir, _file_prefix(is_training))
+            info = dataset_info.load(data_dir)
+            if info is not None:
+                listed = info.num_train_images if is_training else info.num_eval_images
+                dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
+            if bad_images.of_split(params, _file_prefix(is_training)) is None:
+                records.check_first_records(paths, params["num_label_classes"])
+
+
+def _check_python_input(params) -> None:
+    """Rows of Bigtable are read by Python, which runs here, not on another machine's TPU worker."""
+    if not (params["use_tpu"] and params["bigtable_instance"]):
+        return
+    address = session.resolve_tpu(params).master()
+    host = address.removeprefix("grpc://").rpartition(":")[0]
+    here = {"", "localhost", "127.0.0.1", socket.gethostname()}
+    with contextlib.suppress(OSError):
+        here.add(socket.gethostbyname(socket.gethostname()))
+    if host not in here:
+        raise UserError(
+            f"--tpu={params['tpu']} has its workers on another machine ({address}), which cannot "
+            "run the Python that reads Bigtable: run on the TPU VM itself with --tpu=local, or "
+            "copy the data to TFRecords in a bucket and give --data_dir."
+        )
+
+
+def explanation(error: Exception, is_training: bool, params: Mapping[str, Any]) -> UserError | None:
+    """The sentence that names the record at which the input failed; None if it was not the input.
+
+    Args:
+      error: what the run ended with.
+      is_training: whether it was a training.
+      params: all settings.
+    """
+    if params["bigtable_instance"] and bigtable.first_error():
+        return bigtable.first_error()
+    if not isinstance(error, scan.DATA_ERRORS) or params["data_dir"] in (None, "null"):
+        return None
+    logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
+    paths = records.list_files(params["data_dir"], _file_prefix(is_training))
+    found = scan.first_problem(paths, params["num_label_classes"])
+    return UserError(str(found)) if found else None
