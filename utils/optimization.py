@@ -40,11 +40,12 @@ def regularized_variables() -> list[tf.Variable]:
 
 def frozen_variables() -> list[tf.Variable]:
     """Weights that do not train, as `GlobalParams.frozen` says."""
-    trained = {v.op.name for v in tf.trainable_variables()}
+    # By name, not by v.op, which variables lack where XLA lowers the step (utils.tpu_program).
+    trained = {v.name for v in tf.trainable_variables()}
     return [
         v
         for v in tf.global_variables()
-        if v.op.name.rpartition("/")[2] in _WEIGHTS and v.op.name not in trained
+        if v.name.partition(":")[0].rpartition("/")[2] in _WEIGHTS and v.name not in trained
     ]
 
 
