@@ -194,6 +194,20 @@ def test_fewer_classes_than_the_data_set_has_is_an_error(tmp_path):
         resolve(tmp_path, data_dir=str(tmp_path), num_label_classes=6)
 
 
+def test_an_export_keeps_its_classes_whatever_data_calibrate_it(tmp_path):
+    write_info(tmp_path)
+    model_dir = tmp_path / "model"
+    given = {"data_dir": str(tmp_path), "model_dir": str(model_dir)}
+    model_dir.mkdir()
+    configuration.record_params(configuration.resolve({**given, "num_label_classes": 12}))
+    export = {**given, "mode": "export_only", "export_dir": str(tmp_path / "export")}
+    assert configuration.resolve(export)["num_label_classes"] == 12
+    assert configuration.resolve({**given, "mode": "train"})["num_label_classes"] == 7
+    write_info(tmp_path, num_label_classes=13)
+    with pytest.raises(UserError, match="num_label_classes=12 is less than the 13"):
+        configuration.resolve(export)
+
+
 def test_a_data_set_without_description_is_imagenet(tmp_path):
     params = resolve(tmp_path, data_dir=str(tmp_path))
     assert params["num_label_classes"] == 1000

@@ -145,3 +145,17 @@ def test_counts_that_do_not_agree(files, known):
     folder, info = files
     with pytest.raises(UserError, match="says 8 images for train-\\* but the files hold 7"):
         check(folder, dataclasses.replace(info, num_train_images=8, **known))
+
+
+def test_label_names_are_those_of_the_models_classes(tmp_path):
+    data, model = tmp_path / "data", tmp_path / "model"
+    data.mkdir()
+    model.mkdir()
+    INFO.write(str(data))
+    params = {"data_dir": str(data), "model_dir": str(model), "num_label_classes": 2}
+    assert dataset_info.label_names(params) == ["Boskoop", "Grävensteiner"]
+    # Other data, as for calibration, do not name them.
+    params["num_label_classes"] = 3
+    assert dataset_info.label_names(params) == []
+    (model / "labels.txt").write_text("a\nb\nc\n")
+    assert dataset_info.label_names(params) == ["a", "b", "c"]

@@ -152,9 +152,11 @@ def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> Non
     """Counts of images and classes, from the data set or else ImageNet's."""
     info = dataset_info.load(params["data_dir"])
     if info is not None:
+        # An export's classes are its checkpoint's; other data may serve for calibration.
+        fixed = params["mode"] == "export_only" and params["num_label_classes"] is not None
         for name in ("num_train_images", "num_eval_images", "num_label_classes"):
             value = getattr(info, name)
-            if name not in explicit and value:
+            if name not in explicit and value and not (fixed and name == "num_label_classes"):
                 params[name] = value
         if params["num_label_classes"] < info.num_label_classes:
             raise UserError(

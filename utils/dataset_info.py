@@ -130,7 +130,7 @@ def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_image
 def label_names(params: Mapping[str, Any]) -> list[str]:
     """Names of the classes: the data set's, or else those beside an imported checkpoint."""
     info = load(params["data_dir"])
-    if info and info.label_names:
+    if info and len(info.label_names) == params["num_label_classes"]:
         return list(info.label_names)
     path = os.path.join(params["model_dir"] or "", LABELS_FILE_NAME)
     names = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
