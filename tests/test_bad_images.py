@@ -87,3 +87,10 @@ def test_a_broken_list_is_named(params, content):
         f.write(content)
     with pytest.raises(UserError, match=f"{bad_images.FILE_NAME} is no list"):
         bad_images.of_split(params, "train-")
+
+
+def test_a_model_dir_that_cannot_be_is_known_before_the_scan(params, tmp_path, caplog):
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(UserError, match=r"--model_dir=.*cannot be made"):
+        bad_images.of_split(params, "train-")
+    assert "bad" not in caplog.text

@@ -243,3 +243,15 @@ def test_a_real_program_says_its_mistake_without_a_trace(tmp_path):
     (line,) = finished.stderr.strip().splitlines()
     assert line.startswith("error: --mode=tests")
     assert finished.stdout == ""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_an_output_that_nobody_reads_ends_a_program_quietly(tmp_path, lines):
+    program = f"from utils import cli; cli.run(lambda argv: print('line\\n' * {lines}))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    os.close(writing)
+    assert (finished.returncode, finished.stderr) == (128 + signal.SIGPIPE, "")

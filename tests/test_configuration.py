@@ -522,6 +522,20 @@ def test_the_network_comes_with_the_initial_weights_all_but_the_classes(tmp_path
     assert params["base_learning_rate"] == FINE_TUNING["base_learning_rate"]
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_run_that_saved_nothing_leaves_no_network_for_the_next_fine_tuning(tmp_path, saved):
+    (tmp_path / "origin").mkdir()
+    (tmp_path / "model").mkdir()
+    write_yaml(tmp_path / "origin" / "params.yaml",
+               {"model_name": "mnasnet-small", "num_label_classes": 10})  # fmt: skip
+    write_yaml(tmp_path / "model" / "params.yaml",
+               {"model_name": "mnasnet-b1", "num_label_classes": 3})  # fmt: skip
+    if saved:
+        write_checkpoint(str(tmp_path / "model"))
+    params = resolve(tmp_path, init_checkpoint=str(tmp_path / "origin"), num_label_classes=3)
+    assert params["model_name"] == ("mnasnet-b1" if saved else "mnasnet-small")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -79,6 +79,8 @@ GOOD = {"name": "x", "num_train_images": 1, "num_eval_images": 2, "num_label_cla
         {**GOOD, "num_label_classes": 2.5},
         {**GOOD, "label_names": None},
         {**GOOD, "label_names": ["one"]},
+        {**GOOD, "shards": 3},
+        {**GOOD, "shard_bytes": ["train-00000-of-00001"]},
     ],
 )
 def test_what_is_no_description_is_named(tmp_path, content):

@@ -287,6 +287,8 @@ def test_a_foreign_file_is_left_alone(model_dir, target):
     files.write_text(target + "/tiny.tflite", "mine")
     with pytest.raises(UserError, match=r"tiny\.tflite is there already"):
         export(settings_of(model_dir, target))
+    with pytest.raises(UserError, match=r"tiny\.tflite is there already"):
+        exporting.check(settings_of(model_dir, target))  # before the training already
     assert files.read_text(target + "/tiny.tflite") == "mine"
     assert set(listing(target)) == {"tiny.tflite"}
 

@@ -92,6 +92,17 @@ def test_a_data_set_without_description(folder, capsys):
     assert "without dataset_info.json" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("label", [10**9, 2**31 - 1, 2**40 + 1])
+def test_a_wild_label_in_a_data_set_without_description(folder, label):
+    os.remove(folder / "dataset_info.json")
+    write(folder / "validation-00000-of-00001", [example(0, 2), example(1, label)])
+    status, found = inspect(folder)
+    classes = found["splits"]["validation"]["classes"]
+    shown = min(label, records.GREATEST_LABEL)
+    assert [(c["label"], c["images"]) for c in classes] == [(2, 1), (shown, 1)]
+    assert status == (label > 10**9)
+
+
 def test_one_split_alone(folder):
     for path in folder.glob("validation-*"):
         path.unlink()
@@ -231,6 +242,21 @@ def test_no_data_set(tmp_path, name):
 def test_a_sheet_that_cannot_be_written(folder, tmp_path):
     with pytest.raises(UserError, match=r"--contact_sheet=.* cannot be written"):
         inspect_data.run(str(folder), f"{tmp_path}/no/where/sheet.png")
+
+
+@pytest.mark.parametrize("flag", ["json", "contact_sheet"])
+@pytest.mark.parametrize("name", ["no/where/x", "set"])
+def test_what_cannot_be_written_is_known_before_the_scan(folder, tmp_path, capsys, flag, name):
+    with pytest.raises(UserError, match=f"--{flag}=.*{name}"):
+        data.main(["x", "inspect", f"--data_dir={folder}", f"--{flag}={tmp_path / name}"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("classes", ["-3", "0", "many"])
+def test_impossible_numbers_of_classes(folder, capsys, classes):
+    with pytest.raises(SystemExit):
+        data.main(["x", "inspect", f"--data_dir={folder}", f"--num_label_classes={classes}"])
+    assert f"{classes!r} is not a whole number from 1 up" in capsys.readouterr().err
 
 
 def test_in_a_bucket():

@@ -655,6 +655,15 @@ def test_empty_data_dir(tmp_path):
     assert "has no files train-*" in sentence(status, err)
 
 
+def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path):
+    status, _, err = run(
+        *flags(data_dir="null", model_dir=str(tmp_path), train_steps=1, num_train_images=64,
+               num_eval_images=13, num_label_classes=10, eval_batch_size=8)
+    )  # fmt: skip
+    assert status == 0, err
+    assert "on 16 images" in err
+
+
 @pytest.mark.parametrize("position", [0, 50])
 def test_label_out_of_range(tmp_path, pictures, position):
     examples = [records.example(pictures[0], 1)] * 60

@@ -116,6 +116,12 @@ def test_states_tell_changed_files(tmp_path):
         records.states([str(tmp_path / "nothing-here")])
 
 
+def test_a_folder_among_the_files_is_a_users_error(tmp_path):
+    (tmp_path / "train-x").mkdir()
+    with pytest.raises(UserError, match="train-x is a folder"):
+        records.states([str(tmp_path / "train-x")])
+
+
 def test_records_are_counted_by_their_frames(tmp_path, monkeypatch):
     paths = [write(tmp_path / str(n), good(n)) for n in (3, 0, 4)]
     assert records.count(paths) == 7
@@ -144,6 +150,12 @@ def test_an_example_parses_to_what_it_was_made_of(label):
     assert parsed.dtype == tf.int32
     with tf.Session() as session:
         assert session.run([image_bytes, parsed]) == [b"\x00bytes", label]
+
+
+@pytest.mark.parametrize(("label", "parsed"), [(2**32 + 1, 2**31 - 1), (-(2**32) + 1, 1 - 2**31)])
+def test_a_label_beyond_32_bits_does_not_become_one_in_range(label, parsed):
+    with tf.Session() as session:
+        assert session.run(records.parse(tf.constant(records.example(b"x", label)))[1]) == parsed
 
 
 def test_examples_are_deterministic():

@@ -44,7 +44,8 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
     They come from the list in model_dir, or else from a scan.
 
     Raises:
-      UserError: a label is out of range, which is no damage, or no good record is left.
+      UserError: a label is out of range, which is no damage, or no good record is left, or the
+        list cannot be kept in model_dir.
     """
     if not params["skip_bad_images"] or params["data_dir"] in (None, "null"):
         return None
@@ -53,6 +54,8 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
     known = _load(params["model_dir"])
     if file_prefix in known and known[file_prefix].files == states:
         return known[file_prefix]
+    # Before a scan that may take an hour.
+    files.make_writable_dir(params["model_dir"], "model_dir")
     found = scan.scan(paths, params["num_label_classes"], f"look at {file_prefix}*")
     for mislabelled in (problem for one in found for problem in one.mislabelled):
         raise UserError(str(mislabelled))
@@ -106,5 +109,4 @@ def _save(model_dir: str, splits: dict[str, Split]) -> None:
         }
         for key, split in splits.items()
     }
-    tf.io.gfile.makedirs(model_dir)
     files.write_text(os.path.join(model_dir, FILE_NAME), json.dumps(content, indent=1) + "\n")

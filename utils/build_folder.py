@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import random
@@ -205,5 +206,5 @@ def add_command(commands) -> None:
 def _validation_share(text: str) -> float:
     value = data_arguments.share(text)
     if value in (0, 1):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} would leave a split empty: 0.1 is usual")
     return value

@@ -49,6 +49,11 @@ def latest(model_dir: str) -> str | None:
     return tf.train.latest_checkpoint(model_dir)
 
 
+def has_any(model_dir: str) -> bool:
+    """Whether there is a checkpoint in the folder, even one that the state file does not name."""
+    return latest(model_dir) is not None or bool(_listed(model_dir))
+
+
 def write_state(folder: str, names: list[str]) -> None:
     """Writes the state file that names a folder's checkpoints, oldest first, by their base names.
 

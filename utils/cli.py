@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging as python_logging
+import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -41,14 +43,17 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     """Runs a program and exits with its status.
 
     A user's mistake (UserError) prints one sentence and exits with 1; Ctrl-C and SIGTERM exit with
-    128 + the signal's number.
+    128 + the signal's number; so does an output that nobody reads any more (141).
     """
     set_up_logging()
     stopping.install()
     tf.disable_v2_behavior()
     argv = sys.argv if argv is None else argv
     try:
-        status = main(argv)
+        try:
+            status = main(argv)
+        finally:
+            sys.stdout.flush()
     except UserError as e:
         print(f"\nerror: {e}" if sys.stderr.isatty() else f"error: {e}", file=sys.stderr)
         status = 1
@@ -58,6 +63,10 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     except (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as e:
         print(f"error: access denied: {files.reason(e)}.", file=sys.stderr)
         status = 1
+    except BrokenPipeError:  # such as `... | head`: who read the output has enough
+        # Python flushes stdout once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     python_logging.shutdown()
     sys.exit(status or 0)
 

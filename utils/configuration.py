@@ -39,6 +39,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         params.update(settings.fine_tuning_defaults())
     model_dir = explicit.get("model_dir")
     stored = stored_params(model_dir) if model_dir else None
+    if model_dir and explicit.get("init_checkpoint") and not checkpoints.has_any(model_dir):
+        stored = None  # by a run that ended before its first checkpoint, perhaps for its network
     origin = stored or _initial_params(explicit.get("init_checkpoint"))
     if origin:
         params.update({key: origin[key] for key in settings.CARRIED if origin.get(key) is not None})

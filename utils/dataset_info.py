@@ -72,6 +72,8 @@ def load(data_dir: str | None) -> DatasetInfo | None:
                 raise UserError(f"{path} has {key}={getattr(info, key)!r}, which is no count.")
         if isinstance(info.label_names, str) or isinstance(info.features, str):
             raise TypeError("label_names and features are lists")
+        if not (isinstance(info.shards, dict) and isinstance(info.shard_bytes, dict)):
+            raise TypeError("shards and shard_bytes map the names of files to numbers")
         info = dataclasses.replace(
             info, label_names=tuple(info.label_names), features=tuple(info.features)
         )

@@ -46,10 +46,15 @@ def check(params: Mapping[str, Any]) -> None:
     """Before hours of training: the export at its end will be possible.
 
     Raises:
-      UserError: the folder cannot be written, or the images are not where they should be.
+      UserError: the folder cannot be written or holds a foreign file in the place of one of ours,
+        or the images are not where they should be.
     """
     files.make_writable_dir(params["export_dir"], "export_dir")
-    _read_report(params["export_dir"])
+    earlier = _read_report(params["export_dir"])
+    placing = os.path.join(params["export_dir"], UNFINISHED_DIR, _PLACING_FILE)
+    if not tf.io.gfile.exists(placing):  # else they may be what a killed run left
+        names = [_tflite_name(params, kind) for kind in _kinds(params)]
+        _check_not_foreign(params["export_dir"], names, earlier)
     data_dir = params["data_dir"]
     if data_dir and data_dir != "null" and not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
@@ -126,7 +131,7 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     made[saved_model] = {"kind": "SavedModel", "bytes": _size(os.path.join(folder, saved_model))}
     with tflite.Network(model_fn, params, checkpoint) as network:
         for kind in _kinds(params):
-            name = f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
+            name = _tflite_name(params, kind)
             calibration = _calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
             mean, stddev = network.input_normalization(kind)
@@ -142,6 +147,10 @@ def _kinds(params) -> list[str]:
     """The kinds of .tflite files to make."""
     wanted = ["float32"] + (["dynamic"] if params["post_quantize"] else [])
     return wanted + [kind for kind in (params["quantize"] or "").split(",") if kind]
+
+
+def _tflite_name(params, kind: str) -> str:
+    return f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
 
 
 def _size(folder: str) -> int:
@@ -290,9 +299,8 @@ def _move_earlier(export_dir: str, report: Mapping[str, Any]) -> None:
     logging.info("The earlier export of step %d is now in %s.", step, target)
 
 
-def _publish(made_in: str, export_dir: str, report: Mapping[str, Any], earlier) -> None:
-    """Copies the files beside their places, then renames them; the report comes last."""
-    names = list(report["files"])
+def _check_not_foreign(export_dir: str, names: list[str], earlier) -> None:
+    """UserError if a file is in the way that no earlier export made."""
     for name in sorted({*names} - {*(earlier or {"files": ()})["files"]}):
         target = os.path.join(export_dir, name)
         if tf.io.gfile.exists(target):
@@ -300,6 +308,12 @@ def _publish(made_in: str, export_dir: str, report: Mapping[str, Any], earlier) 
                 f"{target} is there already and was not made by this program: remove it, or choose "
                 "another --export_dir."
             )
+
+
+def _publish(made_in: str, export_dir: str, report: Mapping[str, Any], earlier) -> None:
+    """Copies the files beside their places, then renames them; the report comes last."""
+    names = list(report["files"])
+    _check_not_foreign(export_dir, names, earlier)
     beside = os.path.join(export_dir, UNFINISHED_DIR)
     tf.io.gfile.makedirs(beside)
     for name in names:

@@ -102,6 +102,19 @@ def make_writable_dir(path: str, flag: str) -> None:
         raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
 
 
+def check_writable(path: str, flag: str) -> None:
+    """Before long work: UserError if a file could not be written to a path in the end."""
+    beside = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+    try:
+        if tf.io.gfile.isdir(path):
+            raise UserError(f"--{flag}={path} is a folder: name a file.")
+        with tf.io.gfile.GFile(beside, "w") as f:
+            f.write("")
+        tf.io.gfile.remove(beside)
+    except tf.errors.OpError as e:
+        raise UserError(f"--{flag}={path} cannot be written: {reason(e)}.") from e
+
+
 def in_package(package: str, path: str) -> str | None:
     """A file of an installed package, found without running the package; None if it is not there.
 

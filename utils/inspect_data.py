@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import contact_sheet, dataset_info, files, records, scan, shards
+from utils import contact_sheet, data_arguments, dataset_info, files, records, scan, shards
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -24,7 +24,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 _LISTED = 20  # problems, and classes, that are printed; the JSON file has all
 _NAME_LENGTH = 30
 _SPREAD = "{min}..{max} ({median})"
-_ANY_LABEL = 2**31 - 1
+_ANY_LABEL = records.GREATEST_LABEL - 1  # the greatest stands for those beyond, too
 _HEADER_BYTES, _FRAME_BYTES = 12, 16
 
 
@@ -72,16 +72,13 @@ def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
 
 
 def class_counts(split: Split, num_classes: int | None) -> dict[int, int]:
-    """Images of each label, for labels without images too."""
-    labels = split.facts[:, 0]
-    known = labels[labels >= 0]
-    counts = np.bincount(known, minlength=(num_classes or 0) + 1)
-    expected = range(1, (num_classes or int(labels.max(initial=0))) + 1)
-    others = sorted(set(labels.tolist()) - set(expected))
-    return {
-        **{label: int(counts[label]) for label in expected},
-        **{label: int((labels == label).sum()) for label in others},
-    }
+    """Images of each label, for labels without images too where the number of classes is known."""
+    labels, counts = np.unique(split.facts[:, 0], return_counts=True)
+    found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    # Without that number one wild label would ask for a table of billions.
+    expected = range(1, num_classes + 1) if num_classes else [n for n in found if n > 0]
+    others = sorted(set(found) - set(expected))
+    return {label: found.get(label, 0) for label in (*expected, *others)}
 
 
 def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) -> list[str]:
@@ -186,8 +183,9 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     ])  # fmt: skip
     yield from _listing("Not as dataset_info.json says", found["differences"])
     if not found["problems"] and not found["differences"]:
+        labelled = "within range" if found["num_label_classes"] else "1 or more"
         agree = "; all agrees with dataset_info.json" if found["name"] else ""
-        yield f"Every record is readable and labelled within range{agree}."
+        yield f"Every record is readable and labelled {labelled}{agree}."
 
 
 def _bytes(count: int) -> str:
@@ -283,6 +281,9 @@ def run(
     """Prints what is in a data set; returns the exit status, 1 if something is wrong with it."""
     if not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+    for path, flag in ((json_path, "json"), (contact_sheet_path, "contact_sheet")):
+        if path:
+            files.check_writable(path, flag)
     info = dataset_info.load(data_dir)
     num_classes = num_classes or (info.num_label_classes if info else None)
     splits = scan_splits(data_dir, num_classes)
@@ -312,7 +313,9 @@ def add_command(commands) -> None:
     parser.add_argument("--contact_sheet", help="PNG file for some pictures with their labels")
     parser.add_argument("--json", help="file for all of it, with every class and problem")
     parser.add_argument(
-        "--num_label_classes", type=int, help="greatest label (default: dataset_info.json's)"
+        "--num_label_classes",
+        type=data_arguments.count,
+        help="greatest label (default: dataset_info.json's)",
     )
     parser.set_defaults(
         run=lambda arguments: run(

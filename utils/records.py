@@ -23,6 +23,7 @@ LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
 MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 LABEL_ERROR = "Label out of range"
+GREATEST_LABEL = 2**31 - 1
 
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
@@ -96,7 +97,10 @@ def share(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segm
 
 
 def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A serialized example to (encoded image, label as stored), both scalars."""
+    """A serialized example to (encoded image, label as stored), both scalars.
+
+    A label beyond +-`GREATEST_LABEL` becomes that.
+    """
     features = tf.parse_single_example(
         serialized,
         {
@@ -104,7 +108,9 @@ def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             LABEL_KEY: tf.FixedLenFeature([], tf.int64),
         },
     )
-    return features[IMAGE_KEY], tf.cast(features[LABEL_KEY], tf.int32)
+    # A label beyond int32 must not wrap around to one that is in range.
+    label = tf.clip_by_value(features[LABEL_KEY], -GREATEST_LABEL, GREATEST_LABEL)
+    return features[IMAGE_KEY], tf.cast(label, tf.int32)
 
 
 def label_message(label: tf.Tensor, num_classes: int) -> tf.Tensor:
@@ -165,6 +171,8 @@ def _state(path: str) -> FileState:
         found = tf.io.gfile.stat(path)
     except tf.errors.OpError as e:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+    if found.is_directory:
+        raise UserError(f"{path} is a folder where a TFRecord file is expected: move it away.")
     return FileState(path, found.length, found.mtime_nsec)
 
 

@@ -167,7 +167,10 @@ def is_finished(output_dir: str, description: DatasetInfo) -> bool:
     for name in _names(output_dir):
         if _is_ours(name) and _TEMPORARY in name:  # the build was killed while it cleaned up
             tf.io.gfile.remove(os.path.join(output_dir, name))
-    logging.info("%s is there already: %s.", output_dir, _summary(info))
+    logging.info(
+        "%s is there already: %s. To build it from changed input, delete it first.",
+        output_dir, _summary(info),
+    )  # fmt: skip
     return True
 
 
