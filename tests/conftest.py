@@ -7,8 +7,8 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 from utils import sample_data
 
-tf.disable_v2_behavior()
 tf.logging.set_verbosity(tf.logging.ERROR)
+tf.disable_v2_behavior()
 
 
 @pytest.fixture(autouse=True)
