@@ -354,11 +354,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     counted = metrics["images"] + metrics["skipped_images"]
     # Black images fill the last batch.
     if params["data_dir"] != "null" and counted != params["num_eval_images"]:
-        raise UserError(
-            f"{counted} images were evaluated but num_eval_images is {params['num_eval_images']}: "
-            f"set --num_eval_images={counted}, or correct dataset_info.json, if that is their "
-            "number."
-        )
+        raise _wrong_count(counted, params)
     # When this was known: curves over time need it. CPU time tells more on a machine that is busy.
     metrics["seconds"] = round(time.monotonic() - _START, 1)
     metrics["cpu_seconds"] = round(time.process_time(), 1)
@@ -372,6 +368,14 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     checkpoints.record_evaluation(params["model_dir"], metrics)
     checkpoints.archive_if_best(params["model_dir"], checkpoint, metrics)
     return metrics
+
+
+def _wrong_count(counted: int, params: Mapping[str, Any]) -> UserError:
+    return UserError(
+        f"There are {counted} images to evaluate but num_eval_images is "
+        f"{params['num_eval_images']}: set --num_eval_images={counted}, or correct "
+        "dataset_info.json, if that is their number."
+    )
 
 
 def _num_skipped(is_training: bool, params: Mapping[str, Any]) -> int:
@@ -455,6 +459,20 @@ def check_data(params: Mapping[str, Any]) -> None:
                 dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
             if bad_images.of_split(params, _file_prefix(is_training)) is None:
                 records.check_first_records(paths, params["num_label_classes"])
+                if not is_training:
+                    _check_num_eval_images(params, paths, info)
+
+
+def _check_num_eval_images(params, paths: list[str], info) -> None:
+    """Says before the training what the first evaluation would fail at.
+
+    Not on a TPU, where num_eval_images may ask for fewer images than there are.
+    """
+    total = info.num_eval_images if info else records.count(paths)
+    if params["use_tpu"] or total in (None, params["num_eval_images"]):
+        return
+    damaged = scan.first_problem(paths, params["num_label_classes"])  # counts differ for that, too
+    raise UserError(str(damaged)) if damaged else _wrong_count(total, params)
 
 
 def run_training(params: Mapping[str, Any]) -> None:
