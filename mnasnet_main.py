@@ -290,11 +290,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     counted = metrics["images"] + metrics["skipped_images"]
     # Black images fill the last batch.
     if params["data_dir"] != "null" and counted != params["num_eval_images"]:
-        raise UserError(
-            f"{counted} images were evaluated but num_eval_images is {params['num_eval_images']}: "
-            f"set --num_eval_images={counted}, or correct dataset_info.json, if that is their "
-            "number."
-        )
+        raise inputs.wrong_count(counted, params)
     # When this was known: curves over time need it. CPU time tells more on a machine that is busy.
     metrics["seconds"] = round(time.monotonic() - _START, 1)
     metrics["cpu_seconds"] = round(time.process_time(), 1)

@@ -1,6 +1,7 @@
 """Tests of how layers of settings become one complete, checked dict."""
 
 import os
+import re
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -520,6 +521,11 @@ def test_the_network_comes_with_the_initial_weights_all_but_the_classes(tmp_path
     # Settings of the other training do not travel.
     assert params["train_steps"] == settings.SETTINGS["train_steps"].default
     assert params["base_learning_rate"] == FINE_TUNING["base_learning_rate"]
+
+
+def test_the_help_names_every_profile():
+    (named,) = re.findall(r"package \((.*?)\)", settings.SETTINGS["config_file"].help)
+    assert sorted(named.split(", ")) == PROFILES
 
 
 @pytest.mark.parametrize("saved", [False, True])

@@ -196,18 +196,24 @@ def test_round_trip_gives_the_same_state_dict(name, tmp_path):
 
 
 @pytest.mark.parametrize("use_keras", [True, False])
-def test_own_checkpoint_becomes_a_state_dict_for_timm(use_keras, tmp_path):
-    params = {**settings.default_params(), "model_name": "mnasnet-b1", "use_keras": use_keras,
-              "depth_multiplier": 0.5, "num_label_classes": 3}  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "multiplier", "expected"),
+    [("mnasnet-b1", 0.5, "mnasnet_050"), ("mnasnet-small", None, "mnasnet_small")],
+)
+def test_own_checkpoint_becomes_a_state_dict_for_timm(
+    name, multiplier, expected, use_keras, tmp_path
+):
+    params = {**settings.default_params(), "model_name": name, "use_keras": use_keras,
+              "depth_multiplier": multiplier, "num_label_classes": 3}  # fmt: skip
     with tf.Session() as session:
         mnasnet_models.build_mnasnet_model(
-            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, model_spec.network_overrides(params)
+            tf.zeros([1, 32, 32, 3]), name, False, model_spec.network_overrides(params)
         )
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
     state = export_weights.timm_state_dict(checkpoint, params)
     network = state_dicts.recognize(state, "state")
-    assert (network.model_name, network.num_classes) == ("mnasnet_050", 3)
+    assert (network.model_name, network.num_classes) == (expected, 3)
 
 
 def _timm_small_stages():

@@ -18,7 +18,7 @@ from golden_weights import weight as golden_weight
 
 import imagenet_input
 import mnasnet_main
-from utils import checkpoints, records, settings
+from utils import checkpoints, dataset_info, records, settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -655,6 +655,21 @@ def test_empty_data_dir(tmp_path):
     assert "has no files train-*" in sentence(status, err)
 
 
+@pytest.mark.parametrize("described", [False, True])
+def test_a_wrong_number_of_evaluation_images_is_known_before_the_training(
+    tmp_path, pictures, described
+):
+    data_dir, model_dir = tmp_path / "data", tmp_path / "model"
+    write_data(data_dir, [records.example(pictures[0], 1)] * 9)
+    if described:
+        dataset_info.DatasetInfo("x", 9, 9, 10).write(str(data_dir))
+    given = {"num_eval_images": 360} if described else {"num_label_classes": 10}
+    status, _, err = run(*flags(data_dir=data_dir, model_dir=model_dir, **given))
+    message = sentence(status, err)
+    assert "There are 9 images to evaluate" in message and "--num_eval_images=9" in message
+    assert not model_dir.exists()
+
+
 def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path):
     status, _, err = run(
         *flags(data_dir="null", model_dir=str(tmp_path), train_steps=1, num_train_images=64,
@@ -670,8 +685,9 @@ def test_label_out_of_range(tmp_path, pictures, position):
     examples[position] = records.example(pictures[0], 12)
     write_data(tmp_path / "data", examples)
     status, _, err = run(
-        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
-    )
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
+               num_eval_images=60)
+    )  # fmt: skip
     error = sentence(status, err)
     assert f"train-00000-of-00001, record {position}: label 12 is not in 1..10" in error
 
@@ -681,8 +697,9 @@ def test_truncated_record(tmp_path, pictures):
     path = tmp_path / "data" / "train-00000-of-00001"
     path.write_bytes(path.read_bytes()[:-20])
     status, _, err = run(
-        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
-    )
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
+               num_eval_images=30)
+    )  # fmt: skip
     assert "train-00000-of-00001, record 29: the file is truncated" in sentence(status, err)
 
 
@@ -692,8 +709,9 @@ def test_picture_that_is_none(tmp_path, pictures, position):
     examples[position] = records.example(b"\xff\xd8\xff no picture", 1)
     write_data(tmp_path / "data", examples)
     status, _, err = run(
-        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
-    )
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
+               num_eval_images=30)
+    )  # fmt: skip
     assert f"record {position}: the picture cannot be decoded" in sentence(status, err)
 
 
@@ -703,8 +721,9 @@ def test_record_that_is_no_example(tmp_path, pictures, position):
     examples[position] = b"\xff\xfe garbage"
     write_data(tmp_path / "data", examples)
     status, _, err = run(
-        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10)
-    )
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
+               num_eval_images=30)
+    )  # fmt: skip
     assert f"record {position}: this is no tf.train.Example" in sentence(status, err)
 
 

@@ -22,7 +22,8 @@ from utils import (
 
 
 def _add_sample(commands) -> None:
-    sample = commands.add_parser("sample", help="make the sample: scikit-learn's digits")
+    text = "make the sample: scikit-learn's digits"
+    sample = commands.add_parser("sample", help=text, description=text)
     sample.add_argument("--output_dir", required=True, help="folder for the files")
     sample.set_defaults(run=lambda arguments: sample_data.build(arguments.output_dir))
 
@@ -40,8 +41,11 @@ def _add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParse
     parser.add_argument("--project", required=True, help="Google Cloud project")
     parser.add_argument("--instance", required=True, help="Bigtable instance")
     for part in ("table", "train_prefix", "eval_prefix", "column_family", "column_qualifier"):
-        default = settings.SETTINGS[f"bigtable_{part}"].default
-        parser.add_argument(f"--{part}", default=default, help=f"default: {default}")
+        setting = settings.SETTINGS[f"bigtable_{part}"]
+        what = setting.help[0].lower() + setting.help[1:].rstrip(".")
+        parser.add_argument(
+            f"--{part}", default=setting.default, help=f"{what} (default: {setting.default})"
+        )
     parser.set_defaults(run=run)
     return parser
 

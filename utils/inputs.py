@@ -91,6 +91,29 @@ def check(params: Mapping[str, Any]) -> None:
                 dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
             if bad_images.of_split(params, _file_prefix(is_training)) is None:
                 records.check_first_records(paths, params["num_label_classes"])
+                if not is_training:
+                    _check_num_eval_images(params, paths, info)
+
+
+def _check_num_eval_images(params, paths: list[str], info) -> None:
+    """Says before the training what the first evaluation would fail at.
+
+    Not on a TPU, where num_eval_images may ask for fewer images than there are.
+    """
+    total = info.num_eval_images if info else records.count(paths)
+    if params["use_tpu"] or total in (None, params["num_eval_images"]):
+        return
+    damaged = scan.first_problem(paths, params["num_label_classes"])  # counts differ for that, too
+    raise UserError(str(damaged)) if damaged else wrong_count(total, params)
+
+
+def wrong_count(counted: int, params: Mapping[str, Any]) -> UserError:
+    """What is wrong where so many images are there to evaluate, and not num_eval_images."""
+    return UserError(
+        f"There are {counted} images to evaluate but num_eval_images is "
+        f"{params['num_eval_images']}: set --num_eval_images={counted}, or correct "
+        "dataset_info.json, if that is their number."
+    )
 
 
 def _check_python_input(params) -> None:

@@ -59,7 +59,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "'null' feeds black images, to measure a model alone."),
         Setting("model_dir", str, None, "Folder or bucket for checkpoints and summaries."),
         Setting("config_file", str, None, "YAML file of settings, or the name of a profile that "
-                "ships with the package (cpu, gpu, v3-8, v2-32, finetune)."),
+                "ships with the package (cpu, gpu, v3-8, v2-32, finetune, sample)."),
         Setting("params_override", str, None, "More settings, over those of --config_file: "
                 "'name=value,name=value' or a YAML mapping."),
     ),

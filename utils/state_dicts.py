@@ -145,12 +145,15 @@ _NORM = {
 }
 
 
-def _block_shapes(block: Block) -> Iterator[tuple[Shape, str, bool]]:
-    """(kernel's shape, our name of a kernel, whether it has a bias) of the block's convolutions."""
+def _block_shapes(block: Block, entering: int) -> Iterator[tuple[Shape, str, bool]]:
+    """(kernel's shape, our name of a kernel, whether it has a bias) of the block's convolutions.
+
+    `entering` filters come in; the published mnasnet-small declares others for its first block.
+    """
     args = block.args
-    inside = args.input_filters * args.expand_ratio
+    inside = args.input_filters * args.expand_ratio if block.expands else entering
     if block.expands:
-        yield (inside, args.input_filters, 1, 1), "kernel", False
+        yield (inside, entering, 1, 1), "kernel", False
     yield (inside, 1, args.kernel_size, args.kernel_size), "depthwise_kernel", False
     if block.squeezes:
         squeezed = max(1, int(args.input_filters * (args.se_ratio or 0)))
@@ -164,9 +167,10 @@ def tensors(program: str, blocks: Sequence[Block], stem: int, head: int, classes
     theirs = PROGRAMS[program]
     last = blocks[-1]
     yield from _conv_and_norm(theirs.stem, _OURS.stem, (stem, 3, 3, 3))
+    entering = stem
     for block in blocks:
         layers = list(zip(theirs.block(block), _OURS.block(block), strict=True))
-        for shape, leaf, has_bias in _block_shapes(block):
+        for shape, leaf, has_bias in _block_shapes(block, entering):
             their_conv, our_conv = layers.pop(0)
             if has_bias:
                 yield Tensor(f"{their_conv}.weight", f"{our_conv}/{leaf}", shape)
@@ -174,6 +178,7 @@ def tensors(program: str, blocks: Sequence[Block], stem: int, head: int, classes
                 continue
             their_norm, our_norm = layers.pop(0)
             yield from _conv_and_norm((their_conv, their_norm), (our_conv, our_norm), shape, leaf)
+        entering = block.args.output_filters
     yield from _conv_and_norm(
         theirs.head(last), _OURS.head(last), (head, last.args.output_filters, 1, 1)
     )
