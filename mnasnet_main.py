@@ -361,9 +361,10 @@ def run_training(params: Mapping[str, Any]) -> None:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
         _log_best(model_dir)
     else:
-        configuration.record_params(params)
         if step:
             logging.info("Going on from step %d of %d in %s.", step, last, model_dir)
+            configuration.log_changes(params)
+        configuration.record_params(params)
     if with_eval and step:
         _evaluate_once(params, checkpoints.latest(model_dir))
     while step < last:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,6 +313,20 @@ def test_summaries_for_tensorboard(trained):
         model_dir
     ]
     assert {"loss", "top_1_accuracy", "top_5_accuracy"} <= tags[model_dir + "/eval"]
+
+
+def test_going_on_says_what_is_not_as_before(trained, digits_dir, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "m")
+    changed = flags(
+        data_dir=digits_dir, model_dir=tmp_path / "m", mode="train",
+        train_steps=9, base_learning_rate=0.05,
+    )  # fmt: skip
+    status, _, err = run(*changed)
+    assert status == 0, err
+    assert "Other settings than before: base_learning_rate 0.05 (was 0.1)." in err
+    status, _, err = run(*changed, "--train_steps=10")
+    assert status == 0, err
+    assert "Other settings" not in err
 
 
 def test_complete_run_says_so_and_ends(trained, digits_dir):

@@ -150,6 +150,20 @@ def record_params(params: Mapping[str, Any]) -> None:
     files.write_text(os.path.join(params["model_dir"], PARAMS_FILE), lines)
 
 
+def log_changes(params: Mapping[str, Any]) -> None:
+    """Says which settings of training are not those that model_dir was trained with so far."""
+    stored = stored_params(params["model_dir"]) or {}
+    changes = [
+        f"{setting.name} {params[setting.name]} (was {stored[setting.name]})"
+        for setting in settings.GROUPS["Training"]
+        if setting.name not in ("train_steps", "init_checkpoint")
+        and setting.name in stored
+        and stored[setting.name] != params[setting.name]
+    ]
+    if changes:
+        logging.info("Other settings than before: %s.", ", ".join(changes))
+
+
 def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
     """Counts of images and classes, from the data set or else ImageNet's."""
     info = dataset_info.load(params["data_dir"])
