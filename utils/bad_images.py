@@ -66,18 +66,18 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
     )
     if not split.segments:
         raise UserError(f"{file_prefix}*: no record is good; the first: {split.problems[0]}")
-    _log(split, sum(one.num_records for one in found), params["model_dir"])
+    _log(f"{file_prefix}*", split, sum(one.num_records for one in found), params["model_dir"])
     _save(params["model_dir"], {**known, file_prefix: split})
     return split
 
 
-def _log(split: Split, num_records: int, model_dir: str) -> None:
+def _log(name: str, split: Split, num_records: int, model_dir: str) -> None:
     if not split.problems:
-        logging.info("All %d records are good.", num_records)
+        logging.info("%s: all %d records are good.", name, num_records)
         return
     logging.info(
-        "%d of %d records are bad and will be left out (%s lists them):",
-        len(split.problems), num_records, os.path.join(model_dir, FILE_NAME),
+        "%s: %d of %d records are bad and will be left out (%s lists them):",
+        name, len(split.problems), num_records, os.path.join(model_dir, FILE_NAME),
     )  # fmt: skip
     for problem in split.problems[:SHOWN]:
         logging.info("  %s", problem)

@@ -24,7 +24,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
 def add_building(parser: argparse.ArgumentParser) -> None:
     """Flags of all builders."""
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the shuffling (default: %(default)s)"
+        "--seed", type=int, default=0, help="of all that is random (default: %(default)s)"
     )
     parser.add_argument(
         "--num_threads",
