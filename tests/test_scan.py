@@ -93,7 +93,7 @@ def frame_starts(path):
 def test_facts_of_good_files(digits_dir):
     paths = records.list_files(digits_dir, "validation-")
     (found,) = scan.scan(paths, CLASSES)
-    assert (found.num_records, found.num_readable, found.problems) == (360, 360, [])
+    assert (found.num_records, len(found.facts), found.problems) == (360, 360, [])
     assert [(s.offset, s.count) for s in found.segments] == [(0, 360)]
     labels = [records.unpack(r, paths[0], 0)[1] for r in records.read_records(paths[0])]
     np.testing.assert_array_equal(found.facts[:, 0], labels)
@@ -134,8 +134,8 @@ def test_labels_out_of_range_are_problems_but_stay(tmp_path, kind):
     assert problem.record == 2
     assert word in problem.reason
     is_label = word.startswith("label ")
-    assert found.num_readable == (4 if is_label else 3)
-    assert sum(s.count for s in found.segments) == found.num_readable
+    assert len(found.facts) == (4 if is_label else 3)
+    assert sum(s.count for s in found.segments) == len(found.facts)
 
 
 @pytest.mark.parametrize("damaged", [(0,), (4,), (2, 3), (1, 4)])

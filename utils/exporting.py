@@ -22,8 +22,8 @@ from utils import (
     checkpoints,
     dataset_info,
     files,
+    inputs,
     measure,
-    records,
     scan,
     tflite,
     tflite_metadata,
@@ -252,9 +252,8 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
             except tf.errors.OutOfRangeError:
                 return
             except scan.DATA_ERRORS as e:
-                paths = records.list_files(params["data_dir"], file_prefix)
-                found = scan.first_problem(paths, params["num_label_classes"])
-                raise (UserError(str(found)) if found else e) from e
+                is_training = file_prefix == imagenet_input.TRAIN_PREFIX
+                raise inputs.explanation(e, is_training, params) or e from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
                     yield image, int(label)

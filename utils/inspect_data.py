@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,6 @@ _LISTED = 20  # problems, and classes, that are printed; the JSON file has all
 _NAME_LENGTH = 30
 _SPREAD = "{min}..{max} ({median})"
 _ANY_LABEL = records.GREATEST_LABEL - 1  # the greatest stands for those beyond, too
-_HEADER_BYTES, _FRAME_BYTES = 12, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,10 +263,12 @@ def _read(segment: records.Segment, number: int) -> tuple[bytes, int]:
     with tf.io.gfile.GFile(segment.path, "rb") as file:
         while True:
             file.seek(offset)
-            length = struct.unpack("<Q", file.read(_HEADER_BYTES)[:8])[0]
+            length = int.from_bytes(
+                file.read(records.HEADER_BYTES)[: records.LENGTH_BYTES], "little"
+            )
             if number == 0:
                 return records.unpack(file.read(length), segment.path, number)
-            offset += length + _FRAME_BYTES
+            offset += length + records.FRAME_BYTES
             number -= 1
 
 

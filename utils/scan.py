@@ -49,11 +49,6 @@ class FileScan:
     facts: np.ndarray
 
     @property
-    def num_readable(self) -> int:
-        """Records that can be read and decoded."""
-        return len(self.facts)
-
-    @property
     def problems(self) -> list[Problem]:
         """All records that cannot be used, in order."""
         return sorted([*self.unreadable, *self.mislabelled], key=lambda problem: problem.record)
