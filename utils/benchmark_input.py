@@ -2,7 +2,8 @@
 
 In one run and on the same files (500 x 375 JPEGs of 64 KB): the training and the evaluation input,
 and a loop that does nothing but decode whole pictures, which is the ceiling of a pipeline that
-decodes them whole. Every figure is of a process of its own, so that its peak memory is its own.
+decodes them whole. They take turns, so that what disturbs one disturbs all, and the medians count;
+every turn is a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import concurrent.futures
 import multiprocessing
 import os
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import imagenet_input
 from utils import benchmark, cli, records
@@ -76,6 +79,22 @@ MEASUREMENTS: dict[str, Callable[[str, int, float], float]] = {
 }
 
 
+class Measured(NamedTuple):
+    """Images a second in each turn, and the greatest peak memory in bytes."""
+
+    rates: list[float]
+    peak: int
+
+    def line(self, ceiling: Measured) -> str:
+        """The figures as text: median, its share of the ceiling's, least and most, memory."""
+        median = statistics.median(self.rates)
+        share = median / statistics.median(ceiling.rates)
+        return (
+            f"{median:6.0f} images/s  {share:4.0%}  ({min(self.rates):.0f} to "
+            f"{max(self.rates):.0f})  {self.peak / 1e9:.2f} GB"
+        )
+
+
 def _measure(name: str, data_dir: str, size: int, seconds: float) -> tuple[float, int]:
     """(images/s, peak memory in bytes) of this process."""
     cli.set_up_logging()
@@ -91,30 +110,38 @@ def in_own_process(name: str, data_dir: str, size: int, seconds: float) -> tuple
         return pool.submit(_measure, name, data_dir, size, seconds).result()
 
 
+def measure(data_dir: str, size: int, turns: int, seconds: float) -> dict[str, Measured]:
+    """All measurements, `turns` times one after the other."""
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in MEASUREMENTS}
+    for _ in range(turns):
+        for name, results in found.items():
+            results.append(in_own_process(name, data_dir, size, seconds))
+    return {
+        name: Measured([rate for rate, _ in results], max(peak for _, peak in results))
+        for name, results in found.items()
+    }
+
+
 def main(argv: list[str]) -> None:
     """Prints images a second, their ratio to decoding, and peak memory."""
     parser = argparse.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
     parser.add_argument("--images", type=int, default=1024, help="pictures to make (default: 1024)")
-    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--turns", type=int, default=3, help="of each measurement (default: 3)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each turn (default: 5)")
     arguments = parser.parse_args(argv[1:])
     if arguments.images < BATCH:
         raise UserError(f"--images={arguments.images} is not possible: the least is {BATCH}.")
+    if arguments.turns < 1:
+        raise UserError(f"--turns={arguments.turns} is not possible: the least is 1.")
     with tempfile.TemporaryDirectory() as data_dir:
         benchmark.make_data(data_dir, arguments.images)
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         kilobytes = sum(state.size for state in records.states(paths)) / arguments.images / 1000
         print(f"{kilobytes:.0f} KB a picture, {arguments.size} pixels, {os.cpu_count()} cores")
-        found = {
-            name: in_own_process(name, data_dir, arguments.size, arguments.seconds)
-            for name in MEASUREMENTS
-        }
-    ceiling = found["decoding alone"][0]
-    for name, (images_a_second, peak) in found.items():
-        print(
-            f"  {name:<18} {images_a_second:6.0f} images/s  {100 * images_a_second / ceiling:4.0f} "
-            f"%  {peak / 1e9:5.2f} GB"
-        )
+        found = measure(data_dir, arguments.size, arguments.turns, arguments.seconds)
+    for name, measured in found.items():
+        print(f"  {name:<18} {measured.line(ceiling=found['decoding alone'])}")
 
 
 if __name__ == "__main__":
