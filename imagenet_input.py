@@ -244,12 +244,13 @@ class ImageNetInput(ImageNetTFExampleInput):
         return dataset
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        segments = self._segments()
+        segments = self.list_segments()
         if self.is_training:
             return self._train_source(segments, index, num_hosts)
         return self._eval_source(segments, index, num_hosts)
 
-    def _segments(self) -> list[records.Segment]:
+    def list_segments(self) -> list[records.Segment]:
+        """The parts of the files to read: all of them unless the constructor was told."""
         assert self.data_dir is not None  # input_fn feeds black images then
         if self.segments is not None:
             return list(self.segments)

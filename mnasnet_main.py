@@ -23,6 +23,7 @@ from utils import (
     checkpoints,
     cli,
     configuration,
+    dataset_info,
     exporting,
     files,
     inputs,
@@ -259,8 +260,12 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
 def train(params: Mapping[str, Any], until: int) -> None:
     """Trains to a global step, from the last checkpoint on."""
     estimator = build_estimator(params, training=True)
-    start = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
-    hooks = [stopping.StopHook(), training_hooks.ProgressHook(params, start)]
+    checkpoint = checkpoints.latest(params["model_dir"])
+    hooks = [
+        stopping.StopHook(),
+        training_hooks.ShapesHook(checkpoint),
+        training_hooks.ProgressHook(params, checkpoints.step_of(checkpoint)),
+    ]
     with _explaining_errors(params, is_training=True), training_hooks.closing(hooks):
         estimator.train(
             input_fn=inputs.build(True, params).input_fn,
@@ -365,6 +370,7 @@ def run_training(params: Mapping[str, Any]) -> None:
             logging.info("Going on from step %d of %d in %s.", step, last, model_dir)
             configuration.log_changes(params)
         configuration.record_params(params)
+        dataset_info.keep_label_names(params)
     if with_eval and step:
         _evaluate_once(params, checkpoints.latest(model_dir))
     while step < last:
@@ -443,12 +449,13 @@ def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
     if wanted == "best":
         best = checkpoints.best(params["model_dir"])
         return best["checkpoint"] if best else None
-    if not tf.train.checkpoint_exists(wanted):
+    found = checkpoints.find(wanted)
+    if found is None:
         raise UserError(
             f"--export_checkpoint={wanted} is no checkpoint: name a path such as "
             "DIR/model.ckpt-1000, or 'best'."
         )
-    return wanted
+    return found
 
 
 def run_export(params: Mapping[str, Any]) -> None:
@@ -458,8 +465,9 @@ def run_export(params: Mapping[str, Any]) -> None:
         wants_best = params["export_checkpoint"] == "best" and params["mode"] == "export_only"
         kind = "best checkpoint (evaluation keeps it)" if wants_best else "checkpoint to export"
         raise UserError(f"--model_dir={params['model_dir']} holds no {kind}: train first.")
-    # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights.
-    params = {**params, "precision": "float32"}
+    # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights. The
+    # graph for TPUs, too, is made without one.
+    params = {**params, "precision": "float32", "use_tpu": False}
     estimator = build_estimator(params, training=False)
     exporting.export(params, checkpoint, estimator, mnasnet_model_fn)
 

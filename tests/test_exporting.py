@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.saved_model import loader_impl
 
 import mnasnet_main
-from utils import classify, exporting, files, records, settings, tflite
+from utils import classify, export_report, exporting, files, records, settings, tflite
 from utils.errors import UserError
 
 SIZE = 32
@@ -63,7 +63,7 @@ def export(params):
 
 
 def report_of(export_dir):
-    return json.loads(files.read_text(os.path.join(export_dir, exporting.REPORT_FILE)))
+    return json.loads(files.read_text(os.path.join(export_dir, export_report.FILE_NAME)))
 
 
 def saved_model_in(export_dir):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from utils import cli, files, warm_start, weights_file
+from utils import checkpoints, cli, files, weights_file
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -32,23 +32,18 @@ def read(path: str) -> dict[str, np.ndarray]:
     if path.lower().endswith((".safetensors", *weights_file.PICKLED)):
         values = weights_file.read(path)
         return {name: values[name] for name in sorted(values)}
-    checkpoint = _resolve(path)
+    checkpoint = checkpoints.find(path)
+    if checkpoint is None:
+        raise UserError(
+            f"{path} holds no checkpoint: name a folder with a 'checkpoint' file, a path such as "
+            "DIR/model.ckpt-1000, or a .safetensors or .pth file."
+        )
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         names = sorted(reader.get_variable_to_shape_map())
         return {name: np.asarray(reader.get_tensor(name)) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as e:
         raise UserError(f"{checkpoint} cannot be read: {files.reason(e)}.") from e
-
-
-def _resolve(path: str) -> str:
-    try:
-        return warm_start.resolve(path)
-    except UserError as e:
-        raise UserError(
-            f"{path} holds no checkpoint: name a folder with a 'checkpoint' file, a path such as "
-            "DIR/model.ckpt-1000, or a .safetensors or .pth file."
-        ) from e
 
 
 def describe(values: Mapping[str, np.ndarray]) -> Iterable[str]:

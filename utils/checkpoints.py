@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 
 from utils import files, optimization
+from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -47,6 +48,13 @@ def _listed(model_dir: str) -> list[str]:
 def latest(model_dir: str) -> str | None:
     """The newest checkpoint by the folder's state file; None if there is none."""
     return tf.train.latest_checkpoint(model_dir)
+
+
+def find(path: str) -> str | None:
+    """The checkpoint that a folder, a file of a checkpoint or its name stands for; None if none."""
+    checkpoint = (latest(path) or "") if tf.io.gfile.isdir(path) else path
+    checkpoint = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", checkpoint)
+    return checkpoint if checkpoint and tf.io.gfile.exists(checkpoint + ".index") else None
 
 
 def has_any(model_dir: str) -> bool:
@@ -97,6 +105,29 @@ def recover(model_dir: str) -> str | None:
     return None
 
 
+def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
+    """Checks that a checkpoint's tensors have the shapes of a network's variables.
+
+    TensorFlow restores a Keras variable without looking: ten classes would be served as a thousand.
+
+    Args:
+      path: of the checkpoint.
+      variables: by their names in the checkpoint; those that it lacks are passed over.
+
+    Raises:
+      UserError: names the first variable of another shape, and both shapes.
+    """
+    held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    for name, variable in sorted(variables.items()):
+        expected = variable.shape.as_list()
+        if held.get(name, expected) != expected:
+            raise UserError(
+                f"{path} is of another network than these settings describe: {name} has the shape "
+                f"{held[name]} there and {expected} here; use the --model_dir and the settings "
+                "(--model_name, --num_label_classes) that it was trained with."
+            )
+
+
 class SaverHook(tf.train.CheckpointSaverHook):
     """Saves every N steps and at the end; not at the start, and without the graph.
 
@@ -129,11 +160,13 @@ class AveragesSaver(tf.train.Saver):
             if v.op.name + AVERAGE_SUFFIX not in self._averaged_names
         }
         self._averages = tf.train.Saver({**others, **self._averaged_names})
+        self._raw_names = {v.op.name: v for v in tf.global_variables()}
         super().__init__()
 
     def restore(self, sess, save_path):
         averaged = self._use_averages and has_averages(save_path, self._averaged_names)
         logging.info("Using the %s weights of %s.", "averaged" if averaged else "raw", save_path)
+        check_shapes(save_path, {**self._raw_names, **self._averaged_names})
         if averaged:
             self._averages.restore(sess, save_path)
         else:

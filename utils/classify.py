@@ -6,13 +6,12 @@ mnasnet-classify --model=EXPORT_DIR/mnasnet-a1.tflite picture.jpg ...
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
 import numpy as np
 
 import preprocessing
-from utils import cli, exporting, files, tflite, tflite_metadata
+from utils import cli, export_report, exporting, files, session, tflite, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -24,14 +23,15 @@ class SavedModelClassifier:
     """A SavedModel of this package; it decodes and crops by itself."""
 
     def __init__(self, path: str):
-        self._session = tf.Session(graph=tf.Graph())
+        self._session = tf.Session(graph=tf.Graph(), config=session.one_thread())
         with self._session.graph.as_default():
             try:
                 meta = tf.saved_model.load(self._session, [tf.saved_model.SERVING], path)
                 signature = meta.signature_def["serving_default"]
                 self._input = signature.inputs["image_bytes"].name
                 self._output = signature.outputs["probabilities"].name
-            except (OSError, RuntimeError, KeyError, tf.errors.OpError) as e:
+                self.num_classes = signature.outputs["probabilities"].tensor_shape.dim[1].size
+            except (OSError, RuntimeError, KeyError, IndexError, tf.errors.OpError) as e:
                 raise UserError(
                     f"--model={path} is no SavedModel of this program ({files.reason(e)})."
                 ) from e
@@ -44,15 +44,16 @@ class SavedModelClassifier:
 class TFLiteClassifier:
     """A .tflite file of this package, with the evaluation preprocessing before it."""
 
-    def __init__(self, path: str, resize_method: str):
+    def __init__(self, path: str):
         self._interpreter = tflite.open_interpreter(path)
+        self.num_classes = self._interpreter.num_classes
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             self._bytes = tf.placeholder(tf.string, [])
             self._image = preprocessing.preprocess_image(
                 self._bytes,
                 image_size=self._interpreter.image_size,
-                resize_method=resize_method,
+                resize_method=self._interpreter.resize_method or "bicubic",
             )
 
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
@@ -65,33 +66,34 @@ class TFLiteClassifier:
 
 def load(path: str):
     """The classifier for a path: a .tflite file, a SavedModel's folder, or a whole export's."""
-    report = os.path.join(path, exporting.REPORT_FILE)
-    if tf.io.gfile.exists(report):
-        names = json.loads(files.read_text(report))["files"]
-        return SavedModelClassifier(
-            os.path.join(path, next(n for n in names if names[n]["kind"] == "SavedModel"))
-        )
-    if path.endswith(".tflite"):
-        return TFLiteClassifier(path, _report(path).get("resize_method", "bicubic"))
-    return SavedModelClassifier(path)
+    if is_tflite(path):
+        return TFLiteClassifier(path)
+    report = export_report.read(path)
+    if report is None:
+        return SavedModelClassifier(path)
+    kinds = {row["kind"]: name for name, row in report["files"].items()}
+    if "SavedModel" not in kinds:
+        raise UserError(f"--model={path} holds no SavedModel: export it again.")
+    return SavedModelClassifier(os.path.join(path, kinds["SavedModel"]))
 
 
-def _report(path: str) -> dict:
-    """What the export says of itself, from the folder that a model's file is in."""
-    found = os.path.join(os.path.dirname(files.absolute(path)), exporting.REPORT_FILE)
-    return json.loads(files.read_text(found))["identity"] if tf.io.gfile.exists(found) else {}
+def is_tflite(path: str) -> bool:
+    """Whether a path names a .tflite file."""
+    return path.lower().endswith(".tflite")
 
 
 def label_names(path: str, labels: str | None) -> list[str] | None:
     """Names of the classes: from a file of the user's, from inside the model, or beside it."""
-    inside = tflite_metadata.label_names(path) if path.endswith(".tflite") else None
-    if inside and not labels:
+    if labels:
+        return files.read_text(labels).splitlines()
+    inside = tflite_metadata.label_names(path) if is_tflite(path) else None
+    if inside:
         return inside
-    folder = files.absolute(path)
-    if not tf.io.gfile.exists(os.path.join(folder, exporting.LABELS_FILE)):
-        folder = os.path.dirname(folder)
-    for candidate in filter(None, (labels, os.path.join(folder, exporting.LABELS_FILE))):
-        if candidate == labels or tf.io.gfile.exists(candidate):
+    path = files.absolute(path)
+    # In a SavedModel, in an export's folder, beside a file.
+    for folder in (os.path.join(path, "assets.extra"), path, os.path.dirname(path)):
+        candidate = os.path.join(folder, exporting.LABELS_FILE)
+        if tf.io.gfile.exists(candidate):
             return files.read_text(candidate).splitlines()
     return None
 

@@ -233,6 +233,10 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             "--mode=export_only needs --export_dir.",
         ),
         (
+            mode != "export_only" and params["export_checkpoint"],
+            "--export_checkpoint is for --mode=export_only: a training exports its last one.",
+        ),
+        (
             params["precision"] == "bfloat16" and params["use_keras"],
             "--precision=bfloat16 needs --use_keras=False: Keras layers mix types and fail.",
         ),
@@ -250,6 +254,8 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
         raise UserError(
             f"--quantize={params['quantize']}: {sorted(unknown)[0]!r} is none of float16, int8."
         )
+    for name in ("model_dir", "data_dir", "export_dir", "init_checkpoint", "export_checkpoint"):
+        files.check_no_pattern(params[name], name)
     for wrong, sentence in problems:
         if wrong:
             raise UserError(sentence)

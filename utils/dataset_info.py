@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from utils import files, records
@@ -47,8 +47,7 @@ class DatasetInfo:
         """Writes dataset_info.json and, where names are known, labels.txt."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
         if self.label_names:
-            labels = "".join(f"{name}\n" for name in self.label_names)
-            files.write_text(os.path.join(data_dir, LABELS_FILE_NAME), labels)
+            write_label_names(data_dir, self.label_names)
         files.write_text(os.path.join(data_dir, FILE_NAME), text + "\n")
 
 
@@ -130,10 +129,22 @@ def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_image
 
 
 def label_names(params: Mapping[str, Any]) -> list[str]:
-    """Names of the classes: the data set's, or else those beside an imported checkpoint."""
-    info = load(params["data_dir"])
-    if info and len(info.label_names) == params["num_label_classes"]:
-        return list(info.label_names)
+    """Names of a model's classes: those kept beside its checkpoints, or else the data set's."""
     path = os.path.join(params["model_dir"] or "", LABELS_FILE_NAME)
-    names = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
-    return names if len(names) == params["num_label_classes"] else []
+    kept = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
+    info = load(params["data_dir"])
+    given = list(info.label_names) if info else []
+    fitting = [names for names in (kept, given) if len(names) == params["num_label_classes"]]
+    return fitting[0] if fitting else []
+
+
+def keep_label_names(params: Mapping[str, Any]) -> None:
+    """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
+    info = load(params["data_dir"])
+    if info and info.label_names:
+        write_label_names(params["model_dir"], info.label_names)
+
+
+def write_label_names(folder: str, names: Iterable[str]) -> None:
+    """Writes labels.txt, one name a line."""
+    files.write_text(os.path.join(folder, LABELS_FILE_NAME), "".join(f"{n}\n" for n in names))

@@ -39,6 +39,11 @@ def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
     """Runs the model on the encoded pictures of the evaluation set."""
     paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
     info = dataset_info.load(data_dir)
+    if info and info.num_label_classes != model.num_classes:
+        raise UserError(
+            f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
+            f"{model.num_classes}: name the data that it was trained for."
+        )
     total = count or (info.num_eval_images if info else 0)
     bar = progress.Progress("evaluate", total, "image", log_every=5000)
     measurement = measure.Measurement()

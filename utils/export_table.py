@@ -7,14 +7,10 @@ Markdown. With --max_loss it fails where an int8 file lost more of the float fil
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from typing import Any
 
-from utils import cli, exporting, files
+from utils import cli, export_report
 from utils.errors import UserError
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 NAMES = {
     "SavedModel": "SavedModel",
@@ -31,10 +27,10 @@ HEADER = (
 
 def read(export_dir: str) -> dict[str, Any]:
     """The report of an export; UserError where there is none."""
-    path = os.path.join(export_dir, exporting.REPORT_FILE)
-    if not tf.io.gfile.exists(path):
-        raise UserError(f"{export_dir} holds no {exporting.REPORT_FILE}: export a model there.")
-    return json.loads(files.read_text(path))
+    report = export_report.read(export_dir)
+    if report is None:
+        raise UserError(f"{export_dir} holds no {export_report.FILE_NAME}: export a model there.")
+    return report
 
 
 def rows(report: dict[str, Any]) -> list[str]:

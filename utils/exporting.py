@@ -6,6 +6,7 @@ export of other weights is moved to `earlier/`, never overwritten.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -21,10 +22,13 @@ from utils import (
     bad_images,
     checkpoints,
     dataset_info,
+    export_report,
     files,
     inputs,
     measure,
+    records,
     scan,
+    session,
     tflite,
     tflite_metadata,
 )
@@ -32,9 +36,8 @@ from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-REPORT_FILE = "export_report.json"
 # Holds an export on its way, and a list of its files while they are put in place.
-UNFINISHED_DIR = "unfinished"
+UNFINISHED_DIR = "unfinished-mnasnet-export"
 _PLACING_FILE = "placing.json"
 LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
@@ -49,15 +52,29 @@ def check(params: Mapping[str, Any]) -> None:
       UserError: the folder cannot be written or holds a foreign file in the place of one of ours,
         or the images are not where they should be.
     """
+    if files.absolute(params["export_dir"]) == files.absolute(params["model_dir"]):
+        raise UserError(
+            f"--export_dir={params['export_dir']} is the --model_dir, which has files of the same "
+            "names: choose a folder of its own, such as one below it."
+        )
     files.make_writable_dir(params["export_dir"], "export_dir")
-    earlier = _read_report(params["export_dir"])
+    earlier = export_report.read(params["export_dir"])
     placing = os.path.join(params["export_dir"], UNFINISHED_DIR, _PLACING_FILE)
     if not tf.io.gfile.exists(placing):  # else they may be what a killed run left
-        names = [_tflite_name(params, kind) for kind in _kinds(params)]
-        _check_not_foreign(params["export_dir"], names, earlier)
+        made = [_tflite_name(params, kind) for kind in _kinds(params)]
+        if dataset_info.label_names(params):
+            made.append(LABELS_FILE)
+        _check_not_foreign(params["export_dir"], made, earlier)
+    _check_images(params)
+
+
+def _check_images(params: Mapping[str, Any]) -> None:
     data_dir = params["data_dir"]
-    if data_dir and data_dir != "null" and not tf.io.gfile.isdir(data_dir):
-        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+    if data_dir and data_dir != "null":
+        if not tf.io.gfile.isdir(data_dir):
+            raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+        if not _has_split(params, imagenet_input.TRAIN_PREFIX):
+            records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # one of them, at the least
     if "int8" in _kinds(params) and not _has_split(params, imagenet_input.TRAIN_PREFIX):
         raise UserError(
             "--quantize=int8 needs training images for calibration: name their folder with "
@@ -76,10 +93,15 @@ def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> N
     export_dir = params["export_dir"]
     wanted = _identity(params, checkpoint)
     _remove_unfinished(export_dir)
-    earlier = _read_report(export_dir)
+    earlier = export_report.read(export_dir)
     if earlier and earlier["identity"] == wanted and _is_whole(export_dir, earlier):
         logging.info("%s already holds the export of step %d.", export_dir, wanted["global_step"])
         return
+    if not checkpoints.is_complete(checkpoint):
+        raise UserError(
+            f"{checkpoint} cannot be read, its files are damaged or cut short: copy it again, or "
+            "name another one with --export_checkpoint."
+        )
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mnasnet-export-") as beside:
         made = _make(params, checkpoint, estimator, model_fn, beside)
@@ -94,26 +116,19 @@ def _identity(params, checkpoint) -> dict[str, Any]:
     """What makes two exports the same."""
     names = ("model_name", "input_image_size", "resize_method", "post_quantize", "quantize",
              "export_to_tpu", "export_moving_average", "export_normalized_input",
-             "export_eval_images")  # fmt: skip
+             "export_eval_images", "num_label_classes", "num_eval_images",
+             "skip_bad_images")  # fmt: skip
+    data_dir = params["data_dir"]
+    labels = "\n".join(dataset_info.label_names(params))
     return {
         "checkpoint": files.absolute(checkpoint),
         "global_step": checkpoints.step_of(checkpoint),
         "written": tf.io.gfile.stat(checkpoint + ".index").mtime_nsec,
+        # What it is measured and calibrated with, and what the classes are called.
+        "data_dir": files.absolute(data_dir) if data_dir and data_dir != "null" else None,
+        "label_names": hashlib.sha256(labels.encode("utf-8", "surrogateescape")).hexdigest(),
         **{name: params[name] for name in names},
     }
-
-
-def _read_report(export_dir: str) -> dict[str, Any] | None:
-    """What the folder's export says of itself; None where there is none."""
-    path = os.path.join(export_dir, REPORT_FILE)
-    if not tf.io.gfile.exists(path):
-        return None
-    report = files.read_yaml_mapping(path)  # JSON is YAML
-    if not {"identity", "files"} <= set(report):
-        raise UserError(
-            f"{path} is no report of this program: remove it, or choose another --export_dir."
-        )
-    return report
 
 
 def _is_whole(export_dir: str, report: Mapping[str, Any]) -> bool:
@@ -135,7 +150,9 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
             calibration = _calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
             mean, stddev = network.input_normalization(kind)
-            content = tflite_metadata.add(content, params["model_name"], names, mean, stddev)
+            content = tflite_metadata.add(
+                content, params["model_name"], names, mean, stddev, params["resize_method"]
+            )
             with open(os.path.join(folder, name), "wb") as f:
                 f.write(content)
             made[name] = {"kind": kind, "bytes": len(content)}
@@ -165,7 +182,7 @@ class SavedModel:
     """A SavedModel's float signature: images to logits, like `tflite.Interpreter`."""
 
     def __init__(self, path: str):
-        self._session = tf.Session(graph=tf.Graph())
+        self._session = tf.Session(graph=tf.Graph(), config=session.one_thread())
         with self._session.graph.as_default():
             tf.saved_model.load(self._session, [tf.saved_model.SERVING], path)
 
@@ -206,13 +223,36 @@ def _has_split(params: Mapping[str, Any], prefix: str) -> bool:
     return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
 
 
+def _source(params, file_prefix: str) -> imagenet_input.ImageNetInput:
+    """The images of a split as evaluation sees them."""
+    good = bad_images.of_split(params, file_prefix)
+    source = imagenet_input.ImageNetInput(
+        False, False, False, params["data_dir"], params["input_image_size"],
+        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
+        segments=good.segments if good else None,
+    )  # fmt: skip
+    source.file_prefix = file_prefix
+    return source
+
+
 def _num_samples(params: Mapping[str, Any]) -> tuple[bool, int]:
-    """(whether they have labels, number of images to measure with)."""
+    """(whether they have labels of the model's classes, number of images to measure with)."""
     if not _has_split(params, imagenet_input.EVAL_PREFIX):
-        logging.info("No evaluation images (--data_dir): the export is measured on random ones.")
+        logging.warning(
+            "The export is measured on random images, without accuracies: name the folder of "
+            "evaluation images with --data_dir."
+        )
         return False, NUM_NOISE_IMAGES
+    info = dataset_info.load(params["data_dir"])
+    labelled = info is None or info.num_label_classes == params["num_label_classes"]
+    if info and not labelled:
+        logging.warning(
+            "--data_dir=%s has %d classes and the model %d: the export is measured without "
+            "accuracies.",
+            params["data_dir"], info.num_label_classes, params["num_label_classes"],
+        )  # fmt: skip
     wanted = params["export_eval_images"] or params["num_eval_images"]
-    return True, min(wanted, params["num_eval_images"])
+    return labelled, min(wanted, params["num_eval_images"])
 
 
 def _samples(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
@@ -220,7 +260,7 @@ def _samples(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
     labelled = _has_split(params, imagenet_input.EVAL_PREFIX)
     if labelled:
         total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
-        yield from _read(params, imagenet_input.EVAL_PREFIX, total)
+        yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX), total)
         return
     size = params["input_image_size"]
     rng = np.random.RandomState(0)
@@ -229,20 +269,24 @@ def _samples(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def _calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
-    """Training images through the evaluation preprocessing, which is what the phone will do."""
-    images = _read(params, imagenet_input.TRAIN_PREFIX, NUM_CALIBRATION_IMAGES)
-    return [image for image, _ in images]
+    """Training images through the evaluation preprocessing, which is what the phone will do.
+
+    They come from all over the files: a data set may be sorted by class.
+    """
+    source = _source(params, imagenet_input.TRAIN_PREFIX)
+    source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
+    if not source.segments:
+        raise UserError(
+            f"--quantize=int8 needs training images for calibration, but the files "
+            f"{imagenet_input.TRAIN_PREFIX}* of --data_dir={params['data_dir']} are empty."
+        )
+    return [image for image, _ in _read(params, source, NUM_CALIBRATION_IMAGES)]
 
 
-def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
-    """(image, label) of the first records of a split, as evaluation sees them."""
-    good = bad_images.of_split(params, file_prefix)
-    source = imagenet_input.ImageNetInput(
-        False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
-        segments=good.segments if good else None,
-    )  # fmt: skip
-    source.file_prefix = file_prefix
+def _read(
+    params, source: imagenet_input.ImageNetInput, count: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """(image, label) of the first records of a source."""
     with tf.Graph().as_default(), tf.Session() as session:
         batches = source.input_fn({"batch_size": min(count, 50)})
         batch = tf.data.make_one_shot_iterator(batches).get_next()
@@ -252,7 +296,7 @@ def _read(params, file_prefix: str, count: int) -> Iterator[tuple[np.ndarray, in
             except tf.errors.OutOfRangeError:
                 return
             except scan.DATA_ERRORS as e:
-                is_training = file_prefix == imagenet_input.TRAIN_PREFIX
+                is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
                 raise inputs.explanation(e, is_training, params) or e from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
@@ -291,7 +335,7 @@ def _move_earlier(export_dir: str, report: Mapping[str, Any]) -> None:
     target = os.path.join(export_dir, "earlier", f"step-{step}-{int(time.time())}")
     tf.io.gfile.makedirs(target)
     # The report last: until then a second attempt knows what is left to move.
-    for name in [*report["files"], REPORT_FILE]:
+    for name in [*report["files"], export_report.FILE_NAME]:
         source = os.path.join(export_dir, name)
         if tf.io.gfile.exists(source):
             files.rename(source, os.path.join(target, name))
@@ -309,10 +353,21 @@ def _check_not_foreign(export_dir: str, names: list[str], earlier) -> None:
             )
 
 
-def _publish(made_in: str, export_dir: str, report: Mapping[str, Any], earlier) -> None:
+def _publish(made_in: str, export_dir: str, report: dict[str, Any], earlier) -> None:
+    """Puts the files in their places; UserError, and the earlier export intact, if that fails."""
+    _check_not_foreign(export_dir, list(report["files"]), earlier)
+    try:
+        _place(made_in, export_dir, report, earlier)
+    except (tf.errors.OpError, OSError) as e:
+        raise UserError(
+            f"--export_dir={export_dir} cannot be written: {files.reason(e)}; make room "
+            "or choose another folder, and run the same command again."
+        ) from e
+
+
+def _place(made_in: str, export_dir: str, report: dict[str, Any], earlier) -> None:
     """Copies the files beside their places, then renames them; the report comes last."""
     names = list(report["files"])
-    _check_not_foreign(export_dir, names, earlier)
     beside = os.path.join(export_dir, UNFINISHED_DIR)
     tf.io.gfile.makedirs(beside)
     for name in names:
@@ -322,7 +377,7 @@ def _publish(made_in: str, export_dir: str, report: Mapping[str, Any], earlier) 
     files.write_text(os.path.join(beside, _PLACING_FILE), json.dumps(names) + "\n")
     for name in names:
         files.rename(os.path.join(beside, name), os.path.join(export_dir, name))
-    files.write_text(os.path.join(export_dir, REPORT_FILE), json.dumps(report, indent=2) + "\n")
+    export_report.write(export_dir, report)
     files.remove(beside)
 
 
@@ -330,7 +385,7 @@ def _remove_unfinished(export_dir: str) -> None:
     """Removes what a killed run left of an export that has no report yet."""
     beside = os.path.join(export_dir, UNFINISHED_DIR)
     placing = os.path.join(beside, _PLACING_FILE)
-    has_report = tf.io.gfile.exists(os.path.join(export_dir, REPORT_FILE))
+    has_report = tf.io.gfile.exists(os.path.join(export_dir, export_report.FILE_NAME))
     if tf.io.gfile.exists(placing) and not has_report:
         for name in json.loads(files.read_text(placing)):
             files.remove(os.path.join(export_dir, name))

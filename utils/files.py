@@ -92,6 +92,16 @@ def rename(source: str, target: str) -> None:
     tf.io.gfile.rmtree(source)
 
 
+def check_no_pattern(path: str | None, flag: str) -> None:
+    """UserError for a path that TensorFlow would take for a pattern, and not find."""
+    found = sorted(set(path or "") & set("*?[]"))
+    if found:
+        raise UserError(
+            f"--{flag}={path} has the character {found[0]!r}, which stands for other characters "
+            "in TensorFlow's file names: choose or rename the folder."
+        )
+
+
 def make_writable_dir(path: str, flag: str) -> None:
     """Makes a folder, or says in one sentence why that cannot be."""
     try:

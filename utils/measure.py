@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils import progress
+from utils.errors import UserError
 
 TOP_K = 5
 TIMED_RUNS = 50
@@ -41,7 +42,9 @@ class Measurement:
         if expected is not None:
             self.agreeing += int(best[0] == np.argmax(expected))
             difference = np.abs(logits - expected).max() / max(1e-6, np.abs(expected).max())
-            self.largest_difference = max(self.largest_difference, float(difference))
+            # A NaN is no agreement: it must not lose against a number.
+            difference = float(difference) if np.isfinite(difference) else np.inf
+            self.largest_difference = max(self.largest_difference, difference)
 
     def report(self, labelled: bool) -> dict[str, Any]:
         """What the report of an export says of a file."""
@@ -68,11 +71,19 @@ def compare(
       reference: what they are compared with.
       samples: (image float [S, S, 3] in [0, 255], label).
       total: number of samples, for the progress line.
+
+    Raises:
+      UserError: the reference gives no finite logits.
     """
     found = {name: Measurement() for name in classifiers}
     bar = progress.Progress("measure", total, "image", log_every=5000)
     for number, (image, label) in enumerate(samples):
         expected = reference.logits(image)
+        if not np.isfinite(expected).all():
+            raise UserError(
+                "The checkpoint's logits are not finite numbers, so its training has failed: "
+                "name an earlier one with --export_checkpoint."
+            )
         for name, classifier in classifiers.items():
             start = time.perf_counter()
             logits = classifier.logits(image)  # type: ignore[attr-defined]

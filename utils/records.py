@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
@@ -93,6 +94,28 @@ def share(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segm
             skip = segment.skip + low - start
             taken.append(dataclasses.replace(segment, skip=skip, count=high - low))
         start += segment.count
+    return taken
+
+
+def spread(segments: Sequence[Segment], count: int) -> list[Segment]:
+    """At most so many records, from all over the segments.
+
+    In a bucket they are the first ones of segments from all over: to pass records over costs there
+    as much as to read them.
+    """
+    step = max(1, len(segments) // count)
+    segments = segments[::step][:count]
+    share = -(-count // len(segments))
+    taken: list[Segment] = []
+    for segment in segments:
+        if files.is_remote(segment.path):
+            most = share if segment.count < 0 else min(share, segment.count)
+            taken.append(dataclasses.replace(segment, count=most))
+            continue
+        end = None if segment.count < 0 else segment.skip + segment.count
+        offsets = list(itertools.islice(_frames(segment.path, segment.offset), segment.skip, end))
+        picks = np.linspace(0, len(offsets), min(share, len(offsets)), endpoint=False, dtype=int)
+        taken += [Segment(segment.path, offsets[pick], 1) for pick in picks]
     return taken
 
 
@@ -219,13 +242,21 @@ def count(paths: list[str]) -> int | None:
         return None
     total = 0
     for path in paths:
-        with open(path, "rb") as f:
-            while header := f.read(LENGTH_BYTES):
-                f.seek(int.from_bytes(header, "little") + FRAME_BYTES - LENGTH_BYTES, 1)
-                total += 1
-                if total > MOST_COUNTED:
-                    return None
+        for _ in _frames(path):
+            total += 1
+            if total > MOST_COUNTED:
+                return None
     return total
+
+
+def _frames(path: str, offset: int = 0) -> Iterator[int]:
+    """Yields where the records of a local file begin, by the lengths in their frames."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as f:
+        while offset < size:  # a damaged length leads far behind the end
+            yield offset
+            f.seek(offset)
+            offset += int.from_bytes(f.read(LENGTH_BYTES), "little") + FRAME_BYTES
 
 
 def unpack(serialized: bytes, path: str, number: int) -> tuple[bytes, int]:

@@ -23,6 +23,11 @@ def config(params: Mapping[str, Any], training: bool) -> tf.ConfigProto:
     return proto
 
 
+def one_thread() -> tf.ConfigProto:
+    """The configuration for latencies that compare with those of phones' interpreters."""
+    return tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+
+
 def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPUClusterResolver:
     """The cluster of --tpu; UserError if it cannot be found."""
     try:

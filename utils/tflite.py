@@ -216,6 +216,12 @@ class Interpreter:
     """Runs a .tflite classifier of this package on one thread (unless told otherwise).
 
     A file that takes normalized pixels says so in its metadata, and gets them.
+
+    Attributes:
+      resize_method: what pictures are to be resized with; None where the file does not say.
+
+    Raises:
+      ValueError: the file is no classifier of square pictures.
     """
 
     def __init__(self, path: str | None = None, content: bytes | None = None, num_threads: int = 1):
@@ -227,11 +233,17 @@ class Interpreter:
             self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
+        _check_is_classifier(self._input["shape"].tolist(), self._output["shape"].tolist())
         self._normalization = tflite_metadata.normalization(content)
+        self.resize_method = tflite_metadata.resize_method(content)
 
     @property
     def image_size(self) -> int:
         return int(self._input["shape"][1])
+
+    @property
+    def num_classes(self) -> int:
+        return int(self._output["shape"][1])
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Logits [classes] of one image, float [S, S, 3] in [0, 255].
@@ -255,6 +267,12 @@ class Interpreter:
         return output
 
 
+def _check_is_classifier(input_shape: list[int], output_shape: list[int]) -> None:
+    is_picture = len(input_shape) == 4 and input_shape == [1, input_shape[1], input_shape[1], 3]
+    if not is_picture or len(output_shape) != 2 or output_shape[0] != 1:
+        raise ValueError(f"it maps {input_shape} to {output_shape}")
+
+
 def _check_whole(content: bytes) -> None:
     """Reads every table of a .tflite file, which fails where one lies outside of the file.
 
@@ -275,4 +293,6 @@ def open_interpreter(path: str, num_threads: int = 1) -> Interpreter:
         _check_whole(content)
         return Interpreter(content=content, num_threads=num_threads)
     except _UNREADABLE as e:
-        raise UserError(f"{path} is no .tflite classifier: export it again.") from e
+        raise UserError(
+            f"{path} is no .tflite classifier of square RGB pictures: export it again."
+        ) from e

@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 LABELS_FILE = "labels.txt"
 _BUFFER_NAME = b"TFLITE_METADATA"
+_RESIZE_NAME = b"mnasnet_resize_method"
 _IDENTIFIER = b"M001"
 # Field numbers and enumeration values of metadata_schema.fbs.
 _RGB = 1
@@ -133,22 +134,26 @@ def add(
     label_names: Sequence[str] = (),
     mean: Sequence[float] = (0.0,),
     stddev: Sequence[float] = (1.0,),
+    resize_method: str = "bicubic",
 ) -> bytes:
     """Returns a .tflite file's content with metadata and, where names are given, a label file.
 
     `mean` and `stddev`, one number or three, are what the file's caller normalizes pixels with:
-    0 and 1 for a file that takes raw ones.
+    0 and 1 for a file that takes raw ones. `resize_method` is what pictures were resized with; it
+    is an entry of its own, which the Task libraries pass over.
     """
     # The schema's Python code, generated from the published flatbuffers schema of models.
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    buffer = schema.BufferT()
-    buffer.data = list(_metadata(model_name, bool(label_names), mean, stddev))
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = _BUFFER_NAME, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [m for m in model.metadata or [] if m.name != _BUFFER_NAME] + [entry]
+    metadata = _metadata(model_name, bool(label_names), mean, stddev)
+    for name, data in ((_BUFFER_NAME, metadata), (_RESIZE_NAME, resize_method.encode())):
+        buffer = schema.BufferT()
+        buffer.data = list(data)
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [m for m in model.metadata or [] if m.name != name] + [entry]
     builder = _SharingBuilder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     packed = bytes(builder.Output())
@@ -205,20 +210,33 @@ def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
 
     None without metadata, or where they change nothing: the file takes raw pixels.
     """
+    data = _entry(content, _BUFFER_NAME)
+    if data is None:
+        return None
+    for image in (i for subgraph in _Reader(data).tables(3) for i in subgraph.tables(2)):
+        for unit in image.tables(4):
+            options = unit.table(1)
+            if unit.byte(0) == _NORMALIZATION_OPTIONS and options is not None:
+                mean, stddev = options.floats(0), options.floats(1)
+                return None if (set(mean), set(stddev)) == ({0.0}, {1.0}) else (mean, stddev)
+    return None
+
+
+def resize_method(content: bytes) -> str | None:
+    """What the caller of a file resizes pictures with; None where the file does not say."""
+    data = _entry(content, _RESIZE_NAME)
+    return data.decode() if data is not None else None
+
+
+def _entry(content: bytes, name: bytes) -> bytes | None:
+    """The buffer that a .tflite file's list of metadata has under a name."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)
     for number in range(model.MetadataLength()):
         entry = model.Metadata(number)
-        if entry.Name() != _BUFFER_NAME:
-            continue
-        data = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-        for image in (i for subgraph in _Reader(data).tables(3) for i in subgraph.tables(2)):
-            for unit in image.tables(4):
-                options = unit.table(1)
-                if unit.byte(0) == _NORMALIZATION_OPTIONS and options is not None:
-                    mean, stddev = options.floats(0), options.floats(1)
-                    return None if (set(mean), set(stddev)) == ({0.0}, {1.0}) else (mean, stddev)
+        if entry.Name() == name:
+            return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
     return None
 
 

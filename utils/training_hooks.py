@@ -26,6 +26,18 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
     return [hook]
 
 
+class ShapesHook(tf.train.SessionRunHook):
+    """Before a training goes on: its checkpoint has the shapes of the network."""
+
+    def __init__(self, checkpoint: str | None):
+        self._checkpoint = checkpoint
+
+    def begin(self):
+        if self._checkpoint:
+            variables = {v.op.name: v for v in tf.global_variables()}
+            checkpoints.check_shapes(self._checkpoint, variables)
+
+
 class ProgressHook(tf.train.SessionRunHook):
     """A progress line with ETA, and images per second for TensorBoard."""
 

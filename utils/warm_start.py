@@ -98,11 +98,8 @@ def match(variables: list[tf.Variable], shapes: dict[str, list[int]]) -> Matches
 
 def resolve(path: str) -> str:
     """The checkpoint that a file or folder name stands for; UserError if there is none."""
-    checkpoint = path
-    if tf.io.gfile.isdir(path):
-        checkpoint = checkpoints.latest(path) or ""
-    checkpoint = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", checkpoint)
-    if not checkpoint or not tf.io.gfile.exists(checkpoint + ".index"):
+    checkpoint = checkpoints.find(path)
+    if checkpoint is None:
         raise UserError(
             f"--init_checkpoint={path} holds no checkpoint: name a folder with a 'checkpoint' file "
             "or a path such as DIR/model.ckpt-1000."
