@@ -24,6 +24,8 @@ import tensorflow.compat.v1 as tf  # isort: skip
 PADDING = -1
 SERVING_IMAGES = "serving_images"
 SHUFFLE_BUFFER = 1024
+SHUFFLE_LEAD = 4  # buffers that a training going on shuffles first
+CYCLE = 16  # files read at a time
 TRAIN_PREFIX = "train-"
 EVAL_PREFIX = "validation-"
 
@@ -80,6 +82,7 @@ class ImageNetTFExampleInput:
         augmentation: preprocessing.Augmentation | None = None,
         num_classes: int | None = None,
         seed: int | None = None,
+        first_image: int = 0,
     ):
         """Keeps the settings.
 
@@ -93,6 +96,9 @@ class ImageNetTFExampleInput:
           augmentation: random crops and flips of training.
           num_classes: labels beyond it are an error; None accepts all.
           seed: fixes shuffling and augmentation: two runs then feed the same batches.
+          first_image: images that the training has had so far, on all hosts: its input goes on
+            behind them. One that always began anew would show the first images of each file over
+            and over, and the last ones never.
         """
         self.is_training = is_training
         self.use_bfloat16 = use_bfloat16
@@ -103,6 +109,7 @@ class ImageNetTFExampleInput:
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.seed = seed
+        self.first_image = first_image
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
         """Serialized examples for host `index` of `num_hosts`, each once, unshuffled or by file."""
@@ -131,11 +138,12 @@ class ImageNetTFExampleInput:
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
         """The dataset of batches; `params['batch_size']` is set by TPUEstimator."""
         host, num_hosts = _host(params)
-        dataset = self.make_source_dataset(host, num_hosts)
         batch_size = params["batch_size"]
         if self.is_training:
-            dataset = self._train_batches(dataset, batch_size, host)
+            dataset = self._training_records(host, num_hosts)
+            dataset = self._train_batches(dataset, batch_size, host, num_hosts)
         else:
+            dataset = self.make_source_dataset(host, num_hosts)
             dataset = self._eval_batches(dataset, batch_size, endless=bool(params.get("use_tpu")))
         if self.transpose_input:
             dataset = dataset.map(_transpose)
@@ -148,8 +156,16 @@ class ImageNetTFExampleInput:
         options.deterministic = not self.is_training or self.seed is not None
         return options
 
-    def _train_batches(self, dataset, batch_size, host):
-        dataset = dataset.shuffle(SHUFFLE_BUFFER, self.seed).repeat()
+    def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
+        """Shuffled examples without end."""
+        dataset = self.make_source_dataset(index, num_hosts)
+        return dataset.shuffle(SHUFFLE_BUFFER, self._seed_from_here()).repeat()
+
+    def _seed_from_here(self) -> int | None:
+        """The seed of shuffling: a run that goes on draws other numbers than one that begins."""
+        return None if self.seed is None else (self.seed + self.first_image) % 2**31
+
+    def _train_batches(self, dataset, batch_size, host, num_hosts):
         seed = secrets.randbits(62) if self.seed is None else self.seed
         # Hosts draw differently though their pictures are numbered alike.
         base = tf.constant((seed + (host << 32)) % 2**63, tf.int64)
@@ -158,7 +174,8 @@ class ImageNetTFExampleInput:
         def parse(number, value):
             return self.dataset_parser(value, tf.stack([base, number * 2]))
 
-        dataset = dataset.enumerate().map(parse, num_parallel_calls=self.num_parallel_calls)
+        dataset = dataset.enumerate(self.first_image // num_hosts)
+        dataset = dataset.map(parse, num_parallel_calls=self.num_parallel_calls)
         return dataset.batch(batch_size, drop_remainder=True)
 
     def _eval_batches(self, dataset, batch_size, endless):
@@ -199,6 +216,50 @@ def black_batches(batch_size: int, image_size: int, use_bfloat16: bool, label: i
     images = tf.zeros([batch_size, image_size, image_size, 3], dtype)
     labels = tf.fill([batch_size], tf.constant(label, tf.int32))
     return tf.data.Dataset.from_tensors((images, labels)).repeat()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """What a host reads in training.
+
+    Attributes:
+      segments: of files.
+      first_image: records that the training has had of them so far, in all epochs.
+      sizes: number of records of each segment; None where unknown.
+      num_hosts: hosts that share these segments, taking turns by record.
+      index: of this host among them.
+    """
+
+    segments: list[records.Segment]
+    first_image: int
+    sizes: list[int] | None
+    num_hosts: int
+    index: int
+
+    def position(self) -> tuple[int, int]:
+        """(epoch, records of it that were read) where a training goes on."""
+        total = sum(self.sizes or ())
+        # Without counts another order of the files has to do.
+        return divmod(self.first_image, total) if total else (self.first_image, 0)
+
+
+def _behind(
+    columns: Sequence[tf.Tensor], sizes: tf.Tensor, cycle: int, offset: tf.Tensor
+) -> list[tf.Tensor]:
+    """Segments, as the columns of `records.segment_columns`, without the first `offset` records.
+
+    `cycle` segments at a time are read, all at the same pace: of those in work a part is left,
+    those before them go.
+    """
+    path, begin, count, skip = columns
+    block = tf.range(tf.size(sizes)) // cycle
+    totals = tf.math.segment_sum(sizes, block)
+    read = tf.clip_by_value(offset - tf.cumsum(totals, exclusive=True), 0, totals)
+    # Of each segment the share that its block's is of the block.
+    read = sizes * tf.gather(read, block) // tf.maximum(tf.gather(totals, block), 1)
+    count = tf.where(count >= 0, count - read, count)
+    columns = (path, begin, count, skip + read)
+    return [tf.boolean_mask(column, read < sizes) for column in columns]
 
 
 class ImageNetInput(ImageNetTFExampleInput):
@@ -244,10 +305,9 @@ class ImageNetInput(ImageNetTFExampleInput):
         return dataset
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        segments = self.list_segments()
         if self.is_training:
-            return self._train_source(segments, index, num_hosts)
-        return self._eval_source(segments, index, num_hosts)
+            return self._epoch(self._share(index, num_hosts))
+        return self._eval_source(self.list_segments(), index, num_hosts)
 
     def list_segments(self) -> list[records.Segment]:
         """The parts of the files to read: all of them unless the constructor was told."""
@@ -257,26 +317,79 @@ class ImageNetInput(ImageNetTFExampleInput):
         paths = records.list_files(self.data_dir, self.file_prefix)
         return [records.Segment(path) for path in paths]
 
-    def _train_source(self, segments, index, num_hosts):
-        cache = self.cache
-        if cache is None:
-            cache = records.fits_in_memory(sorted({segment.path for segment in segments}))
-        split_records = len(segments) < num_hosts
-        if not split_records:
-            segments = segments[index::num_hosts]
-        dataset = records.segment_list(segments)
-        # Hosts that share files must read them in one order to split the records.
-        if not cache and not split_records:
-            dataset = dataset.shuffle(len(segments), self.seed)
-        dataset = dataset.interleave(
-            records.segment_dataset,
-            cycle_length=min(16, len(segments)),
-            num_parallel_calls=min(16, len(segments), self.num_parallel_calls),
-            deterministic=split_records or self.seed is not None,
+    def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
+        share = self._share(index, num_hosts)
+        first, offset = share.position()
+        seed = secrets.randbits(31) if self.seed is None else self.seed
+        if self._caches(share):
+            dataset = self._epoch(share).cache().shuffle(SHUFFLE_BUFFER, seed + first)
+            return dataset.repeat().skip(offset // share.num_hosts)
+        # Records just before the place are shuffled and passed over: a buffer that begins there
+        # would show those behind it twice as often as those before it.
+        passed = min(offset, SHUFFLE_LEAD * SHUFFLE_BUFFER * share.num_hosts)
+
+        @tf.autograph.experimental.do_not_convert
+        def epoch(number):
+            goes_on = tf.equal(number, first)
+            rest = self._epoch(share, number, tf.where(goes_on, offset - passed, 0))
+            rest = rest.shuffle(SHUFFLE_BUFFER, seed + number, reshuffle_each_iteration=False)
+            return rest.skip(tf.where(goes_on, tf.constant(passed // share.num_hosts, tf.int64), 0))
+
+        return tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch)
+
+    def _caches(self, share: _Share) -> bool:
+        if self.cache is not None:
+            return self.cache
+        return records.fits_in_memory(sorted({segment.path for segment in share.segments}))
+
+    def _share(self, index: int, num_hosts: int) -> _Share:
+        """Whole files for each host; with fewer files than hosts, records of all of them in turns.
+
+        Segments are no files: between bad records there may be one of three images.
+        """
+        segments = self.list_segments()
+        paths = sorted({segment.path for segment in segments})
+        first_image = self.first_image
+        splits_records = len(paths) < num_hosts
+        if not splits_records:
+            own = set(paths[index::num_hosts])
+            segments = [segment for segment in segments if segment.path in own]
+            first_image //= num_hosts
+        # Counting costs time, and a training that begins needs no counts.
+        sizes = self._sizes(segments) if first_image else None
+        turns = (num_hosts, index) if splits_records else (1, 0)
+        return _Share(segments, first_image, sizes, *turns)
+
+    def _sizes(self, segments: list[records.Segment]) -> list[int] | None:
+        """Records of each segment, from dataset_info.json or counted; None where unknown."""
+        counted = self._counted(segments)
+        if counted is not None:
+            return [segment.count for segment in counted]
+        return records.counts([segment.path for segment in segments])
+
+    def _epoch(self, share: _Share, number=0, offset=0) -> tf.data.Dataset:
+        """The records of an epoch, from an offset on, with the files in an order of its own.
+
+        The order is a function of the seed and the epoch: hosts that split the records of files
+        must agree on it, and so must a run and the one that goes on with it.
+        """
+        cycle = min(CYCLE, len(share.segments))
+        numbers = tf.compat.v2.random.stateless_uniform(
+            [len(share.segments)],
+            tf.stack([tf.cast(value, tf.int64) for value in (self.seed or 0, number)]),
         )
-        if split_records:
-            dataset = dataset.shard(num_hosts, index)
-        return dataset.cache() if cache else dataset
+        order = tf.argsort(numbers)
+        columns = [tf.gather(column, order) for column in records.segment_columns(share.segments)]
+        if share.sizes is not None:
+            sizes = tf.gather(tf.constant(share.sizes, tf.int64), order)
+            columns = _behind(columns, sizes, cycle, tf.cast(offset, tf.int64))
+        dataset = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
+            records.segment_dataset,
+            cycle_length=cycle,
+            num_parallel_calls=min(cycle, self.num_parallel_calls),
+            deterministic=share.num_hosts > 1 or self.seed is not None,
+        )
+        return dataset.shard(share.num_hosts, share.index) if share.num_hosts > 1 else dataset
 
     def _eval_source(self, segments, index, num_hosts):
         """Records in order. No host has more than one image more than another.

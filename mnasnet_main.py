@@ -261,14 +261,15 @@ def train(params: Mapping[str, Any], until: int) -> None:
     """Trains to a global step, from the last checkpoint on."""
     estimator = build_estimator(params, training=True)
     checkpoint = checkpoints.latest(params["model_dir"])
+    step = checkpoints.step_of(checkpoint)
     hooks = [
         stopping.StopHook(),
         training_hooks.ShapesHook(checkpoint),
-        training_hooks.ProgressHook(params, checkpoints.step_of(checkpoint)),
+        training_hooks.ProgressHook(params, step),
     ]
     with _explaining_errors(params, is_training=True), training_hooks.closing(hooks):
         estimator.train(
-            input_fn=inputs.build(True, params).input_fn,
+            input_fn=inputs.build(True, params, step).input_fn,
             max_steps=until,
             hooks=hooks,
         )
@@ -378,7 +379,9 @@ def run_training(params: Mapping[str, Any]) -> None:
         train(params, until if with_eval else last)
         params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(model_dir)
-        step = checkpoints.step_of(checkpoint)
+        before, step = step, checkpoints.step_of(checkpoint)
+        if step == before:  # the input has ended at once
+            raise UserError(f"--data_dir={params['data_dir']}: its train-* hold no record.")
         if with_eval:
             _evaluate_once(params, checkpoint)
     if skipped := inputs.num_skipped(True, params):

@@ -3,13 +3,14 @@
 import io
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_exporting import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
 
-from utils import classify, evaluate, records
+from utils import classify, dataset_info, evaluate, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -117,7 +118,7 @@ def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(data)
         text = mistake(classify, f"--model={path}", digits_dir + "/pictures/digit-1.jpg")
-        assert text == f"{path} is no .tflite classifier: export it again."
+        assert text == f"{path} is no .tflite classifier of square RGB pictures: export it again."
 
 
 def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):  # noqa: F811
@@ -146,3 +147,41 @@ def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words): 
     arguments = (f"--model={exported}/tiny.tflite", f"--data_dir={tmp_path}")
     assert words in mistake(evaluate, *arguments)
     assert "--images=0 is not possible" in mistake(evaluate, *arguments, "--images=0")
+
+
+@pytest.mark.parametrize("shapes", [([1, 28, 28, 1], 10), ([1, 32, 48, 3], 10), ([1, 10], 10)])
+def test_a_tflite_file_of_something_else(tmp_path, shapes):
+    shape, classes = shapes
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = tf.placeholder(tf.float32, shape)
+        weights = tf.ones([int(np.prod(shape)), classes])
+        result = tf.matmul(tf.reshape(values, [1, -1]), weights)
+        content = tf.lite.TFLiteConverter.from_session(session, [values], [result]).convert()
+    (tmp_path / "other.tflite").write_bytes(content)
+    text = mistake(classify, f"--model={tmp_path}/other.tflite", "a.jpg")
+    assert "is no .tflite classifier of square RGB pictures" in text
+
+
+def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_dir):  # noqa: F811
+    picture = digits_dir + "/pictures/digit-7.jpg"
+    shutil.copytree(saved_model_in(exported), tmp_path / "a")
+    shutil.copy(exported + "/tiny.tflite", tmp_path / "B.TFLITE")
+    for name in ("a", "B.TFLITE"):
+        expected = said(classify, f"--model={exported}", picture)
+        assert said(classify, f"--model={tmp_path / name}", picture) == expected
+
+
+def test_a_broken_report(exported, tmp_path):  # noqa: F811
+    (tmp_path / "export_report.json").write_text("{}")
+    shutil.copy(exported + "/tiny.tflite", tmp_path)
+    assert "is no report of this program" in mistake(classify, f"--model={tmp_path}", "a.jpg")
+    text = mistake(classify, f"--model={tmp_path}/tiny.tflite", "/none.jpg")
+    assert text == "/none.jpg does not exist."
+
+
+def test_data_of_other_classes(exported, tmp_path):  # noqa: F811
+    dataset_info.DatasetInfo("other", 0, 1, 12).write(str(tmp_path))
+    (tmp_path / "validation-0").write_bytes(b"")
+    for name in ("", "/tiny.tflite"):
+        text = mistake(evaluate, f"--model={exported}{name}", f"--data_dir={tmp_path}")
+        assert "has 12 classes and the model 10" in text

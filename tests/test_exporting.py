@@ -1,9 +1,12 @@
 """Exports in this process, to folders and to TensorFlow's file system in memory."""
 
+import dataclasses
 import glob
+import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import uuid
@@ -11,10 +14,21 @@ import uuid
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from PIL import Image
 from tensorflow.python.saved_model import loader_impl
 
 import mnasnet_main
-from utils import classify, export_report, exporting, files, records, settings, tflite
+from utils import (
+    classify,
+    dataset_info,
+    export_report,
+    exporting,
+    files,
+    import_weights,
+    records,
+    settings,
+    tflite,
+)
 from utils.errors import UserError
 
 SIZE = 32
@@ -296,14 +310,14 @@ def test_a_foreign_file_is_left_alone(model_dir, target):
 @pytest.mark.parametrize("was_placing", [False, True])
 def test_after_a_kill_while_files_were_put_in_place(model_dir, target, was_placing):
     # As a run leaves it that was killed when it had copied, and after it had placed, two of three.
-    tf.io.gfile.makedirs(target + "/unfinished")
-    files.write_text(target + "/unfinished/labels.txt", "half")
+    tf.io.gfile.makedirs(target + "/unfinished-mnasnet-export")
+    files.write_text(target + "/unfinished-mnasnet-export/labels.txt", "half")
     if was_placing:
         tf.io.gfile.makedirs(target + "/123")
         files.write_text(target + "/123/saved_model.pb", "whole")
         files.write_text(target + "/tiny.tflite", "whole")
         names = ["123", "tiny.tflite", "labels.txt"]
-        files.write_text(target + "/unfinished/placing.json", json.dumps(names))
+        files.write_text(target + "/unfinished-mnasnet-export/placing.json", json.dumps(names))
     export(settings_of(model_dir, target))
     made = listing(target)
     assert not [name for name in made if name.startswith(("123", "unfinished", "labels"))]
@@ -318,10 +332,146 @@ def test_what_was_removed_is_made_again(model_dir, target):
     assert tf.io.gfile.exists(target + "/tiny.tflite")
 
 
+def test_other_data_make_another_export(model_dir, digits_dir, tmp_path):
+    params = settings_of(model_dir, tmp_path)
+    export(params)
+    assert report_of(str(tmp_path))["files"]["tiny.tflite"]["top_1_accuracy"] is None
+    export({**params, "data_dir": digits_dir})
+    assert report_of(str(tmp_path))["files"]["tiny.tflite"]["top_1_accuracy"] is not None
+    assert (tmp_path / "labels.txt").exists()
+
+
+def copied(model_dir, folder):
+    """A copy of a folder with a checkpoint."""
+    shutil.copytree(model_dir, folder)
+    return str(folder)
+
+
+def test_names_beside_the_checkpoint_come_before_those_of_the_data(model_dir, digits_dir, tmp_path):
+    own = copied(model_dir, tmp_path / "own")
+    params = settings_of(own, tmp_path / "made", data_dir=digits_dir)
+    dataset_info.keep_label_names(params)
+    assert dataset_info.label_names({**params, "data_dir": None}) == [str(n) for n in range(10)]
+    (tmp_path / "own" / "labels.txt").write_text("\n".join("abcdefghij") + "\n")
+    export(params)
+    assert (tmp_path / "made" / "labels.txt").read_text().split() == list("abcdefghij")
+
+
+def test_data_of_other_classes_give_no_accuracy(model_dir, digits_dir, tmp_path):
+    other = copied(digits_dir, tmp_path / "data")
+    info = dataclasses.replace(dataset_info.load(other), num_label_classes=11, label_names=())
+    info.write(other)
+    export(settings_of(model_dir, tmp_path / "made", data_dir=other))
+    row = report_of(str(tmp_path / "made"))["files"]["tiny.tflite"]
+    assert row["top_1_accuracy"] is None and row["images"] == 10
+
+
+def test_calibration_images_are_of_all_classes(digits_dir, tmp_path):
+    found = [
+        records.unpack(record, path, 0)[1]
+        for path in records.list_files(digits_dir, "train-")
+        for record in records.read_records(path)
+    ]
+    with tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00001")) as writer:
+        for label in sorted(found):
+            picture = io.BytesIO()
+            Image.new("RGB", (40, 40), (20 * label,) * 3).save(picture, "PNG")
+            writer.write(records.example(picture.getvalue(), label))
+    params = settings_of("none", "none", data_dir=str(tmp_path))
+    images = exporting._calibration_images(params)
+    assert len(images) == exporting.NUM_CALIBRATION_IMAGES
+    shades = np.bincount([round(float(image.mean()) / 20) for image in images], minlength=11)[1:]
+    expected = np.bincount(found, minlength=11)[1:] / len(found) * len(images)
+    np.testing.assert_allclose(shades, expected, atol=1.5)
+
+
+def test_an_export_asks_for_no_tpu(model_dir, tmp_path):
+    params = settings_of(model_dir, tmp_path, use_tpu=True, tpu="none", mode="export_only")
+    mnasnet_main.run_export(params)
+    assert (tmp_path / "tiny.tflite").exists()
+
+
+@pytest.mark.parametrize("ending", ["", ".index", ".data-00000-of-00001", "folder"])
+def test_what_export_checkpoint_may_name(model_dir, ending):
+    path = model_dir + "/model.ckpt-3"
+    wanted = model_dir if ending == "folder" else path + ending
+    params = settings_of(model_dir, "none", export_checkpoint=wanted, mode="export_only")
+    assert mnasnet_main._checkpoint_to_export(params) == path
+
+
 # Wrong input.
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"identity": {}}'])
+def test_a_checkpoint_of_more_classes(model_dir, tmp_path):
+    with pytest.raises(UserError, match=r"model\.ckpt-3 is of another network") as error:
+        export(settings_of(model_dir, tmp_path, num_label_classes=1000))
+    assert "[10] there and [1000] here" in str(error.value)
+    assert listing(str(tmp_path)) == {}
+
+
+def test_a_checkpoint_that_gives_no_numbers(model_dir, tmp_path):
+    reader = tf.train.load_checkpoint(model_dir)
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    for name in values:
+        if name.endswith(("dense/bias", "dense/bias/ExponentialMovingAverage")):
+            values[name] = np.full_like(values[name], np.nan)
+    os.makedirs(tmp_path / "own")
+    import_weights.save(str(tmp_path / "own" / "model.ckpt-3"), values)
+    with pytest.raises(UserError, match="not finite numbers"):
+        export(settings_of(tmp_path / "own", tmp_path / "made"))
+    assert listing(str(tmp_path / "made")) == {}
+
+
+def test_a_checkpoint_cut_short(model_dir, tmp_path):
+    own = copied(model_dir, tmp_path / "own")
+    with open(own + "/model.ckpt-3.data-00000-of-00001", "r+b") as f:
+        f.truncate(100)
+    with pytest.raises(UserError, match=r"model\.ckpt-3 cannot be read"):
+        export(settings_of(own, tmp_path / "made"))
+
+
+def test_training_files_without_a_record(model_dir, tmp_path):
+    tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00001")).close()
+    params = settings_of(model_dir, tmp_path / "made", data_dir=str(tmp_path), quantize="int8")
+    with pytest.raises(UserError, match=r"train-\* of --data_dir=.* are empty"):
+        export(params)
+
+
+def test_a_disk_that_fills_while_the_files_are_put_in_place(model_dir, tmp_path, monkeypatch):
+    params = settings_of(model_dir, tmp_path)
+    export(params)
+    first = listing(str(tmp_path))
+
+    def full(source, target):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(files, "copy", full)
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        export({**params, "post_quantize": True})
+    monkeypatch.undo()
+    export(params)  # is there still
+    assert listing(str(tmp_path)) == first
+
+
+def test_a_foreign_label_file_is_found_before_the_work(model_dir, digits_dir, tmp_path):
+    (tmp_path / "labels.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"labels\.txt is there already"):
+        exporting.check(settings_of(model_dir, tmp_path, data_dir=digits_dir))
+
+
+def test_the_folder_of_the_checkpoints_is_refused(model_dir):
+    with pytest.raises(UserError, match="is the --model_dir"):
+        exporting.check(settings_of(model_dir, model_dir + "/"))
+
+
+def test_a_data_dir_without_data(model_dir, tmp_path):
+    with pytest.raises(UserError, match=r"has no files validation-\*"):
+        exporting.check(settings_of(model_dir, tmp_path, data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"identity": {}}', '{"identity": {}, "files": {}}', '{"files": []}', "{}"]
+)
 def test_a_foreign_report_is_named(model_dir, tmp_path, text):
     (tmp_path / "export_report.json").write_text(text)
     with pytest.raises(UserError, match=r"export_report\.json") as error:

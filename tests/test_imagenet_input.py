@@ -295,6 +295,86 @@ def test_same_seed_same_batches(digits_dir, cache):
     assert not np.array_equal(labels_of(runs[0]), labels_of(runs[2]))
 
 
+def intervals(data_dir, num, batch_size, num_batches, **more):
+    """What a training of several runs is fed: (images, labels) of each run."""
+    step = batch_size * num_batches
+    return [
+        batches(make_input(data_dir, True, first_image=k * step, **more), batch_size, num_batches)
+        for k in range(num)
+    ]
+
+
+def test_with_a_seed_a_run_that_goes_on_is_fed_as_if_never_interrupted(tmp_path):
+    write_shards(tmp_path, "train-", np.arange(1, 24), 5)
+    whole = batches(make_input(str(tmp_path), True, seed=4), 4, 15)
+    parts = sum(intervals(str(tmp_path), 5, 4, 3, seed=4), [])
+    for (images, labels), (expected_images, expected_labels) in zip(parts, whole, strict=True):
+        np.testing.assert_array_equal(labels, expected_labels)
+        np.testing.assert_array_equal(images, expected_images)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_with_a_seed_short_runs_make_an_epoch(numbered_dir, cache):
+    found = sum(intervals(numbered_dir, 5, 4, 1, seed=4, cache=cache), [])
+    assert len(set(labels_of(found))) == 20
+
+
+@pytest.mark.parametrize("described", [False, True])
+@pytest.mark.parametrize("num_shards", [3, 12])
+def test_short_runs_see_all_images_of_large_files(tmp_path, monkeypatch, num_shards, described):
+    # As with files that are large beside the shuffle buffer, and more of them than are open.
+    monkeypatch.setattr(imagenet_input, "SHUFFLE_BUFFER", 2)
+    monkeypatch.setattr(imagenet_input, "CYCLE", 4)
+    write_shards(tmp_path, "train-", np.arange(1, 241), num_shards)
+    if described:
+        paths = records.list_files(str(tmp_path), "train-")
+        sizes = {pathlib.Path(p).name: len(list(records.read_records(p))) for p in paths}
+        dataset_info.DatasetInfo("test", 240, 0, 240, shards=sizes).write(str(tmp_path))
+    counts = np.bincount(labels_of(sum(intervals(str(tmp_path), 12, 10, 4), [])), minlength=240)
+    # 480 images are two epochs; beginning anew each time, 40 of 240 would be seen.
+    assert (counts > 0).sum() > 220
+    assert counts.max() <= 4
+
+
+def test_short_runs_favour_no_image(tmp_path):
+    # The buffer holds them all: what comes first of the rest must not be what comes last.
+    write_shards(tmp_path, "train-", np.arange(1, 41), 4)
+    found = [labels_of(sum(intervals(str(tmp_path), 4, 10, 1), [])) for _ in range(6)]
+    counts = np.bincount(np.concatenate(found), minlength=40)
+    early, late = counts[:20].sum(), counts[20:].sum()
+    assert abs(early - late) < 70  # of 240, whose standard deviation is 15 at most
+
+
+def test_hosts_that_go_on_split_the_records(tmp_path):
+    write_shards(tmp_path, "train-", np.arange(1, 12), 2)
+    # 44 images were fed to four hosts: four epochs.
+    source = make_input(str(tmp_path), True, first_image=44)
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = []
+        for index in range(4):
+            record = tf.data.make_one_shot_iterator(
+                source._training_records(index, 4).take(2)
+            ).get_next()
+            for _ in range(2):
+                found.append(records.unpack(session.run(record), "", 0)[1])
+    assert len(set(found)) == 8
+
+
+def test_every_host_trains_on_whole_files_between_bad_records(tmp_path):
+    write_shards(tmp_path, "train-", np.arange(1, 21), 2)
+    first, second = records.list_files(str(tmp_path), "train-")
+    # Of each file the first record, and all from the third on.
+    lengths = [16 + len(record) for record in records.read_records(first)]
+    segments = [records.Segment(first, 0, 1), records.Segment(first, sum(lengths[:2]), 8)]
+    lengths = [16 + len(record) for record in records.read_records(second)]
+    segments += [records.Segment(second, 0, 1), records.Segment(second, sum(lengths[:2]), 8)]
+    for num_hosts, most in ((2, 9), (3, 6), (4, 5), (8, 3)):
+        source = make_input(str(tmp_path), True, segments=segments)
+        shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
+        assert sorted(sum(shares, [])) == [n for n in range(1, 21) if n not in (2, 12)]
+        assert max(map(len, shares)) == most
+
+
 def test_a_seed_does_not_repeat_the_augmentation(tmp_path):
     write_shards(tmp_path, "train-", [1], 1)
     # One picture, not flat, so that every crop shows.

@@ -155,3 +155,14 @@ def test_without_names_there_is_no_label_file(tmp_path):
 def test_adding_twice_replaces():
     once = tflite_metadata.add(tiny(), "first")
     assert metadata_of(tflite_metadata.add(once, "second")).text(0) == "second"
+
+
+def test_the_resize_method_is_inside():
+    content = tiny()
+    assert tflite_metadata.resize_method(content) is None
+    for method in ("bilinear", "bicubic"):
+        made = tflite_metadata.add(content, "tiny", NAMES, resize_method=method)
+        assert tflite_metadata.resize_method(made) == method
+        assert tflite.Interpreter(content=made).resize_method == method
+    again = tflite_metadata.add(made, "tiny", NAMES, resize_method="bilinear")
+    assert tflite_metadata.resize_method(again) == "bilinear"

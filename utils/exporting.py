@@ -70,16 +70,16 @@ def check(params: Mapping[str, Any]) -> None:
 
 def _check_images(params: Mapping[str, Any]) -> None:
     data_dir = params["data_dir"]
-    if data_dir and data_dir != "null":
-        if not tf.io.gfile.isdir(data_dir):
-            raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
-        if not _has_split(params, imagenet_input.TRAIN_PREFIX):
-            records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # one of them, at the least
+    is_given = data_dir and data_dir != "null"
+    if is_given and not tf.io.gfile.isdir(data_dir):
+        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
     if "int8" in _kinds(params) and not _has_split(params, imagenet_input.TRAIN_PREFIX):
         raise UserError(
             "--quantize=int8 needs training images for calibration: name their folder with "
             "--data_dir, or leave int8 out."
         )
+    if is_given and not _has_split(params, imagenet_input.TRAIN_PREFIX):
+        records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # else there is nothing in it
 
 
 def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> None:

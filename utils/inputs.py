@@ -17,8 +17,11 @@ from utils.errors import UserError
 import tensorflow.compat.v1 as tf  # isort: skip
 
 
-def build(is_training: bool, params: Mapping[str, Any]):
-    """The input that the settings name: TFRecords, Bigtable or black images."""
+def build(is_training: bool, params: Mapping[str, Any], step: int = 0):
+    """The input that the settings name: TFRecords, Bigtable or black images.
+
+    A training's goes on behind what `step` steps were fed.
+    """
     common = dict(
         is_training=is_training,
         use_bfloat16=params["precision"] == "bfloat16",
@@ -32,6 +35,7 @@ def build(is_training: bool, params: Mapping[str, Any]):
         ),
         num_classes=params["num_label_classes"],
         seed=params["tf_random_seed"],
+        first_image=step * params["train_batch_size"] if is_training else 0,
     )
     if not params["bigtable_instance"]:
         good = bad_images.of_split(params, _file_prefix(is_training))

@@ -56,13 +56,16 @@ class Segment:
     skip: int = 0
 
 
-def segment_list(segments: Sequence[Segment]) -> tf.data.Dataset:
-    """A dataset of segments, each as four scalars, for `segment_dataset`."""
+def segment_columns(segments: Sequence[Segment]) -> tuple[tf.Tensor, ...]:
+    """Segments as four vectors: paths (string), offsets, counts and records to skip (int64)."""
     columns = list(zip(*(dataclasses.astuple(segment) for segment in segments), strict=True))
     paths, *numbers = columns
-    return tf.data.Dataset.from_tensor_slices(
-        (list(paths), *(np.array(column, np.int64) for column in numbers))
-    )
+    return tf.constant(paths), *(tf.constant(column, tf.int64) for column in numbers)
+
+
+def segment_list(segments: Sequence[Segment]) -> tf.data.Dataset:
+    """A dataset of segments, each as four scalars, for `segment_dataset`."""
+    return tf.data.Dataset.from_tensor_slices(segment_columns(segments))
 
 
 def segment_dataset(
@@ -233,20 +236,27 @@ def read_records(path: str) -> Iterator[bytes]:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
-def count(paths: list[str]) -> int | None:
-    """The number of records by the lengths in their frames; None where that would take long.
+def counts(paths: list[str]) -> list[int] | None:
+    """Records of each file by the lengths in their frames; None where that would take long.
 
     That is in a bucket, or beyond `MOST_COUNTED` records.
     """
     if files.is_remote(paths[0]):
         return None
-    total = 0
+    found: list[int] = []
+    left = MOST_COUNTED
     for path in paths:
-        for _ in _frames(path):
-            total += 1
-            if total > MOST_COUNTED:
-                return None
-    return total
+        found.append(sum(1 for _ in itertools.islice(_frames(path), left + 1)))
+        left -= found[-1]
+        if left < 0:
+            return None
+    return found
+
+
+def count(paths: list[str]) -> int | None:
+    """The number of records in files; None where `counts` is."""
+    found = counts(paths)
+    return None if found is None else sum(found)
 
 
 def _frames(path: str, offset: int = 0) -> Iterator[int]:
