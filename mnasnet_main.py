@@ -381,7 +381,7 @@ def run_training(params: Mapping[str, Any]) -> None:
         checkpoint = checkpoints.latest(model_dir)
         before, step = step, checkpoints.step_of(checkpoint)
         if step == before:  # the input has ended at once
-            raise UserError(f"--data_dir={params['data_dir']}: its train-* hold no record.")
+            raise UserError(f"The training images have ended at step {step}: are there any?")
         if with_eval:
             _evaluate_once(params, checkpoint)
     if skipped := inputs.num_skipped(True, params):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoints, optimization
+from utils import checkpoints, optimization, training_hooks
+from utils.errors import UserError
 
 
 def save(model_dir, *steps):
@@ -41,6 +42,38 @@ def value_of(path):
 @pytest.fixture
 def model_dir(tmp_path):
     return str(tmp_path)
+
+
+# Which one is meant.
+
+
+@pytest.mark.parametrize("ending", ["", ".index", ".data-00000-of-00001", "folder"])
+def test_what_stands_for_a_checkpoint(model_dir, ending):
+    path = save(model_dir, 1, 2)
+    assert checkpoints.find(model_dir if ending == "folder" else path + ending) == path
+
+
+def test_what_stands_for_none(model_dir):
+    for path in (model_dir, model_dir + "/model.ckpt-7", ""):
+        assert checkpoints.find(path) is None
+
+
+# Of this network or not.
+
+
+def test_shapes_are_those_of_the_variables(model_dir):
+    path = save(model_dir, 1)
+    with tf.Graph().as_default():
+        same, other = tf.get_variable("x", [1000]), tf.get_variable("y", [10])
+        checkpoints.check_shapes(path, {"x": same, "missing": other})
+        with pytest.raises(UserError, match=r"x has the shape \[1000\] there and \[10\] here"):
+            checkpoints.check_shapes(path, {"x": other})
+        training_hooks.ShapesHook(path).begin()
+    with tf.Graph().as_default():
+        tf.get_variable("x", [10])
+        training_hooks.ShapesHook(None).begin()
+        with pytest.raises(UserError, match="of another network"):
+            training_hooks.ShapesHook(path).begin()
 
 
 # Complete or not.

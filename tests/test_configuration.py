@@ -295,6 +295,10 @@ def test_bigtable_takes_the_project_of_the_tpu(tmp_path):
         ({"precision": "bfloat16", "use_keras": True}, ["--precision", "--use_keras"]),
         ({"data_format": "channels_first", "tpu": "x"}, ["channels_first"]),
         ({"min_crop_area": 1.5}, ["--min_crop_area"]),
+        ({"export_checkpoint": "best"}, ["--export_checkpoint", "--mode=export_only"]),
+        ({"model_dir": "/a/run[1]"}, ["--model_dir=/a/run[1]", "'['"]),
+        ({"data_dir": "/a/*"}, ["--data_dir=/a/*", "'*'"]),
+        ({"export_dir": "/a/b?"}, ["--export_dir=/a/b?", "'?'"]),
         ({"model_name": "mnasnet-a2"}, ["mnasnet-a2", "mnasnet-a1"]),
     ],
 )

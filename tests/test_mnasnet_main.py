@@ -340,6 +340,26 @@ def test_complete_run_says_so_and_ends(trained, digits_dir):
     assert sorted(os.listdir(model_dir)) == before
 
 
+def test_short_runs_train_as_one_long_one(digits_dir, tmp_path):
+    """Each interval between evaluations is a run of its own: what it is fed comes next."""
+    spec = {"stages": ["r1_k3_s22_e1_i8_o8_noskip"], "stem_size": 8, "head_size": 16}
+    weights = {}
+    for name, ends in (("one", [6]), ("three", [2, 4, 6])):
+        params = small_params(
+            model_name="tiny", model_spec=spec, data_dir=digits_dir,
+            model_dir=str(tmp_path / name), num_train_images=1437, train_batch_size=8,
+            base_learning_rate=0.05, use_cache=False, tf_random_seed=3, train_steps=6,
+            save_checkpoints_steps=2, add_summaries=False,
+        )  # fmt: skip
+        for end in ends:
+            mnasnet_main.train(params, end)
+        reader = tf.train.load_checkpoint(checkpoints.latest(params["model_dir"]))
+        shapes = reader.get_variable_to_shape_map()
+        weights[name] = {n: reader.get_tensor(n) for n in shapes if n.endswith("kernel")}
+    for name, expected in weights["one"].items():
+        np.testing.assert_allclose(weights["three"][name], expected, atol=1e-4, err_msg=name)
+
+
 def test_settings_travel_with_the_checkpoint(trained, digits_dir):
     model_dir, _ = trained
     status, _, err = run(
