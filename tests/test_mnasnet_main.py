@@ -348,8 +348,8 @@ def test_short_runs_train_as_one_long_one(digits_dir, tmp_path):
         params = small_params(
             model_name="tiny", model_spec=spec, data_dir=digits_dir,
             model_dir=str(tmp_path / name), num_train_images=1437, train_batch_size=8,
-            base_learning_rate=0.05, use_cache=False, tf_random_seed=3, train_steps=6,
-            save_checkpoints_steps=2, add_summaries=False,
+            base_learning_rate=1.0, warmup_epochs=0, use_cache=False, tf_random_seed=3,
+            dropout_rate=0.0, train_steps=6, save_checkpoints_steps=2, add_summaries=False,
         )  # fmt: skip
         for end in ends:
             mnasnet_main.train(params, end)
