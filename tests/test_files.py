@@ -19,6 +19,11 @@ def test_text_is_written_and_read(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_text("Ä\n", encoding="utf-8-sig")
+    assert files.read_text(str(tmp_path / "a.txt")) == "Ä\n"
+
+
 def test_a_failed_write_leaves_the_old_text(tmp_path):
     path = str(tmp_path / "a.txt")
     files.write_text(path, "old")

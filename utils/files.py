@@ -16,10 +16,14 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 
 def read_text(path: str) -> str:
-    """Returns a file's text; UserError if it cannot be read."""
+    """Returns a file's text, without the mark that some editors put first (BOM).
+
+    Raises:
+      UserError: it cannot be read.
+    """
     try:
         with tf.io.gfile.GFile(path) as f:
-            return f.read()
+            return f.read().removeprefix("\ufeff")
     except (tf.errors.OpError, UnicodeDecodeError) as e:
         raise UserError(f"{path} cannot be read: {reason(e)}.") from e
 
