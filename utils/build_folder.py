@@ -19,10 +19,10 @@ PICTURES_A_SHARD = 1024
 MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
 Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
-else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP and WebP are taken whatever
-their names; hidden files and texts are passed over. RGB and grey JPEGs keep their bytes; all
-others become RGB JPEGs, turned upright as EXIF says, transparency laid over white."""
-
+else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP
+and WebP are taken whatever their names; hidden files and texts are passed over. RGB and grey JPEGs
+keep their bytes; all others become RGB JPEGs, turned upright as EXIF says, transparency laid over
+white."""
 _TEST = "test"
 # Taken for classes, these would train a network to tell the splits apart.
 _SPLIT_NAMES = (shards.TRAIN, "training", *sources.VALIDATION_FOLDERS, "eval", "dev", _TEST)
