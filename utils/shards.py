@@ -168,7 +168,7 @@ def is_finished(output_dir: str, description: DatasetInfo) -> bool:
     damaged = dataset_info.damaged_files(info, output_dir)
     if damaged:
         logging.info(
-            "%s lacks %d of its %d files, such as %s: they are built again.",
+            "%s lacks %d of its %d files, such as %s: building them again.",
             output_dir, len(damaged), len(info.shards), damaged[0],
         )  # fmt: skip
         return False
