@@ -278,6 +278,13 @@ def test_inputs_of_another_layout(tmp_path, folders, options, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_folders_of_pictures_may_have_any_name(tmp_path):
+    source = fill(tmp_path / "my [pictures] *?", {"a [b]": 2, "c*": 2, "d?": 2})
+    info = build(source, tmp_path / "out")
+    assert info.label_names == ("a [b]", "c*", "d?")
+    assert info.num_train_images + info.num_eval_images == 6
+
+
 def test_a_class_without_pictures_for_validation_is_noted(tmp_path, caplog):
     source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, "val/a": 1})
     with caplog.at_level(logging.INFO, "absl"):

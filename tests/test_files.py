@@ -75,6 +75,18 @@ def test_a_folder_is_made_with_its_parents_and_may_be_there(tmp_path):
     assert os.path.isdir(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("", "--model_dir is missing"), ("a [b]", "has the character '\\['"), ("a?", "has the char")],
+)
+def test_names_that_no_folder_of_ours_can_have(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    for check in (files.check_dir_name, files.make_writable_dir):
+        with pytest.raises(UserError, match=words):
+            check(name, "model_dir")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_file_in_the_way_of_a_folder_is_a_users_error(tmp_path):
     (tmp_path / "a").write_text("")
     for path in (tmp_path / "a", tmp_path / "a" / "b"):

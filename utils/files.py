@@ -106,8 +106,16 @@ def check_no_pattern(path: str | None, flag: str) -> None:
         )
 
 
+def check_dir_name(path: str, flag: str) -> None:
+    """UserError for a folder's path that is empty, or that TensorFlow would take for a pattern."""
+    if not path:
+        raise UserError(f"--{flag} is missing: name a folder.")
+    check_no_pattern(path, flag)
+
+
 def make_writable_dir(path: str, flag: str) -> None:
     """Makes a folder, or says in one sentence why that cannot be."""
+    check_dir_name(path, flag)
     try:
         tf.io.gfile.makedirs(path)
         if not is_remote(path) and not os.access(path, os.W_OK):

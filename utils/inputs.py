@@ -101,8 +101,11 @@ def _check_num_eval_images(params, paths: list[str], info, good: bad_images.Spli
 
     Not on a TPU, where num_eval_images may ask for fewer images than there are.
     """
-    counted = records.count(paths) if info is None and good is None else None
-    total = good.num_records if good else info.num_eval_images if info else counted
+    total: int | None
+    if good:
+        total = good.num_records
+    else:
+        total = info.num_eval_images if info else records.count(paths)
     if params["use_tpu"] or total in (None, params["num_eval_images"]):
         return
     if good is None:  # counts differ for damage, too
