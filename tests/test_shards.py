@@ -365,11 +365,19 @@ def test_in_a_bucket(clean):
     with pytest.raises(RuntimeError):
         shards.build(folder, DESCRIPTION, plan(), Maker(fail_at="item 45"), num_threads=2)
     shards.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+    assert bucket_content(folder) == clean
+    tf.io.gfile.remove(f"{folder}/train-00004-of-00008")
+    assert not shards.is_finished(folder, DESCRIPTION)
+    shards.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+    assert bucket_content(folder) == clean
+
+
+def bucket_content(folder):
     found = {}
     for name in tf.io.gfile.listdir(folder):
         with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as f:
             found[name] = f.read()
-    assert found == clean
+    return found
 
 
 def test_an_empty_shard_list_gives_an_empty_split(tmp_path):
