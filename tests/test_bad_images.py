@@ -39,6 +39,7 @@ def test_the_list_is_kept(params):
     first = bad_images.of_split(params, "train-")
     assert [problem.record for problem in first.problems] == [2]
     assert [(s.count) for s in first.segments] == [2, 3]
+    assert first.num_records == 6
     os.utime(os.path.join(params["model_dir"], bad_images.FILE_NAME), (1, 1))
     assert bad_images.of_split(params, "train-") == first
     assert os.path.getmtime(os.path.join(params["model_dir"], bad_images.FILE_NAME)) == 1
@@ -69,6 +70,26 @@ def test_no_good_record_is_an_error(params):
     path = os.path.join(params["data_dir"], "train-00000-of-00001")
     write(path, [records.example(b"no picture", 1)])
     with pytest.raises(UserError, match="no record is good"):
+        bad_images.of_split(params, "train-")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_file_that_is_cut_short_is_an_error(params, count):
+    """Whether one record is lost or hundreds, nobody can tell."""
+    path = os.path.join(params["data_dir"], "train-00001-of-00002")
+    write(path, good(count + 1))
+    with open(path, "r+b") as f:
+        f.truncate(os.path.getsize(path) - 5)
+    with pytest.raises(UserError) as error:
+        bad_images.of_split(params, "train-")
+    assert f"{path}, record {count}: the file is cut short" in str(error.value)
+    assert "--skip_bad_images leaves out bad records" in str(error.value)
+    assert not os.path.exists(os.path.join(params["model_dir"], bad_images.FILE_NAME))
+
+
+def test_no_record_at_all_is_an_error(params):
+    write(os.path.join(params["data_dir"], "train-00000-of-00001"), [])
+    with pytest.raises(UserError, match=r"its train-\* hold no record"):
         bad_images.of_split(params, "train-")
 
 

@@ -85,9 +85,35 @@ def test_two_splits(tmp_path):
         assert set(found) == set((source / split).glob("*/*.jpg"))
 
 
-def test_val_is_validation_too(tmp_path):
-    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
-    assert build(source, tmp_path / "out").num_eval_images == 2
+@pytest.mark.parametrize("name", ["val", "valid", "test"])
+def test_other_names_of_the_split_for_evaluation(tmp_path, caplog, name):
+    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, f"{name}/a": 1, f"{name}/b": 1})
+    with caplog.at_level(logging.INFO, "absl"):
+        info = build(source, tmp_path / "out")
+    assert (info.label_names, info.num_train_images, info.num_eval_images) == (("a", "b"), 4, 2)
+    assert f"The pictures for evaluation are those of {name}." in caplog.text
+    assert "Left out" not in caplog.text
+
+
+def test_a_third_split_is_left_out(tmp_path, caplog):
+    counts = {"train/a": 2, "train/b": 2, "validation/a": 1, "test/a": 3, "test/c": 3}
+    source = fill(tmp_path / "in", counts)
+    with caplog.at_level(logging.INFO, "absl"):
+        info = build(source, tmp_path / "out")
+    assert (info.num_train_images, info.num_eval_images) == (4, 1)
+    assert "Left out: the folders test." in caplog.text
+
+
+def test_pictures_beside_the_folders_are_counted(tmp_path, caplog):
+    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, "val/a": 1, "train/c/d": 2})
+    for name in ("train/1.jpg", "train/2.jpg", "3.png", "train/labels.txt", "train/.hidden.jpg"):
+        (source / name).write_bytes(picture_files.jpeg())
+    with caplog.at_level(logging.INFO, "absl"):
+        info = build(source, tmp_path / "out")
+    assert info.num_train_images == 6
+    assert f"{source}/train: 2 files that lie beside the folders are left out." in caplog.text
+    assert f"{source}: 1 files that lie beside the folders are left out." in caplog.text
+    assert caplog.text.count("lie beside") == 2
 
 
 def test_split_by_share(tmp_path):
@@ -226,6 +252,19 @@ def test_more_than_one_in_a_hundred_is_an_error(tmp_path):
         ({"train/a": 3, "train/b": 3, "val/a": 0}, {}, ["val/a has no pictures"]),
         ({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}, {"validation_share": 0.2},
          ["--validation_share"]),
+        ({f"{split}/{name}": 2 for split in ("Train", "Val") for name in "ab"}, {},
+         ["the folder Train, which is named like a split", "train and validation"]),
+        ({f"{split}/{name}": 2 for split in ("training", "validation") for name in "ab"}, {},
+         ["the folder training,"]),
+        ({f"{split}/{name}": 2 for split in ("train", "dev") for name in "ab"}, {},
+         ["the folder dev,"]),
+        ({"train2017/a": 2, "val2017/a": 2}, {}, ["the folder train2017,"]),
+        ({"cat": 2, "dog": 2, "test": 2}, {}, ["the folder test,"]),
+        ({"bus": 2, "train/a": 2, "train/b": 2}, {}, ["the folder train,"]),
+        ({"train": 2, "test1": 2}, {}, ["the folder test1,"]),
+        ({f"{split}/{name}": 2 for split in ("train", "val", "validation") for name in "ab"}, {},
+         ["has both validation and val: move one of them away"]),
+        ({"Training/a": 3, "Training/b": 3}, {}, ["only Training"]),
         ({"a": 3, "two\nlines": 3}, {}, ["labels.txt", "two\\nlines"]),
     ],
 )  # fmt: skip
@@ -237,6 +276,13 @@ def test_inputs_of_another_layout(tmp_path, folders, options, words):
     for word in words:
         assert word in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_pictures_may_have_any_name(tmp_path):
+    source = fill(tmp_path / "my [pictures] *?", {"a [b]": 2, "c*": 2, "d?": 2})
+    info = build(source, tmp_path / "out")
+    assert info.label_names == ("a [b]", "c*", "d?")
+    assert info.num_train_images + info.num_eval_images == 6
 
 
 def test_a_class_without_pictures_for_validation_is_noted(tmp_path, caplog):

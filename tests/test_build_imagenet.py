@@ -109,6 +109,14 @@ def test_validation_is_in_the_order_of_the_label_file(imagenet, tmp_path):
     assert [e["image/class/synset"].decode() for e in made] == labels.read_text().split()
 
 
+def test_a_label_file_may_begin_with_a_byte_order_mark(imagenet, tmp_path):
+    root, labels = imagenet
+    build(root, tmp_path / "plain", labels)
+    labels.write_text(labels.read_text(), encoding="utf-8-sig")
+    build(root, tmp_path / "marked", labels)
+    assert content(tmp_path / "marked") == content(tmp_path / "plain")
+
+
 def test_validation_in_folders_gives_the_same_bytes(imagenet, tmp_path):
     root, labels = imagenet
     build(root, tmp_path / "flat", labels)
@@ -194,6 +202,8 @@ def spoil(imagenet, how):
         (root / "train" / "n02085620").mkdir()
     elif how == "no validation":
         (root / "validation").rename(root / "test")
+    elif how == "two validations":
+        (root / "val").mkdir()
     elif how == "no labels":
         return root, None
     elif how == "too few labels":
@@ -217,6 +227,7 @@ def spoil(imagenet, how):
         ("other folders", ["/train/cats", "mnasnet-data folder"]),
         ("empty synset", ["n02085620 has no pictures", "n02085620.tar"]),
         ("no validation", ["no folder validation"]),
+        ("two validations", ["has both validation and val"]),
         ("no labels", ["--validation_labels"]),
         ("too few labels", ["1 synsets for 9 pictures"]),
         ("numbers", ["line 1: '490' is no synset", "development kit"]),

@@ -101,6 +101,19 @@ def test_missing_files(exported, tmp_path, digits_dir):  # noqa: F811
         assert f"--model={tmp_path} is no" in mistake(program, f"--model={tmp_path}", more)
 
 
+def test_folders_that_tensorflow_takes_for_patterns(exported, tmp_path):  # noqa: F811
+    model = exported + "/tiny.tflite"
+    assert mistake(evaluate, f"--model={model}", "--data_dir=").startswith("--data_dir is missing")
+    text = mistake(evaluate, f"--model={model}", "--data_dir=my [data]")
+    assert text.startswith("--data_dir=my [data] has the character '['")
+    folder = tmp_path / "export [1]"
+    shutil.copytree(exported, folder)
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"x")
+    text = mistake(classify, f"--model={folder}", picture)
+    assert text.startswith(f"--model={folder}/") and "has the character '['" in text
+
+
 def corruptions(content):
     """Names and contents of files that are no .tflite classifier."""
     yield "empty", b""

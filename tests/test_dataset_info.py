@@ -142,6 +142,26 @@ def test_files_that_do_not_agree(files, change, expected):
         check(folder, info)
 
 
+@pytest.mark.parametrize(
+    ("change", "damaged"),
+    [(remove, ["train-00001-of-00002"]), (add, []), (cut, ["train-00000-of-00002"])],
+)
+def test_damaged_files(files, change, damaged):
+    folder, info = files
+    assert dataset_info.damaged_files(info, str(folder)) == []
+    change(folder)
+    assert dataset_info.damaged_files(info, str(folder)) == damaged
+
+
+def test_of_files_without_known_sizes_only_missing_ones_are_damaged(files):
+    folder, info = files
+    info = dataclasses.replace(info, shard_bytes={})
+    cut(folder)
+    assert dataset_info.damaged_files(info, str(folder)) == []
+    remove(folder)
+    assert dataset_info.damaged_files(info, str(folder)) == ["train-00001-of-00002"]
+
+
 @pytest.mark.parametrize("known", [{}, {"shards": {}, "shard_bytes": {}}])
 def test_counts_that_do_not_agree(files, known):
     folder, info = files

@@ -19,6 +19,11 @@ def test_text_is_written_and_read(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_text("Ä\n", encoding="utf-8-sig")
+    assert files.read_text(str(tmp_path / "a.txt")) == "Ä\n"
+
+
 def test_a_failed_write_leaves_the_old_text(tmp_path):
     path = str(tmp_path / "a.txt")
     files.write_text(path, "old")
@@ -68,6 +73,18 @@ def test_a_folder_is_made_with_its_parents_and_may_be_there(tmp_path):
     files.make_writable_dir(path, "model_dir")
     files.make_writable_dir(path, "model_dir")
     assert os.path.isdir(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("", "--model_dir is missing"), ("a [b]", "has the character '\\['"), ("a?", "has the char")],
+)
+def test_names_that_no_folder_of_ours_can_have(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    for check in (files.check_dir_name, files.make_writable_dir):
+        with pytest.raises(UserError, match=words):
+            check(name, "model_dir")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_in_the_way_of_a_folder_is_a_users_error(tmp_path):

@@ -691,18 +691,40 @@ def test_empty_data_dir(tmp_path):
 
 
 @pytest.mark.parametrize("described", [False, True])
+@pytest.mark.parametrize("skip", [False, True])
 def test_a_wrong_number_of_evaluation_images_is_known_before_the_training(
-    tmp_path, pictures, described
+    tmp_path, pictures, described, skip
 ):
     data_dir, model_dir = tmp_path / "data", tmp_path / "model"
-    write_data(data_dir, [records.example(pictures[0], 1)] * 9)
+    examples = [records.example(pictures[0], 1)] * 9
+    if skip:
+        examples[4] = records.example(b"no picture", 1)  # counted, too
+    write_data(data_dir, examples)
     if described:
         dataset_info.DatasetInfo("x", 9, 9, 10).write(str(data_dir))
     given = {"num_eval_images": 360} if described else {"num_label_classes": 10}
+    given["skip_bad_images"] = skip
     status, _, err = run(*flags(data_dir=data_dir, model_dir=model_dir, **given))
     message = sentence(status, err)
     assert "There are 9 images to evaluate" in message and "--num_eval_images=9" in message
-    assert not model_dir.exists()
+    assert not list(model_dir.glob("model.ckpt*"))
+    assert skip or not model_dir.exists()
+
+
+@pytest.mark.parametrize("empty", ["train", "validation"])
+@pytest.mark.parametrize("described", [False, True])
+def test_an_empty_split(tmp_path, pictures, empty, described):
+    data_dir = tmp_path / "data"
+    write_data(data_dir, [records.example(pictures[0], 1)] * 3)
+    (data_dir / f"{empty}-00000-of-00001").write_bytes(b"")
+    if described:
+        counts = {"train": 3, "validation": 3, empty: 0}
+        dataset_info.DatasetInfo("x", *counts.values(), 10).write(str(data_dir))
+    given = {"num_label_classes": 10, "num_eval_images": 3}
+    status, _, err = run(*flags(data_dir=data_dir, model_dir=tmp_path / "m", **given))
+    message = sentence(status, err)
+    assert f"--data_dir={data_dir}: its {empty}-* hold no record" in message
+    assert not (tmp_path / "m").exists()
 
 
 def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path):

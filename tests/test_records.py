@@ -104,6 +104,35 @@ def test_what_fits_in_memory(tmp_path):
     assert records.free_memory() > 0
 
 
+MACHINE = records.free_memory("/nowhere")
+LIMITS = {
+    "version 2": ({"max": "3000", "current": "1200", "stat": "file 900\ninactive_file 400\n"},
+                  2200),
+    "no cache": ({"max": "3000", "current": "1200", "stat": ""}, 1800),
+    "used up": ({"max": "3000", "current": "3500", "stat": "inactive_file 100\n"}, 0),
+    "no limit": ({"max": "max\n", "current": "1200", "stat": "inactive_file 4\n"}, None),
+    "version 1": ({"limit_in_bytes": "3000", "usage_in_bytes": "2999",
+                   "stat": "inactive_file 7\ntotal_inactive_file 5\n"}, 6),
+    "version 1, no limit": ({"limit_in_bytes": str(2**63 - 4096), "usage_in_bytes": "1",
+                             "stat": "total_inactive_file 0\n"}, None),
+    "no such files": ({}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+def test_the_limit_of_a_container_is_the_memory(tmp_path, kind):
+    contents, expected = LIMITS[kind]
+    folder = tmp_path / "memory" if kind.startswith("version 1") else tmp_path
+    folder.mkdir(exist_ok=True)
+    for name, text in contents.items():
+        (folder / f"memory.{name}").write_text(text)
+    found = records.free_memory(str(tmp_path))
+    if expected is None:  # the machine's, which changes from moment to moment
+        assert 0.5 * MACHINE < found < 2 * MACHINE
+    else:
+        assert found == expected
+
+
 def test_states_tell_changed_files(tmp_path):
     paths = [write(tmp_path / "a", good(1)), write(tmp_path / "b", good(2))]
     before = records.states(paths)
@@ -314,6 +343,17 @@ def test_first_records_are_looked_at_all_over_the_split(tmp_path):
     paths = [write(tmp_path / f"train-{number:02}", good(1)) for number in range(16)]
     write(tmp_path / "train-14", [records.example(picture(), 99)])
     with pytest.raises(UserError, match="train-14, record 0"):
+        records.check_first_records(paths, CLASSES)
+
+
+def test_some_empty_files_do_no_harm(tmp_path):
+    paths = [write(tmp_path / f"train-{number:02}", []) for number in range(16)]
+    with pytest.raises(UserError, match=rf"--data_dir={tmp_path}: its train-\* hold no record"):
+        records.check_first_records(paths, CLASSES)
+    write(tmp_path / "train-13", good(1))  # not among those that are looked at first
+    records.check_first_records(paths, CLASSES)
+    write(tmp_path / "train-13", [records.example(picture(), 99)])
+    with pytest.raises(UserError, match="train-13, record 0: label 99"):
         records.check_first_records(paths, CLASSES)
 
 

@@ -149,6 +149,7 @@ def test_records_behind_damage_are_kept(tmp_path, damaged):
     (found,) = scan.scan([path], CLASSES)
     assert found.num_records == 5
     assert [p.record for p in found.problems] == list(damaged)
+    assert not found.broken_off
     assert all("damaged" in p.reason for p in found.problems)
     assert read(found.segments) == [e for n, e in enumerate(examples) if n not in damaged]
 
@@ -163,6 +164,7 @@ def test_behind_a_damaged_length_nothing_is_believed(tmp_path):
     (problem,) = found.problems
     assert (problem.record, problem.offset) == (2, starts[2])
     assert "nor what follows" in problem.reason
+    assert found.broken_off
     assert read(found.segments) == examples[:2]
 
 
@@ -172,6 +174,7 @@ def test_a_cut_file_keeps_its_whole_records(tmp_path):
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-7])
     (found,) = scan.scan([path], CLASSES)
     assert [p.record for p in found.problems] == [2]
+    assert found.broken_off
     assert read(found.segments) == examples[:2]
 
 

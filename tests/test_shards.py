@@ -1,6 +1,7 @@
 """Tests of writing shards: the same bytes each time, going on, other people's files left alone."""
 
 import fcntl
+import logging
 import os
 import pathlib
 import resource
@@ -209,6 +210,78 @@ def test_a_finished_data_set_is_told_from_another(tmp_path, caplog):
     assert content(tmp_path) == before
 
 
+def spoil(folder, how):
+    """Removes or cuts one file; returns the name of its shard."""
+    path = folder / "train-00002-of-00008"
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-7])
+    return path.name
+
+
+@pytest.mark.parametrize("how", ["removed", "cut"])
+def test_a_finished_data_set_that_lacks_a_file_is_mended(tmp_path, clean, caplog, how):
+    build(tmp_path)
+    name = spoil(tmp_path, how)
+    times = {n: (tmp_path / n).stat().st_mtime_ns for n in clean if n != name}
+    with caplog.at_level(logging.INFO, "absl"):
+        assert not shards.is_finished(str(tmp_path), DESCRIPTION)
+    assert f"lacks 1 of its 10 files, such as {name}" in caplog.text
+    maker = Maker()
+    build(tmp_path, maker)
+    assert set(maker.made) == {i.key for s in plan() if s.name == name for i in s.items}
+    assert content(tmp_path) == clean
+    assert times == {n: (tmp_path / n).stat().st_mtime_ns for n in times}
+    assert shards.is_finished(str(tmp_path), DESCRIPTION)
+
+
+def test_mending_is_interrupted_and_goes_on(tmp_path, clean):
+    build(tmp_path)
+    spoil(tmp_path, "removed")
+    (tmp_path / "validation-00001-of-00002").unlink()
+    with pytest.raises(RuntimeError):
+        build(tmp_path, Maker(fail_at="item 59"))
+    assert not shards.is_finished(str(tmp_path), DESCRIPTION)
+    build(tmp_path)
+    assert content(tmp_path) == clean
+
+
+def test_a_data_set_is_mended_although_pictures_of_other_files_are_unreadable(tmp_path):
+    build(tmp_path, Maker(bad={"item 4", "item 55"}), max_bad_share=0.1)
+    before = content(tmp_path)
+    spoil(tmp_path, "removed")
+    build(tmp_path, Maker(bad={"item 4", "item 55"}), max_bad_share=0.1)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["other records", "fewer records", "other files", "classes"])
+def test_changed_input_mends_nothing(tmp_path, change):
+    build(tmp_path)
+    name = spoil(tmp_path, "removed")
+    before = {n: b for n, b in content(tmp_path).items() if ".tmp-" not in n}
+    maker, wanted, description = Maker(), plan(), DESCRIPTION
+    if change == "other records":
+        wanted = plan([i._replace(key=i.key + " of another length") for i in ITEMS])
+    elif change == "fewer records":
+        maker = Maker(bad={item.key for s in plan() if s.name == name for item in s.items[:1]})
+    elif change == "other files":
+        wanted = plan(count=5)
+    else:
+        description = shards.describe("animals", shards.builder("test"), ("ant", "bee", "dog"))
+    with pytest.raises(UserError, match=rf"lacks {name}, .* delete the folder"):
+        build(tmp_path, maker, wanted, description)
+    assert {n: b for n, b in content(tmp_path).items() if ".tmp-" not in n} == before
+
+
+def test_a_finished_data_set_is_not_built_again(tmp_path, clean):
+    build(tmp_path)
+    maker = Maker()
+    build(tmp_path, maker)
+    assert maker.made == []
+    assert content(tmp_path) == clean
+
+
 def test_another_version_made_the_same_data_set(tmp_path):
     builder = shards.builder("test").replace(shards.__version__, "0.0.1")
     build(tmp_path, description=shards.describe("animals", builder, NAMES))
@@ -233,12 +306,23 @@ def test_too_many_unreadable_items_publish_nothing(tmp_path):
     assert (tmp_path / "unreadable.txt").read_text().count("\n") == 3
     names = set(content(tmp_path)) - {"unreadable.txt"}
     assert all(".tmp-" in name for name in names)
-    # A higher limit takes what is there.
+    # A higher limit takes what is there; only the bad ones are tried again.
     maker = Maker(bad=bad)
     info = build(tmp_path, maker, max_bad_share=0.1)
-    assert maker.made == []
+    assert set(maker.made) == bad
     assert info.num_train_images + info.num_eval_images == 57
     assert (tmp_path / "unreadable.txt").read_text().count("\n") == 3
+
+
+def test_an_item_that_has_become_readable_is_made_again(tmp_path, clean):
+    """Its stamp is the same, as after a change of its permissions."""
+    with pytest.raises(UserError, match="1 of 60"):
+        build(tmp_path, Maker(bad={"item 4"}))
+    maker = Maker()
+    build(tmp_path, maker)
+    (name,) = [shard.name for shard in plan() if ITEMS[4] in shard.items]
+    assert set(maker.made) == {i.key for s in plan() if s.name == name for i in s.items}
+    assert content(tmp_path) == clean
 
 
 def test_a_class_of_which_nothing_is_readable(tmp_path):
@@ -281,11 +365,19 @@ def test_in_a_bucket(clean):
     with pytest.raises(RuntimeError):
         shards.build(folder, DESCRIPTION, plan(), Maker(fail_at="item 45"), num_threads=2)
     shards.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+    assert bucket_content(folder) == clean
+    tf.io.gfile.remove(f"{folder}/train-00004-of-00008")
+    assert not shards.is_finished(folder, DESCRIPTION)
+    shards.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+    assert bucket_content(folder) == clean
+
+
+def bucket_content(folder):
     found = {}
     for name in tf.io.gfile.listdir(folder):
         with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as f:
             found[name] = f.read()
-    assert found == clean
+    return found
 
 
 def test_an_empty_shard_list_gives_an_empty_split(tmp_path):

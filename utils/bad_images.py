@@ -37,6 +37,11 @@ class Split:
     problems: tuple[Problem, ...]
     files: tuple[records.FileState, ...]
 
+    @property
+    def num_records(self) -> int:
+        """Good and bad ones."""
+        return sum(segment.count for segment in self.segments) + len(self.problems)
+
 
 def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
     """The good records of a split; None without --skip_bad_images (all are read then).
@@ -44,8 +49,9 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
     They come from the list in model_dir, or else from a scan.
 
     Raises:
-      UserError: a label is out of range, which is no damage, or no good record is left, or the
-        list cannot be kept in model_dir.
+      UserError: a label is out of range, which is no damage, or a file breaks off, so that nobody
+        knows how many records are lost, or no good record is left, or the list cannot be kept in
+        model_dir.
     """
     if not params["skip_bad_images"] or params["data_dir"] in (None, "null"):
         return None
@@ -59,14 +65,22 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
     found = scan.scan(paths, params["num_label_classes"], f"look at {file_prefix}*")
     for mislabelled in (problem for one in found for problem in one.mislabelled):
         raise UserError(str(mislabelled))
+    for cut in (one for one in found if one.broken_off):
+        raise UserError(
+            f"{cut.path}, record {cut.num_records - 1}: the file is cut short or damaged here, and "
+            "what follows cannot be counted: copy the file again (--skip_bad_images leaves out bad "
+            "records, not the rest of a file)."
+        )
     split = Split(
         tuple(segment for one in found for segment in one.segments),
         tuple(problem for one in found for problem in one.unreadable),
         states,
     )
+    if not split.num_records:
+        raise records.no_record(paths)
     if not split.segments:
         raise UserError(f"{file_prefix}*: no record is good; the first: {split.problems[0]}")
-    _log(f"{file_prefix}*", split, sum(one.num_records for one in found), params["model_dir"])
+    _log(f"{file_prefix}*", split, split.num_records, params["model_dir"])
     _save(params["model_dir"], {**known, file_prefix: split})
     return split
 

@@ -18,10 +18,14 @@ SHARE = 0.1
 PICTURES_A_SHARD = 1024
 MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
-Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/*, or <class>/*,
-which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP and WebP are taken whatever
-their names; hidden files and texts are passed over. RGB and grey JPEGs keep their bytes; all
-others become RGB JPEGs, turned upright as EXIF says, transparency laid over white."""
+Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
+else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP
+and WebP are taken whatever their names; hidden files and texts are passed over. RGB and grey JPEGs
+keep their bytes; all others become RGB JPEGs, turned upright as EXIF says, transparency laid over
+white."""
+_TEST = "test"
+# Taken for classes, these would train a network to tell the splits apart.
+_SPLIT_NAMES = (shards.TRAIN, "training", *sources.VALIDATION_FOLDERS, "eval", "dev", _TEST)
 
 # class name -> its pictures, with paths below the input folder
 Classes = dict[str, list[Found]]
@@ -96,20 +100,16 @@ def _splits(options: Options) -> dict[str, Classes]:
     """The classes of both splits, checked; training has them all."""
     root = options.input_dir
     names = sources.folders(root)
-    validation = [name for name in sources.VALIDATION_FOLDERS if name in names]
-    if shards.TRAIN in names and validation:
+    evaluation = _evaluation_folder(root, names)
+    if evaluation:
         if options.validation_share is not None:
             raise UserError(
-                f"--validation_share is for a folder without {validation[0]}, but "
+                f"--validation_share is for a folder without {evaluation}, but "
                 f"--input_dir={root} has one: leave the flag out."
             )
+        sources.log_files_beside(root)
         train = _classes(root, f"{shards.TRAIN}/")
-        held_out = _classes(root, f"{validation[0]}/")
-    elif len(names) == 1 and names[0] in (shards.TRAIN, *sources.VALIDATION_FOLDERS):
-        raise UserError(
-            f"--input_dir={root} has only {names[0]}: add the folder of the other split, or split "
-            f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
-        )
+        held_out = _classes(root, f"{evaluation}/")
     else:
         share = SHARE if options.validation_share is None else options.validation_share
         train, held_out = _split_by_share(_classes(root, ""), share)
@@ -130,10 +130,48 @@ def _splits(options: Options) -> dict[str, Classes]:
     return {shards.TRAIN: train, shards.VALIDATION: held_out}
 
 
+def _evaluation_folder(root: str, names: list[str]) -> str | None:
+    """The folder beside train that evaluation is made of; None where the folders are classes.
+
+    Raises:
+      UserError: folders are named like splits, but it is not clear which is what.
+    """
+    chosen = sources.validation_folder(root, names) or (_TEST if _TEST in names else None)
+    if shards.TRAIN in names and chosen:
+        left_out = [name for name in names if name not in (shards.TRAIN, chosen)]
+        if chosen != shards.VALIDATION:
+            logging.info("The pictures for evaluation are those of %s.", chosen)
+        if left_out:
+            logging.info("Left out: the folders %s.", ", ".join(left_out))
+        return chosen
+    like_splits = [name for name in names if _is_like_a_split(name)]
+    if len(names) == 1 and like_splits:
+        raise UserError(
+            f"--input_dir={root} has only {names[0]}: add the folder of the other split, or split "
+            f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
+        )
+    # There are pictures of trains, too.
+    if like_splits == [shards.TRAIN] and not sources.folders(os.path.join(root, shards.TRAIN)):
+        return None
+    if like_splits:
+        raise UserError(
+            f"--input_dir={root} has the folder {like_splits[0]}, which is named like a split, not "
+            f"like a class: name the splits {shards.TRAIN} and {shards.VALIDATION}, or give it "
+            "another name if it is a class."
+        )
+    return None
+
+
+def _is_like_a_split(name: str) -> bool:
+    """Whether a folder is hardly a class by its name: Train, val2017, test1."""
+    return name.lower().rstrip("0123456789") in _SPLIT_NAMES
+
+
 def _classes(root: str, prefix: str) -> Classes:
     """The pictures of each folder in a folder; UserError for an empty one."""
     folder = os.path.join(root, prefix) if prefix else root
     names = sources.folders(folder)
+    sources.log_files_beside(folder)
     found = sources.walk_all(folder, names)
     for name, pictures_found in zip(names, found, strict=True):
         if not pictures_found:

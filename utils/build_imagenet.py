@@ -106,6 +106,7 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
                 f"{os.path.join(folder, name)} is not named like a synset (n01440764): for classes "
                 "of your own use `mnasnet-data folder`."
             )
+    sources.log_files_beside(folder)
     found = sources.walk_all(folder, synsets)
     for synset, pictures_found in zip(synsets, found, strict=True):
         if not pictures_found:
@@ -134,7 +135,7 @@ def _train(root: str) -> list[tuple[Found, str]]:
 def _validation(options: Options, synsets: set[str]) -> list[tuple[Found, str]]:
     """(picture, synset) in the order of file names, whichever way they are laid out."""
     root = options.input_dir
-    split = next((n for n in sources.VALIDATION_FOLDERS if n in sources.folders(root)), None)
+    split = sources.validation_folder(root, sources.folders(root))
     if split is None:
         raise UserError(f"--input_dir={root} has no folder {shards.VALIDATION}.")
     folder = os.path.join(root, split)

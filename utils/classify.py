@@ -23,6 +23,7 @@ class SavedModelClassifier:
     """A SavedModel of this package; it decodes and crops by itself."""
 
     def __init__(self, path: str):
+        files.check_no_pattern(path, "model")
         self._session = tf.Session(graph=tf.Graph(), config=session.one_thread())
         with self._session.graph.as_default():
             try:

@@ -13,6 +13,7 @@ from utils import (
     build_folder,
     build_imagenet,
     cli,
+    data_arguments,
     inspect_data,
     natural_data,
     records,
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> int | None:
     load.add_argument("--from_start", action="store_true", help="write rows again that are there")
     _add_bigtable(commands, "bigtable-verify", _verify, "compare a Bigtable table with the files")
     arguments = parser.parse_args(argv[1:])
+    data_arguments.check_folders(arguments)
     return arguments.run(arguments)
 
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from utils import shards
+from utils import files, shards
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,16 @@ def add_building(parser: argparse.ArgumentParser) -> None:
         type=count,
         help="files written at a time (default: two a core, and 64 if the input is in a bucket)",
     )
+
+
+def check_folders(arguments: argparse.Namespace) -> None:
+    """UserError for a folder of TFRecords whose name training would not find again.
+
+    Folders of pictures may have any name.
+    """
+    for flag in ("output_dir", "data_dir"):
+        if hasattr(arguments, flag):
+            files.check_dir_name(getattr(arguments, flag), flag)
 
 
 def share(text: str) -> float:

@@ -86,6 +86,18 @@ def load(data_dir: str | None) -> DatasetInfo | None:
     return info
 
 
+def damaged_files(info: DatasetInfo, data_dir: str) -> list[str]:
+    """Names of the listed files that a folder lacks, or that have another size there; sorted."""
+    there = {name.rstrip("/") for name in tf.io.gfile.listdir(data_dir)}
+    paths = [os.path.join(data_dir, name) for name in sorted(info.shards) if name in there]
+    sizes = {os.path.basename(s.path): s.size for s in records.states(paths)} if paths else {}
+    return [
+        name
+        for name in sorted(info.shards)
+        if name not in sizes or sizes[name] != info.shard_bytes.get(name, sizes[name])
+    ]
+
+
 def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_images: int) -> None:
     """Checks that the files of a split are those that the description lists.
 

@@ -6,7 +6,7 @@ import argparse
 import time
 
 import imagenet_input
-from utils import classify, cli, dataset_info, measure, progress, records
+from utils import classify, cli, dataset_info, files, measure, progress, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -21,6 +21,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--data_dir", required=True, help="folder of validation-* TFRecords")
     parser.add_argument("--images", type=int, help="number of images (default: all)")
     arguments = parser.parse_args(argv[1:])
+    files.check_dir_name(arguments.data_dir, "data_dir")
     if not tf.io.gfile.exists(arguments.model):
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     if arguments.images is not None and arguments.images < 1:

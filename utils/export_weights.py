@@ -102,6 +102,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv[1:])
     if not arguments.output.endswith(".safetensors"):
         raise UserError(f"--output={arguments.output} must end in .safetensors.")
+    files.check_dir_name(arguments.model_dir, "model_dir")
     stored = configuration.stored_params(arguments.model_dir)
     checkpoint = checkpoints.latest(arguments.model_dir)
     if stored is None or checkpoint is None:

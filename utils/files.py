@@ -16,10 +16,14 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 
 def read_text(path: str) -> str:
-    """Returns a file's text; UserError if it cannot be read."""
+    """Returns a file's text, without the mark that some editors put first (BOM).
+
+    Raises:
+      UserError: it cannot be read.
+    """
     try:
         with tf.io.gfile.GFile(path) as f:
-            return f.read()
+            return f.read().removeprefix("\ufeff")
     except (tf.errors.OpError, UnicodeDecodeError) as e:
         raise UserError(f"{path} cannot be read: {reason(e)}.") from e
 
@@ -102,8 +106,16 @@ def check_no_pattern(path: str | None, flag: str) -> None:
         )
 
 
+def check_dir_name(path: str, flag: str) -> None:
+    """UserError for a folder's path that is empty, or that TensorFlow would take for a pattern."""
+    if not path:
+        raise UserError(f"--{flag} is missing: name a folder.")
+    check_no_pattern(path, flag)
+
+
 def make_writable_dir(path: str, flag: str) -> None:
     """Makes a folder, or says in one sentence why that cannot be."""
+    check_dir_name(path, flag)
     try:
         tf.io.gfile.makedirs(path)
         if not is_remote(path) and not os.access(path, os.W_OK):

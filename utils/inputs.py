@@ -93,22 +93,30 @@ def check(params: Mapping[str, Any]) -> None:
             if info is not None:
                 listed = info.num_train_images if is_training else info.num_eval_images
                 dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
-            if bad_images.of_split(params, _file_prefix(is_training)) is None:
+            good = bad_images.of_split(params, _file_prefix(is_training))
+            if good is None:
                 records.check_first_records(paths, params["num_label_classes"])
-                if not is_training:
-                    _check_num_eval_images(params, paths, info)
+            if not is_training:
+                _check_num_eval_images(params, paths, info, good)
 
 
-def _check_num_eval_images(params, paths: list[str], info) -> None:
+def _check_num_eval_images(params, paths: list[str], info, good: bad_images.Split | None) -> None:
     """Says before the training what the first evaluation would fail at.
 
     Not on a TPU, where num_eval_images may ask for fewer images than there are.
     """
-    total = info.num_eval_images if info else records.count(paths)
+    total: int | None
+    if good:
+        total = good.num_records
+    else:
+        total = info.num_eval_images if info else records.count(paths)
     if params["use_tpu"] or total in (None, params["num_eval_images"]):
         return
-    damaged = scan.first_problem(paths, params["num_label_classes"])  # counts differ for that, too
-    raise UserError(str(damaged)) if damaged else wrong_count(total, params)
+    if good is None:  # counts differ for damage, too
+        damaged = scan.first_problem(paths, params["num_label_classes"])
+        if damaged:
+            raise UserError(str(damaged))
+    raise wrong_count(total, params)
 
 
 def wrong_count(counted: int, params: Mapping[str, Any]) -> UserError:

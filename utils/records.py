@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -25,6 +27,13 @@ MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 LABEL_ERROR = "Label out of range"
 GREATEST_LABEL = 2**31 - 1
+CGROUP = "/sys/fs/cgroup"
+# Limit, use, statistics, and what they call copies of files; of version 2 and of version 1.
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+     "total_inactive_file"),
+)  # fmt: skip
 
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
@@ -161,12 +170,29 @@ def _feature(value: str | bytes | int) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
-def free_memory() -> int:
-    """Bytes of memory that are free; 0 where the system does not tell."""
+def free_memory(cgroup: str = CGROUP) -> int:
+    """Bytes of memory that are free here, of a container its share; 0 where nothing tells.
+
+    Args:
+      cgroup: the folder where Linux tells the limits of this process's group.
+    """
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
-        return 0
+        machine = 0
+    return max(0, min([machine, *_left_of_limits(cgroup)]))
+
+
+def _left_of_limits(cgroup: str) -> Iterator[int]:
+    for *names, cached in _CGROUP_FILES:
+        # Where there is no limit, there are no such files, or the limit is no number.
+        with contextlib.suppress(OSError, ValueError):
+            limit, used, statistics = (
+                pathlib.Path(cgroup, name).read_text("utf-8") for name in names
+            )
+            caches = dict(line.split(maxsplit=1) for line in statistics.splitlines())
+            # Copies of files in memory count as used, but give way.
+            yield int(limit) - int(used) + int(caches.get(cached, 0))
 
 
 def fits_bytes(size: int) -> bool:
@@ -309,16 +335,31 @@ def check_first_records(paths: list[str], num_classes: int, num_files: int = 8, 
     """Checks the first records of some files of a split, spread over it.
 
     Raises:
-      UserError: names the file, the record and what is wrong with it.
+      UserError: names the file, the record and what is wrong with it; or there is no record at all.
     """
     step = max(1, len(paths) // num_files)
-    for path in paths[::step][:num_files]:
-        for number, record in enumerate(read_records(path)):
-            reason = problem_of(record, num_classes) or undecodable(record)
-            if reason:
-                raise UserError(str(Problem(path, number, reason)))
-            if number + 1 == count:
-                break
+    found = [_check_first(path, num_classes, count) for path in paths[::step][:num_files]]
+    if not any(found) and not any(_check_first(path, num_classes, count) for path in paths):
+        raise no_record(paths)
+
+
+def _check_first(path: str, num_classes: int, count: int) -> bool:
+    """Checks the first records of a file; returns whether it has any."""
+    number = -1
+    for number, record in enumerate(itertools.islice(read_records(path), count)):
+        reason = problem_of(record, num_classes) or undecodable(record)
+        if reason:
+            raise UserError(str(Problem(path, number, reason)))
+    return number >= 0
+
+
+def no_record(paths: list[str]) -> UserError:
+    """What is wrong where all files of a split are empty."""
+    folder, name = os.path.split(paths[0])
+    return UserError(
+        f"--data_dir={folder}: its {name.partition('-')[0]}-* hold no record: build or copy the "
+        "data set again."
+    )
 
 
 def undecodable(serialized: bytes) -> str | None:

@@ -39,6 +39,7 @@ class FileScan:
       mislabelled: records whose label is out of range.
       segments: the runs of records between the unreadable ones.
       facts: int32 [decodable records, 4]: label, height, width, bytes of the encoded picture.
+      broken_off: whether the last record's length is lost, and so is what may follow it.
     """
 
     path: str
@@ -47,6 +48,7 @@ class FileScan:
     mislabelled: tuple[Problem, ...]
     segments: tuple[Segment, ...]
     facts: np.ndarray
+    broken_off: bool = False
 
     @property
     def problems(self) -> list[Problem]:
@@ -168,7 +170,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
     bad: dict[int, Problem] = {}  # by record
     mislabelled: list[Problem] = []
     starts: list[int] = []  # of every record, in bytes
-    offset = 0
+    offset, broken_off = 0, False
     reader.open(path, 0)
     while offset < size:
         number = len(starts)
@@ -183,7 +185,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
             bad[number] = Problem(path, number, reason, offset)
             starts.append(offset)
             if length is None:
-                offset = size  # nothing says where the next record begins
+                broken_off = True  # nothing says where the next record begins
                 break
             offset += length + records.FRAME_BYTES
             count(length)
@@ -206,6 +208,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
         tuple(mislabelled),
         tuple(_segments(path, starts, sorted(bad))),
         np.array(facts, np.int32).reshape(-1, 4),
+        broken_off,
     )
 
 

@@ -162,7 +162,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("num_parallel_calls", int, 64, "Pictures decoded at a time (at most twice the "
                 "cores).", minimum=1),
         Setting("skip_bad_images", bool, False, "Leave out damaged records and pictures instead of "
-                "stopping; a first run looks for them and keeps the list in model_dir."),
+                "stopping; a first run looks for them and keeps the list in model_dir; a file "
+                "cut short is still an error, as nobody can count what it lost."),
         Setting("use_cache", bool, None, "Keep the encoded training pictures in memory.",
                 unset="if they fit in a quarter of the free memory"),
     ),

@@ -7,7 +7,8 @@ A file NAME of the data set passes through these names in the output folder:
   NAME               is published, after all are finished; dataset_info.json comes last.
 
 So an interrupted build goes on with the files that are missing, and nobody reads half a data set
-(`records.list_files` leaves out names with ".tmp-").
+(`records.list_files` leaves out names with ".tmp-"). Where files of a finished data set are gone
+later, the same command builds these alone, if the input still gives what dataset_info.json says.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def cores() -> int:
 
 
 def is_finished(output_dir: str, description: DatasetInfo) -> bool:
-    """Whether the folder holds this data set, complete; the log then says so.
+    """Whether the folder holds this data set, complete; the log says so, or what is missing.
 
     Raises:
       UserError: it holds another one.
@@ -164,6 +165,13 @@ def is_finished(output_dir: str, description: DatasetInfo) -> bool:
             f"this is {description.name!r} by {description.builder!r}): choose another folder or "
             "delete that one."
         )
+    damaged = dataset_info.damaged_files(info, output_dir)
+    if damaged:
+        logging.info(
+            "%s lacks %d of its %d files, such as %s: building them again.",
+            output_dir, len(damaged), len(info.shards), damaged[0],
+        )  # fmt: skip
+        return False
     for name in _names(output_dir):
         if _is_ours(name) and _TEMPORARY in name:  # the build was killed while it cleaned up
             tf.io.gfile.remove(os.path.join(output_dir, name))
@@ -189,7 +197,7 @@ def build(
     max_bad_share: float = MAX_BAD_SHARE,
     num_threads: int | None = None,
 ) -> DatasetInfo:
-    """Writes a data set, or goes on with one that was interrupted.
+    """Writes a data set, goes on with one that was interrupted, or mends one that lacks files.
 
     Args:
       output_dir: folder or bucket.
@@ -205,13 +213,18 @@ def build(
 
     Raises:
       UserError: the folder cannot be written or holds something else, or too much is unreadable;
-        finished files are then kept for the next try, but not published.
+        finished files are then kept for the next try, but not published. Or files of a finished
+        data set are gone, and the input gives others now.
     """
     files.make_writable_dir(output_dir, "output_dir")
+    num_threads = num_threads or 2 * cores()
     try:
         with _claimed(output_dir):
+            known = dataset_info.load(output_dir)
+            if known and known.shards and _recipe(known) == _recipe(description):
+                return _mend(output_dir, known, description, shards, make, num_threads)
             work = _Work(output_dir, shards, make, _recipe(description))
-            reports = work.run(num_threads or 2 * cores())
+            reports = work.run(num_threads)
             _check_unreadable(output_dir, description, shards, reports, max_bad_share)
             work.publish()
             info = _filled_in(description, reports)
@@ -225,6 +238,43 @@ def build(
         logging.info("%d pictures were encoded anew: %s.", changed.total(), kinds)
     logging.info("%s: %s.", output_dir, _summary(info))
     return info
+
+
+def _mend(
+    output_dir: str,
+    info: DatasetInfo,
+    description: DatasetInfo,
+    shards: Sequence[Shard],
+    make: Callable[[Item], Made],
+    num_threads: int,
+) -> DatasetInfo:
+    """Builds the files alone that a finished data set lacks; returns its description.
+
+    Raises:
+      UserError: the input gives other files now, which would not go with those that are there.
+    """
+    damaged = dataset_info.damaged_files(info, output_dir)
+    same = {shard.name for shard in shards} == set(info.shards)
+    if not same or description.label_names != info.label_names:
+        raise _changed_input(output_dir, damaged or sorted(info.shards))
+    missing = [shard for shard in shards if shard.name in damaged]
+    work = _Work(output_dir, missing, make, _recipe(info), info)
+    reports = work.run(num_threads)
+    for name, report in reports.items():
+        size = info.shard_bytes.get(name, report.num_bytes)
+        if (report.records, report.num_bytes) != (info.shards[name], size):
+            raise _changed_input(output_dir, [name])
+    work.publish()
+    work.clean_up()
+    logging.info("%s: %d files were built again.", output_dir, len(missing))
+    return info
+
+
+def _changed_input(output_dir: str, names: Sequence[str]) -> UserError:
+    return UserError(
+        f"--output_dir={output_dir} lacks {names[0]}, and the input gives another file now than "
+        "the one it was: delete the folder to build all of it again."
+    )
 
 
 def _filled_in(description: DatasetInfo, reports: dict[str, _Report]) -> DatasetInfo:
@@ -278,10 +328,11 @@ def _is_published(name: str) -> bool:
 
 
 class _Work:
-    """The files of one build."""
+    """The files of one build; `info` describes the data set that it mends, if it does."""
 
-    def __init__(self, output_dir, shards, make, recipe):
+    def __init__(self, output_dir, shards, make, recipe, info: DatasetInfo | None = None):
         self._output_dir, self._shards, self._make = output_dir, shards, make
+        self._known = set(info.shards) if info else set()
         self._fingerprints = {shard.name: _fingerprint(shard, recipe) for shard in shards}
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -323,19 +374,21 @@ class _Work:
         """Reports of files that an earlier run finished; removes what is of no use."""
         names = _names(self._output_dir)
         for name in sorted(filter(_is_published, names)):
-            if name + _MADE not in names:
+            if name + _MADE not in names and name not in self._known:
                 raise UserError(
                     f"--output_dir={self._output_dir} holds {name}, which is not of this build: "
                     "choose another folder or delete it."
                 )
         with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
-            found = pool.map(lambda shard: self._report(shard.name, names), self._shards)
+            found = pool.map(lambda shard: self._report(shard, names), self._shards)
             reports = {
                 shard.name: report
                 for shard, report in zip(self._shards, found, strict=True)
                 if report
             }
             kept = {name + ending for name in reports for ending in ("", _DONE, _MADE)}
+            if self._known:
+                kept |= {name for name in names if _TEMPORARY not in name}
             useless = [name for name in names - kept if _is_ours(name)]
             list(pool.map(lambda name: tf.io.gfile.remove(self._path(name)), useless))
         if reports:
@@ -344,8 +397,9 @@ class _Work:
             logging.info("Starting again: the input or the arguments are not those of before.")
         return reports
 
-    def _report(self, name: str, names: set[str]) -> _Report | None:
+    def _report(self, shard: Shard, names: set[str]) -> _Report | None:
         """What an earlier run says of a file; None if it is not there or not what it would be."""
+        name = shard.name
         there = name if name in names else name + _DONE
         if name + _MADE not in names or there not in names:
             return None
@@ -355,7 +409,27 @@ class _Work:
             return None
         same = report.fingerprint == self._fingerprints[name]
         size = tf.io.gfile.stat(self._path(there)).length
-        return report if same and report.num_bytes == size else None
+        same = same and report.num_bytes == size and self._still_unreadable(shard, report)
+        return report if same else None
+
+    def _still_unreadable(self, shard: Shard, report: _Report) -> bool:
+        """Whether the items that gave no record still give none, for the same reasons.
+
+        A permission changes without a change of the stamp.
+        """
+        reasons = dict(report.unreadable)
+        return all(
+            self._why_unreadable(item) == reasons[item.key]
+            for item in shard.items
+            if item.key in reasons
+        )
+
+    def _why_unreadable(self, item: Item) -> str | None:
+        try:
+            self._make(item)
+        except Unreadable as e:
+            return str(e)
+        return None
 
     def _write(self, shard: Shard) -> _Report:
         """Writes one file."""

@@ -32,7 +32,7 @@ FEATURES = (
 )  # fmt: skip
 _PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
 
-VALIDATION_FOLDERS = (shards.VALIDATION, "val")
+VALIDATION_FOLDERS = (shards.VALIDATION, "val", "valid")
 _LOG_FOLDERS = 200
 # A bucket answers in parallel.
 REQUESTS = 32
@@ -61,6 +61,31 @@ def is_dir(path: str) -> bool:
 def folders(path: str) -> list[str]:
     """Names of the folders in a folder, sorted, without hidden ones."""
     return sorted(name for name, _, is_folder in _entries(path) if is_folder)
+
+
+def log_files_beside(folder: str) -> None:
+    """Says how many files lie in a folder itself, where only folders are looked for."""
+    count = sum(
+        not is_folder and not _passed_over(Found(name)) for name, _, is_folder in _entries(folder)
+    )
+    if count:
+        logging.info(
+            "%s: %d files that lie beside the folders are left out.", folder.rstrip("/"), count
+        )
+
+
+def validation_folder(root: str, names: Sequence[str]) -> str | None:
+    """Which of a root's folders has the pictures for validation; None if there is none.
+
+    Raises:
+      UserError: there are two.
+    """
+    found = [name for name in VALIDATION_FOLDERS if name in names]
+    if len(found) > 1:
+        raise UserError(
+            f"--input_dir={root} has both {found[0]} and {found[1]}: move one of them away."
+        )
+    return found[0] if found else None
 
 
 def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
