@@ -462,7 +462,7 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         self.num_images = num_images
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        rows = bigtable.RowReader(self.selection)
+        rows = bigtable.RowReader(self.selection, self.num_classes)
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts
         dataset = bigtable.dataset(

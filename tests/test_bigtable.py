@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
 
 import imagenet_input
-from utils import bigtable, bigtable_load, checkpoints, records
+from utils import bigtable, bigtable_load, checkpoints, data, records, scan
 from utils.errors import UserError
 
 projects = itertools.count()
@@ -75,14 +75,28 @@ def read_all(dataset):
 # The loader.
 
 
+def load(paths, selection):
+    """Loads files into a table that is there; returns how many rows were written."""
+    total = bigtable_load.check_split(paths, selection)
+    return bigtable_load.load_split(paths, selection, total)
+
+
+def delete_rows(rows, *numbers):
+    mutations = bigtable._data().mutations
+    for number in numbers:
+        table = bigtable.table_of(rows.selection)
+        table.mutate_row(rows.key(number), mutations.DeleteAllFromRow())
+
+
 def test_loading_twice_writes_the_same_rows(server, tmp_path):
     selection, examples = make_selection(), make_examples(300)
     paths = write_files(tmp_path, examples)
     bigtable_load.create_table(selection)
     bigtable_load.create_table(selection)
-    assert bigtable_load.load_split(paths, selection) == 300
-    assert bigtable_load.load_split(paths, selection, from_start=True) == 300
     rows = bigtable.RowReader(selection)
+    assert load(paths, selection) == 300
+    rows.write(0, examples)
+    assert load(paths, selection) == 0
     assert rows.count() == 300
     assert rows.read(0, 300) == examples
     assert bigtable_load.verify_split(paths, selection) == 300
@@ -97,22 +111,103 @@ def test_an_interrupted_load_goes_on(server, tmp_path, monkeypatch):
     write, written = bigtable.RowReader.write, []
 
     def interrupted(self, first, page):
-        written.append(first)
         if first > 1200:
             raise UserError("stopped")
         write(self, first, page)
+        written.append(len(page))
 
     monkeypatch.setattr(bigtable.RowReader, "write", interrupted)
     with pytest.raises(UserError, match="stopped"):
-        bigtable_load.load_split(paths, selection)
-    before = len(written)
-    monkeypatch.setattr(
-        bigtable.RowReader, "write",
-        lambda self, first, page: (written.append(first), write(self, first, page)),
-    )  # fmt: skip
-    bigtable_load.load_split(paths, selection)
-    assert min(written[before:]) > 0, "rows that were there were written again"
+        load(paths, selection)
+    monkeypatch.undo()
+    monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", server.host)
+    assert load(paths, selection) == 2000 - sum(written) > 0
     assert bigtable.RowReader(selection).read(0, 2000) == examples
+
+
+@pytest.mark.parametrize(
+    ("damage", "pages"),
+    [
+        (lambda rows: delete_rows(rows, 700), 1),
+        (lambda rows: delete_rows(rows, 5), 1),
+        (lambda rows: delete_rows(rows, 999), 1),
+        (lambda rows: rows.write(7, [b"no example"]), 1),
+        (lambda rows: rows.write(500, make_examples(300)), 4),
+    ],
+    ids=["gap", "gap at the start", "end", "corrupt", "other data"],
+)
+def test_loading_again_mends_a_table(server, tmp_path, damage, pages):
+    selection, examples = make_selection(), make_examples(1000)
+    paths = write_files(tmp_path, examples)
+    bigtable_load.create_table(selection)
+    assert load(paths, selection) == 1000
+    damage(bigtable.RowReader(selection))
+    with pytest.raises(UserError, match="mnasnet-data bigtable-load writes"):
+        bigtable_load.verify_split(paths, selection)
+    assert load(paths, selection) <= pages * bigtable.PAGE_ROWS
+    assert bigtable_load.verify_split(paths, selection) == 1000
+
+
+def test_loading_replaces_a_newer_cell_of_another_program(loaded, tmp_path):
+    rows, examples = loaded
+    paths = write_files(tmp_path, examples)
+    cell = bigtable._data().SetCell("tfexample", "example", b"newer")
+    bigtable.table_of(rows.selection).mutate_row(rows.key(3), cell)
+    assert rows.values(3, 4) == [b"newer"]
+    load(paths, rows.selection)
+    assert rows.values(0, 200) == examples
+
+
+@pytest.mark.parametrize("number", [200, 207])
+def test_rows_behind_the_last_record_are_refused(loaded, tmp_path, number):
+    rows, examples = loaded
+    paths = write_files(tmp_path, examples[:150] + make_examples(50))
+    rows.write(number, examples[:1])
+    expected = f"has row train_0000000{number} though .* delete"
+    with pytest.raises(UserError, match=expected + " this row and those behind it"):
+        load(paths, rows.selection)
+    assert rows.read(0, 200) == examples, "another data set was overwritten"
+    with pytest.raises(UserError, match=expected):
+        rows.check(200)
+
+
+def test_both_splits_are_checked_before_a_row_is_written(server, tmp_path):
+    selection = make_selection()
+    write_files(tmp_path, make_examples(10))
+    command = [
+        "mnasnet-data", "bigtable-load", "--create", f"--data_dir={tmp_path}",
+        f"--project={selection.project}", "--instance=i",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"no files validation-\*"):
+        data.main(command)
+    bigtable_load.create_table(selection)
+    assert bigtable.RowReader(selection).count() == 0
+    write_files(tmp_path, make_examples(5), "validation-", shards=1)
+    validation = bigtable.RowReader(selection._replace(prefix="validation_"))
+    validation.write(5, make_examples(1))
+    with pytest.raises(UserError, match="has row validation_0000000005"):
+        data.main(command)
+    assert bigtable.RowReader(selection).count() == 0
+    delete_rows(validation, 5)
+    data.main(command)
+    assert bigtable.RowReader(selection).count() == 10
+    assert validation.count() == 5
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_creating_a_table_without_server(server, monkeypatch, fault):
+    monkeypatch.setattr(bigtable, "START_TIMEOUT_S", 2.0)
+    getattr(server, fault)()
+    with pytest.raises(UserError, match=r"cannot be read.*Is the server there"):
+        bigtable_load.create_table(make_selection())
+
+
+def test_a_family_is_created_in_a_table_that_is_there(loaded):
+    selection = loaded[0].selection._replace(column_family="other")
+    bigtable_load.create_table(selection)
+    bigtable.RowReader(selection).write(0, make_examples(3))
+    assert bigtable.RowReader(selection).count() == 3
+    assert loaded[0].count() == 200
 
 
 def test_verify_names_what_differs(loaded, tmp_path):
@@ -127,6 +222,25 @@ def test_verify_names_what_differs(loaded, tmp_path):
         bigtable_load.verify_split(paths, rows.selection)
 
 
+def test_a_gap_does_not_shorten_the_data(loaded):
+    rows, _ = loaded
+    delete_rows(rows, 7, 127, 198)
+    assert rows.count() == 200
+
+
+def test_a_missing_family_is_named(loaded):
+    rows = bigtable.RowReader(loaded[0].selection._replace(column_family="other"))
+    with pytest.raises(UserError, match=r'cannot be written: .*unknown family "other".*--create'):
+        rows.write(0, make_examples(2))
+
+
+def test_a_write_without_server(loaded, server, monkeypatch):
+    monkeypatch.setattr(bigtable, "RUN_TIMEOUT_S", 2.0)
+    server.kill()
+    with pytest.raises(UserError, match=r"cannot be written: .*Connection refused"):
+        loaded[0].write(0, make_examples(2))
+
+
 # What is fed.
 
 
@@ -134,7 +248,7 @@ def test_evaluation_feeds_what_files_feed(server, digits_dir):
     selection = make_selection(prefix="validation_")
     paths = records.list_files(digits_dir, "validation-")
     bigtable_load.create_table(selection)
-    bigtable_load.load_split(paths, selection)
+    load(paths, selection)
     common = dict(
         is_training=False, use_bfloat16=False, transpose_input=False, image_size=32,
     )  # fmt: skip
@@ -175,6 +289,15 @@ def test_values_keep_trailing_zero_bytes(server):
     assert read_all(bigtable.dataset(rows, 0, 3)) == examples
 
 
+def test_more_hosts_than_rows(server):
+    selection = make_selection()
+    bigtable_load.create_table(selection)
+    bigtable.RowReader(selection).write(0, make_examples(3))
+    source = imagenet_input.ImageNetBigtableInput(True, False, False, selection, cache=None)
+    slices = [read_all(source.make_source_dataset(index, 4)) for index in range(4)]
+    assert sorted(map(len, slices)) == [0, 1, 1, 1]
+
+
 # Checks at the start.
 
 
@@ -197,6 +320,40 @@ def test_check_says_what_is_wrong(loaded, change, num_images, expected):
     rows, _ = loaded
     with pytest.raises(UserError, match=expected):
         bigtable.RowReader(rows.selection._replace(**change)).check(num_images)
+
+
+def pictures(digits_dir, count):
+    """Records of the sample data."""
+    paths = records.list_files(digits_dir, "train-")
+    return list(itertools.islice(records.read_records(paths[0]), count))
+
+
+BAD_VALUES = {
+    "no example": (b"no example", "this is no tf.train.Example"),
+    "picture": (records.example(b"\xff\xd8\xff broken", 1), "the picture cannot be decoded"),
+    "label": (records.example(b"picture", 11), "label 11 is not in 1..10"),
+}
+
+
+@pytest.mark.parametrize(("value", "reason"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_the_first_rows_are_checked_with_their_pictures(loaded, digits_dir, value, reason):
+    rows = bigtable.RowReader(loaded[0].selection, num_classes=10)
+    rows.write(0, pictures(digits_dir, 200))
+    rows.check_first_rows(200)
+    for number in (0, 175):
+        rows.write(number, [value])
+        with pytest.raises(UserError, match=f"row train_0000000{number:03}: {reason}"):
+            rows.check_first_rows(200)
+        rows.write(number, pictures(digits_dir, 1))
+
+
+@pytest.mark.parametrize(("value", "reason"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_a_scan_names_the_row(loaded, digits_dir, value, reason):
+    rows = bigtable.RowReader(loaded[0].selection, num_classes=10)
+    rows.write(0, pictures(digits_dir, 200))
+    assert scan.first_bad_row(rows, 200) is None
+    rows.write(150, [value, value])
+    assert f"row train_0000000150: {reason}" in str(scan.first_bad_row(rows, 200))
 
 
 def test_check_without_server(server, monkeypatch):
@@ -273,6 +430,27 @@ def test_a_run_goes_on_when_the_server_comes_back_with_its_data(loaded, server):
         rows.write(0, examples)
         read += [session.run(value) for _ in range(190)]
     assert read == examples
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [("picture", 0), ("picture", 100), ("label", 100), ("no example", 100)]
+)
+def test_a_run_names_the_row_it_ends_at(server, digits_dir, tmp_path, kind, number):
+    value, reason = BAD_VALUES[kind]
+    selection = make_selection(prefix="validation_")
+    bigtable_load.create_table(selection)
+    rows, examples = bigtable.RowReader(selection), pictures(digits_dir, 110)
+    rows.write(0, examples)
+    rows.write(number, [value])
+    train = selection._replace(prefix="train_")
+    bigtable.RowReader(train).write(0, examples)
+    status, _, err = run(
+        "--mode=train_and_eval", *flags(model_dir=tmp_path, train_steps=2), "--eval_batch_size=10",
+        f"--bigtable_project={selection.project}", "--bigtable_instance=i",
+        "--num_train_images=110", "--num_eval_images=110", "--num_label_classes=10",
+    )  # fmt: skip
+    expected = f"row validation_0000000{number:03}: {reason}"
+    assert expected in sentence(status, err)
 
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])

@@ -8,6 +8,7 @@ emptied in mid-run all look like "no more rows".
 
 from __future__ import annotations
 
+import http
 import threading
 import time
 import warnings
@@ -84,18 +85,26 @@ def table_of(selection):
 
 def cause(error: BaseException) -> str:
     """The useful line of a client's error: the last attempt's."""
-    cause = error.__cause__
-    attempts = getattr(cause, "exceptions", None)
-    text = str(attempts[-1] if attempts else error).strip() or type(error).__name__
+    group = error if hasattr(error, "exceptions") else error.__cause__
+    attempts = getattr(group, "exceptions", None)
+    if attempts:
+        return cause(attempts[-1])
+    text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
+
+
+def _is_not_found(error: BaseException | None) -> bool:
+    """Whether the server answered that a table or an instance is not there."""
+    return getattr(error, "code", None) == http.HTTPStatus.NOT_FOUND
 
 
 class RowReader:
     """Reads the rows of a selection by number, in pages."""
 
-    def __init__(self, selection):
-        """`selection` is an `imagenet_input.BigtableSelection`."""
+    def __init__(self, selection, num_classes: int | None = None):
+        """Keeps the `imagenet_input.BigtableSelection`; labels beyond `num_classes` are errors."""
         self.selection = selection
+        self.num_classes = num_classes or records.GREATEST_LABEL
 
     def key(self, number: int) -> bytes:
         """The key of a row: prefix and ten-digit number."""
@@ -122,7 +131,8 @@ class RowReader:
         rows = data.RowRange(start_key=self.key(first), end_key=self.key(end))
         return data.ReadRowsQuery(row_ranges=rows, row_filter=chain, limit=limit)
 
-    def _read(self, query, timeout: float = START_TIMEOUT_S):
+    def _read(self, query, timeout: float | None = None):
+        timeout = timeout or START_TIMEOUT_S
         try:
             return table_of(self.selection).read_rows(
                 query, operation_timeout=timeout, attempt_timeout=timeout
@@ -130,14 +140,31 @@ class RowReader:
         except UserError:
             raise
         except Exception as e:  # errors of gRPC, of google.api_core and of the client
-            raise UserError(
-                f"{self} cannot be read: {cause(e)}. Is the server there, and are the names right? "
-                "(mnasnet-data bigtable-load --create makes the table.)"
-            ) from e
+            remedy = "Is the server there, and are the names right?"
+            if _is_not_found(e):
+                remedy = (
+                    "Are the names right? (mnasnet-data bigtable-load --create makes the table.)"
+                )
+            raise UserError(f"{self} cannot be read: {cause(e)}. {remedy}") from e
+
+    def has_table(self) -> bool:
+        """Whether the table is there; UserError if the server does not say."""
+        try:
+            self.exists(0, column=False)
+        except UserError as e:
+            if _is_not_found(e.__cause__):
+                return False
+            raise
+        return True
 
     def exists(self, number: int, column: bool = True) -> bool:
         """Whether a row is there (with a cell in the column)."""
         return bool(self._read(self.query(number, number + 1, column)))
+
+    def first_row(self, number: int, column: bool = True):
+        """The first row from a number on (with a cell in the column); None if there is none."""
+        found = self._read(self.query(number, 10**INDEX_DIGITS - 1, column, limit=1))
+        return found[0] if found else None
 
     def read_patiently(self, first: int, end: int) -> list[bytes]:
         """`read`, tried again for `RUN_TIMEOUT_S` while the server or rows are missing."""
@@ -153,29 +180,45 @@ class RowReader:
                 logging.warning("%s Trying again.", e)
             time.sleep(1)
 
-    def read(self, first: int, end: int, timeout: float = START_TIMEOUT_S) -> list[bytes]:
-        """The examples of rows first..end-1, each checked.
+    def values(self, first: int, end: int, timeout: float | None = None) -> list[bytes | None]:
+        """The cells of rows first..end-1, whatever they hold; None where a row is missing."""
+        rows = self._read(self.query(first, end), timeout)
+        found = {row.row_key: row.cells[0].value for row in rows}
+        return [found.get(self.key(number)) for number in range(first, end)]
+
+    def read(self, first: int, end: int, timeout: float | None = None) -> list[bytes]:
+        """The examples of rows first..end-1, each checked, but for its picture.
 
         Raises:
           UserError: a row is missing; the key is named.
-          CorruptRowError: a row's cell is no tf.train.Example; the key is named.
+          CorruptRowError: a row's cell is no tf.train.Example, or its label is out of range; the
+            key is named.
         """
-        rows = {row.row_key: row for row in self._read(self.query(first, end), timeout)}
         examples = []
-        for number in range(first, end):
-            key = self.key(number)
-            if key not in rows:
-                raise UserError(
-                    f"{self} has no row {key.decode()} (any more) with a cell in "
-                    f"{self.selection.column_family}:{self.selection.column_qualifier}: was the "
-                    "table emptied or loaded in part? Load it again."
-                )
-            value = rows[key].cells[0].value
-            reason = records.problem_of(value, num_classes=2**31)
+        for number, value in enumerate(self.values(first, end, timeout), first):
+            if value is None:
+                raise self.missing(number)
+            reason = records.problem_of(value, self.num_classes)
             if reason:
-                raise CorruptRowError(f"{self}, row {key.decode()}: {reason}")
+                raise self.corrupt(number, reason)
             examples.append(value)
         return examples
+
+    def missing(self, number: int) -> UserError:
+        """What to say where a row is not there."""
+        s = self.selection
+        return UserError(
+            f"{self} has no row {self.key(number).decode()} (any more) with a cell in "
+            f"{s.column_family}:{s.column_qualifier}: was the table emptied or loaded in part? "
+            "(mnasnet-data bigtable-load writes the rows that are missing.)"
+        )
+
+    def corrupt(self, number: int, reason: str) -> CorruptRowError:
+        """What to say of a row that cannot be used."""
+        return CorruptRowError(
+            f"{self}, row {self.key(number).decode()}: {reason} (mnasnet-data bigtable-verify "
+            "compares the rows with the files.)"
+        )
 
     def write(self, first: int, examples: list[bytes]) -> None:
         """Writes examples as rows from number `first` on; UserError if a row is refused."""
@@ -185,8 +228,11 @@ class RowReader:
         entries = [
             data.RowMutationEntry(
                 self.key(first + offset),
-                # One fixed time stamp: a row that is written twice keeps one cell.
-                [data.SetCell(s.column_family, qualifier, example, timestamp_micros=0)],
+                # A newer cell of another program would hide this one.
+                [
+                    data.DeleteRangeFromColumn(s.column_family, qualifier),
+                    data.SetCell(s.column_family, qualifier, example, timestamp_micros=0),
+                ],
             )
             for offset, example in enumerate(examples)
         ]
@@ -197,7 +243,12 @@ class RowReader:
         except UserError:
             raise
         except Exception as e:
-            raise UserError(f"{self} cannot be written: {cause(e)}.") from e
+            refused = getattr(e, "exceptions", None)  # one a row
+            reason = cause(refused[-1].__cause__ or refused[-1]) if refused else cause(e)
+            raise UserError(
+                f"{self} cannot be written: {reason}. Is the server there, and has the table the "
+                f"column family {s.column_family}? (mnasnet-data bigtable-load --create makes it.)"
+            ) from e
 
     def check(self, num_images: int) -> None:
         """Checks at the start that the selection holds exactly so many images.
@@ -206,37 +257,59 @@ class RowReader:
           UserError: says what is missing (the table, the prefix, the column, rows) and the remedy.
         """
         s = self.selection
-        found = self._read(self.query(0, 10**INDEX_DIGITS - 1, column=False, limit=1))
-        if not found:
+        found = self.first_row(0, column=False)
+        if found is None:
             raise UserError(
                 f"{self} has no rows with prefix {s.prefix!r}: load the data, or correct the "
                 "prefix."
             )
-        if not self._read(self.query(0, 10**INDEX_DIGITS - 1, limit=1)):
-            cells = found[0].cells
-            there = ", ".join(sorted({f"{c.family}:{c.qualifier.decode()}" for c in cells}))
+        if self.first_row(0) is None:
+            there = ", ".join(sorted({f"{c.family}:{c.qualifier.decode()}" for c in found.cells}))
             raise UserError(
                 f"{self} has rows with prefix {s.prefix!r} but no cells in "
                 f"{s.column_family}:{s.column_qualifier} (there are {there}): correct "
                 "--bigtable_column_family and --bigtable_column_qualifier."
             )
-        for number, wanted in ((0, True), (num_images - 1, True), (num_images, False)):
-            if self.exists(number) != wanted:
+        for number in (0, num_images - 1):
+            if not self.exists(number):
                 raise UserError(
-                    f"{self} {'lacks' if wanted else 'has'} row {self.key(number).decode()} though "
-                    f"{num_images} images were expected with prefix {s.prefix!r}: correct the "
-                    "number of images, or load the data again."
+                    f"{self} lacks row {self.key(number).decode()} though {num_images} images were "
+                    f"expected with prefix {s.prefix!r}: correct the number of images "
+                    "(--num_train_images, --num_eval_images), or load the data (mnasnet-data "
+                    "bigtable-load writes the rows that are missing)."
                 )
+        further = self.first_row(num_images)
+        if further is not None:
+            raise UserError(
+                f"{self} has row {further.row_key.decode()} though {num_images} images were "
+                f"expected with prefix {s.prefix!r}: correct the number of images "
+                "(--num_train_images, --num_eval_images), or delete this row and those behind it."
+            )
+
+    def check_first_rows(self, num_images: int, num_places: int = 8, count: int = 4) -> None:
+        """Checks some rows with their pictures, spread over so many images.
+
+        Raises:
+          UserError: names the row and what is wrong with it.
+        """
+        step = max(1, num_images // num_places)
+        for first in range(0, num_images, step)[:num_places]:
+            for number, example in enumerate(
+                self.read(first, min(first + count, num_images)), first
+            ):
+                reason = records.undecodable(example)
+                if reason:
+                    raise self.corrupt(number, reason)
 
     def count(self) -> int:
-        """The number of consecutive rows from 0 on, by bisection."""
+        """The number of the last row and one, by bisection: a gap is found when it is read."""
         end = 1
-        while self.exists(end - 1):
+        while self.first_row(end - 1) is not None:
             end *= 2
         low, high = end // 2, end - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if self.exists(middle - 1):
+            if self.first_row(middle - 1) is not None:
                 low = middle
             else:
                 high = middle - 1
@@ -244,6 +317,8 @@ class RowReader:
 
     def estimated_bytes(self, num_rows: int) -> int:
         """Bytes of so many rows, judged by the first page."""
+        if num_rows == 0:  # of a host, where there are more hosts than rows
+            return 0
         page = self.read(0, min(num_rows, PAGE_ROWS))
         return int(np.mean([len(example) for example in page]) * num_rows)
 

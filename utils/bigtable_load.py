@@ -6,9 +6,6 @@ import collections
 import concurrent.futures
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from absl import logging
 
 import imagenet_input
 from utils import bigtable, progress, records
@@ -18,7 +15,13 @@ PARALLEL = 8
 
 
 def create_table(selection: imagenet_input.BigtableSelection) -> None:
-    """Creates the table and the column family where they are missing."""
+    """Creates the table and the column family where they are missing.
+
+    Raises:
+      UserError: the server does not answer, or refuses.
+    """
+    # Asked first: the client that makes tables waits for an absent server for a minute.
+    there = bigtable.RowReader(selection).has_table()
     try:
         from google.cloud import bigtable as admin
         from google.cloud.bigtable import column_family
@@ -26,7 +29,7 @@ def create_table(selection: imagenet_input.BigtableSelection) -> None:
         client = admin.Client(project=selection.project, admin=True)
         table = client.instance(selection.instance).table(selection.table)
         rule = column_family.MaxVersionsGCRule(1)
-        if not table.exists():
+        if not there:
             table.create(column_families={selection.column_family: rule})
         elif selection.column_family not in table.list_column_families():
             table.column_family(selection.column_family, rule).create()
@@ -41,72 +44,80 @@ def _examples(paths: list[str]) -> Iterator[bytes]:
     return itertools.chain.from_iterable(map(records.read_records, paths))
 
 
-def _pages(examples: Iterator[bytes], first: int) -> Iterator[tuple[int, list[bytes]]]:
+def _pages(paths: list[str]) -> Iterator[tuple[int, list[bytes]]]:
     """(number of the page's first row, its examples)."""
+    first, examples = 0, _examples(paths)
     while page := list(itertools.islice(examples, bigtable.PAGE_ROWS)):
         yield first, page
         first += len(page)
 
 
-def _in_order(work: Callable[[int, list[bytes]], Any], pages, bar: progress.Progress) -> int:
-    """Works on pages in parallel, never far ahead of the oldest; returns the rows done.
+def _in_order(
+    work: Callable[[int, list[bytes]], int], paths: list[str], bar: progress.Progress
+) -> int:
+    """Works on pages in parallel, never far ahead of the oldest; returns the sum of the results.
 
     So an interruption leaves all rows written but those of the last `PARALLEL` pages.
     """
-    done = 0
+    result = 0
     running: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
         try:
-            for first, page in pages:
+            for first, page in _pages(paths):
                 running.append((pool.submit(work, first, page), first + len(page)))
                 if len(running) == PARALLEL:
                     future, done = running.popleft()
-                    future.result()
+                    result += future.result()
                     bar.update(done)
-            for future, end in running:
-                future.result()
-                done = end
+            for future, done in running:
+                result += future.result()
                 bar.update(done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             bar.close()
-    return done
+    return result
 
 
-def load_split(
-    paths: list[str], selection: imagenet_input.BigtableSelection, from_start: bool = False
-) -> int:
-    """Writes the records of files as rows; returns their number.
-
-    Rows that an earlier run wrote are skipped unless they differ at their beginning, or
-    `from_start` is given.
+def check_split(paths: list[str], selection: imagenet_input.BigtableSelection) -> int:
+    """The number of records of files that are to be rows.
 
     Raises:
-      UserError: a file cannot be read or rows cannot be written.
+      UserError: a file cannot be read, or the table has rows that are none of them.
     """
     total = sum(1 for _ in _examples(paths))
+    _check_end(bigtable.RowReader(selection), total)
+    return total
+
+
+def _check_end(rows: bigtable.RowReader, total: int) -> None:
+    further = rows.first_row(total)
+    if further is not None:
+        raise UserError(
+            f"{rows} has row {further.row_key.decode()} though the files have only {total} "
+            "records: is it another data set's? Name another table or prefix, or delete this row "
+            "and those behind it."
+        )
+
+
+def load_split(paths: list[str], selection: imagenet_input.BigtableSelection, total: int) -> int:
+    """Makes the rows hold the `total` records of files; returns how many had to be written.
+
+    Rows are read back, and a page in which all are there and agree is left alone: an interrupted
+    load goes on, and gaps and rows that differ are mended.
+
+    Raises:
+      UserError: a file cannot be read, or rows cannot be read or written.
+    """
     rows = bigtable.RowReader(selection)
-    skip = 0 if from_start else _rows_there(rows, paths, total)
-    if skip:
-        logging.info("%s: %d rows of an earlier run are there.", selection.prefix, skip)
-    if skip == total:
-        return total
-    bar = progress.Progress(f"load {selection.prefix}", total, "row", skip, log_every=10000)
-    examples = itertools.islice(_examples(paths), skip, None)
-    return _in_order(rows.write, _pages(examples, skip), bar)
 
+    def load(first: int, page: list[bytes]) -> int:
+        if rows.values(first, first + len(page), bigtable.RUN_TIMEOUT_S) == page:
+            return 0
+        rows.write(first, page)
+        return len(page)
 
-def _rows_there(rows: bigtable.RowReader, paths: list[str], total: int) -> int:
-    """How many of the first rows need not be written again."""
-    there = min(rows.count(), total)
-    if there < total:
-        # The last pages of an interrupted run may have gaps.
-        there = max(0, there - (PARALLEL + 1) * bigtable.PAGE_ROWS)
-    if there == 0:
-        return 0
-    sample = min(there, bigtable.PAGE_ROWS)
-    same = rows.read(0, sample) == list(itertools.islice(_examples(paths), sample))
-    return there if same else 0
+    bar = progress.Progress(f"load {selection.prefix}", total, "row", log_every=10000)
+    return _in_order(load, paths, bar)
 
 
 def verify_split(paths: list[str], selection: imagenet_input.BigtableSelection) -> int:
@@ -119,20 +130,18 @@ def verify_split(paths: list[str], selection: imagenet_input.BigtableSelection) 
     total = sum(1 for _ in _examples(paths))
     bar = progress.Progress(f"verify {selection.prefix}", total, "row", log_every=10000)
 
-    def compare(first: int, page: list[bytes]) -> None:
-        for offset, (row, example) in enumerate(
-            zip(rows.read(first, first + len(page)), page, strict=True)
-        ):
-            if row != example:
+    def compare(first: int, page: list[bytes]) -> int:
+        there = rows.values(first, first + len(page))
+        for number, (value, example) in enumerate(zip(there, page, strict=True), first):
+            if value is None:
+                raise rows.missing(number)
+            if value != example:
                 raise UserError(
-                    f"{rows}, row {rows.key(first + offset).decode()} differs from its record: "
-                    "load the data again with --from_start."
+                    f"{rows}, row {rows.key(number).decode()} differs from its record: load the "
+                    "data again (mnasnet-data bigtable-load writes the rows that differ)."
                 )
+        return len(page)
 
-    done = _in_order(compare, _pages(_examples(paths), 0), bar)
-    if rows.exists(done):
-        raise UserError(
-            f"{rows} has row {rows.key(done).decode()} though the files have only {done} records: "
-            "delete the rows with this prefix and load again."
-        )
-    return done
+    compared = _in_order(compare, paths, bar)
+    _check_end(rows, compared)
+    return compared

@@ -51,27 +51,35 @@ def _add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParse
     return parser
 
 
-def _splits(arguments):
-    """(files, selection) of each split."""
-    for file_prefix, row_prefix in (
-        (imagenet_input.TRAIN_PREFIX, arguments.train_prefix),
-        (imagenet_input.EVAL_PREFIX, arguments.eval_prefix),
-    ):
-        yield (
+def _splits(arguments) -> list[tuple[list[str], imagenet_input.BigtableSelection]]:
+    """(files, selection) of each split; UserError if one has no files."""
+    return [
+        (
             records.list_files(arguments.data_dir, file_prefix),
             imagenet_input.BigtableSelection(
                 arguments.project, arguments.instance, arguments.table, row_prefix,
                 arguments.column_family, arguments.column_qualifier,
             ),
-        )  # fmt: skip
+        )
+        for file_prefix, row_prefix in (
+            (imagenet_input.TRAIN_PREFIX, arguments.train_prefix),
+            (imagenet_input.EVAL_PREFIX, arguments.eval_prefix),
+        )
+    ]  # fmt: skip
 
 
 def _load(arguments) -> None:
-    for paths, selection in _splits(arguments):
-        if arguments.create:
-            bigtable_load.create_table(selection)
-        count = bigtable_load.load_split(paths, selection, arguments.from_start)
-        logging.info("%s: %d rows in table %s.", selection.prefix, count, selection.table)
+    splits = _splits(arguments)
+    if arguments.create:
+        bigtable_load.create_table(splits[0][1])
+    # Both are checked before the first row is written.
+    totals = [bigtable_load.check_split(*split) for split in splits]
+    for (paths, selection), total in zip(splits, totals, strict=True):
+        written = bigtable_load.load_split(paths, selection, total)
+        logging.info(
+            "%s: %d rows in table %s, %d of them written now.",
+            selection.prefix, total, selection.table, written,
+        )  # fmt: skip
 
 
 def _verify(arguments) -> None:
@@ -91,10 +99,11 @@ def main(argv: list[str]) -> int | None:
     _add_natural(commands)
     inspect_data.add_command(commands)
     load = _add_bigtable(
-        commands, "bigtable-load", _load, "copy a data set into a Bigtable table, or go on with it"
-    )
+        commands, "bigtable-load", _load,
+        "copy a data set into a Bigtable table: rows that are there and agree with the files stay, "
+        "those that are missing or differ are written",
+    )  # fmt: skip
     load.add_argument("--create", action="store_true", help="create table and family if missing")
-    load.add_argument("--from_start", action="store_true", help="write rows again that are there")
     _add_bigtable(commands, "bigtable-verify", _verify, "compare a Bigtable table with the files")
     arguments = parser.parse_args(argv[1:])
     data_arguments.check_folders(arguments)

@@ -60,6 +60,10 @@ def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
     )
 
 
+def _rows(is_training: bool, params) -> bigtable.RowReader:
+    return bigtable.RowReader(_selection(is_training, params), params["num_label_classes"])
+
+
 def _file_prefix(is_training: bool) -> str:
     return imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
 
@@ -85,8 +89,9 @@ def check(params: Mapping[str, Any]) -> None:
     uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
     for is_training in uses[params["mode"]]:
         if params["bigtable_instance"]:
-            rows = bigtable.RowReader(_selection(is_training, params))
+            rows = _rows(is_training, params)
             rows.check(_num_images(is_training, params))
+            rows.check_first_rows(_num_images(is_training, params))
         else:
             paths = records.list_files(data_dir, _file_prefix(is_training))
             info = dataset_info.load(data_dir)
@@ -155,9 +160,12 @@ def explanation(error: Exception, is_training: bool, params: Mapping[str, Any]) 
     """
     if params["bigtable_instance"] and bigtable.first_error():
         return bigtable.first_error()
-    if not isinstance(error, scan.DATA_ERRORS) or params["data_dir"] in (None, "null"):
+    has_records = params["bigtable_instance"] or params["data_dir"] not in (None, "null")
+    if not has_records or not isinstance(error, scan.DATA_ERRORS):
         return None
     logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
+    if params["bigtable_instance"]:
+        return scan.first_bad_row(_rows(is_training, params), _num_images(is_training, params))
     paths = records.list_files(params["data_dir"], _file_prefix(is_training))
     found = scan.first_problem(paths, params["num_label_classes"])
     return UserError(str(found)) if found else None

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import preprocessing
-from utils import files, records
+from utils import bigtable, files, records
+from utils.errors import UserError
 from utils.progress import Progress
 from utils.records import Problem, Segment
 
@@ -84,6 +85,24 @@ def first_problem(paths: list[str], num_classes: int) -> Problem | None:
     for found in _scans(paths, num_classes, lambda num_bytes: None):
         if found.problems:
             return found.problems[0]
+    return None
+
+
+def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
+    """What to say of the first of so many rows that cannot be used; None if all are good."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        facts = bigtable.dataset(rows, 0, num_rows).map(
+            _facts, num_parallel_calls=2 * (os.cpu_count() or 1)
+        )
+        following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
+        for number in range(num_rows):
+            try:
+                following()
+            except DATA_ERRORS as e:
+                reason = records.undecodable(rows.read(number, number + 1)[0])
+                return rows.corrupt(number, reason or _undecodable(e))
+            except tf.errors.OpError:
+                return bigtable.first_error()
     return None
 
 
@@ -247,5 +266,9 @@ def _reason(path, offset, length, num_classes, framing, error) -> str:
     return (
         records.problem_of(serialized, num_classes)
         or records.undecodable(serialized)
-        or f"the picture cannot be decoded ({files.reason(error)})."
+        or _undecodable(error)
     )
+
+
+def _undecodable(error: Exception) -> str:
+    return f"the picture cannot be decoded ({files.reason(error)})."
