@@ -466,7 +466,7 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts
         dataset = bigtable.dataset(
-            rows, first, end, shuffle=self.is_training, seed=self.seed,
+            rows, first, end, shuffle=self.is_training, seed=self._seed_from_here(),
             deterministic=not self.is_training or self.seed is not None,
         )  # fmt: skip
         cache = self.cache
