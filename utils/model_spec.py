@@ -102,6 +102,20 @@ def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
     return overrides
 
 
+def complete(params: dict[str, Any]) -> dict[str, Any]:
+    """The specification that says all of a network, with nothing left to defaults or its name.
+
+    Args:
+      params: complete settings, see `utils.settings.default_params`.
+    """
+    stages, global_params = mnasnet_models.get_model_params(
+        params["model_name"], network_overrides(params)
+    )
+    fields = {k: v for k, v in global_params._asdict().items() if k in _FIELDS and v is not None}
+    pixels = {k: v for k, v in (params["model_spec"] or {}).items() if k in NORMALIZATION}
+    return {"stages": mnasnet_models.MnasNetDecoder().encode(stages), **fields, **pixels}
+
+
 def frozen(params: Mapping[str, Any]) -> str | None:
     """`GlobalParams.frozen` of training for a complete set of settings."""
     if params["freeze_backbone"]:
