@@ -98,8 +98,8 @@ def _log_how_to_load(state, stages, global_params) -> None:
     remedy = "write a model of its block strings there"
     if model.builder:
         remedy = (
-            f"timm.models.load_checkpoint(timm.models.efficientnet.{model.builder}, {arguments}, "
-            f"num_features={global_params.head_size}), ...) builds it and loads the file"
+            f"make it with net = timm.models.efficientnet.{model.builder}, {arguments}, "
+            f"num_features={global_params.head_size}), then timm.models.load_checkpoint(net, ...)"
         )
     logging.info(
         "The keys fit timm's %s, but timm has no ready-made model of these filters: %s.",

@@ -78,10 +78,31 @@ def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
     if "stages" not in spec:
         raise UserError(f"{source}: the model has no stages (a list of block strings).")
     try:
-        mnasnet_models.MnasNetDecoder().decode(spec["stages"])
+        stages = mnasnet_models.MnasNetDecoder().decode(spec["stages"])
     except ValueError as e:
         raise UserError(f"{source}: {e}") from e
+    _check_joined(stages, spec, source)
     return dict(spec)
+
+
+def _check_joined(stages, spec: Mapping[str, Any], source: str) -> None:
+    """Refuses a stage whose input filters are others than enter it, where it computes with both.
+
+    Elsewhere they count the filters inside its first block only: the published mnasnet-small
+    declares 16 where 8 enter.
+    """
+    entering = spec.get("stem_size", mnasnet_model.GlobalParams().stem_size)
+    before = f"the stem (stem_size {entering})"
+    for string, stage in zip(spec["stages"], stages, strict=True):
+        declared, leaving = stage.input_filters, stage.output_filters
+        adds = stage.id_skip and max(stage.strides) == 1 and declared == leaving
+        squeezes = stage.expand_ratio == 1 and 0 < (stage.se_ratio or 0) <= 1
+        if declared != entering and (adds or squeezes):
+            raise UserError(
+                f"{source}: stage {string!r} takes {declared} filters, but {entering} come out of "
+                f"{before} before it: make the two numbers the same."
+            )
+        entering, before = leaving, f"stage {string!r}"
 
 
 def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
