@@ -264,6 +264,7 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
     export_weights.main(["export", f"--model_dir={tmp_path}", f"--output={path}"])
     import_weights.import_state_dict(path, back)
     assert configuration.network(restored_params(back)) == configuration.network(params)
+    assert restored_params(back)["depth_multiplier"] == 0.5
     named = str(tmp_path / "named")
     import_weights.import_state_dict(path, named, "timm:mnasnet")
     assert configuration.network(restored_params(named))["padding"] == "symmetric"

@@ -276,8 +276,8 @@ def _log_assumed(params: Mapping[str, Any], path: str) -> None:
     """One line on what decides the outputs and does not show in the weights."""
     network = configuration.network(params)
     logging.info(
-        "%s is taken to have %s padding, the batch-norm epsilon %g and the activation %s; if it "
-        "was trained otherwise, say so with --model_spec.",
+        "%s is taken to have %s padding, the batch-norm epsilon %g and the activation %s: if it "
+        "was trained otherwise, say so with --batch_norm_epsilon and --model_spec.",
         path, network["padding"], network["batch_norm_epsilon"], network["activation"],
     )  # fmt: skip
 

@@ -375,7 +375,7 @@ def described(
         except ValueError:
             continue  # torchvision has no names for squeeze-and-excite
         resize = next(s.resize_method for s in SOURCES if s.program == program)
-        network = Network(name, dict(spec), depth_multiplier, classes, resize, expected)
+        network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
         attempts.append((_differences(expected, shapes), network))
     differences, network = min(attempts, key=lambda a: sum(map(len, a[0])))
     if any(differences):
