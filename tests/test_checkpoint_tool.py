@@ -88,3 +88,11 @@ def test_damaged_and_missing_checkpoints(values, tmp_path):
         checkpoint_tool.read(path)
     with pytest.raises(UserError, match="holds no checkpoint"):
         checkpoint_tool.read(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan", "inf"])
+def test_a_tolerance_that_tolerates_nothing_or_everything_is_refused(tolerance, values, tmp_path):
+    path = save(tmp_path, "a", values)
+    arguments = ["checkpoint_tool", "compare", path, path, f"--tolerance={tolerance}"]
+    with pytest.raises(UserError, match=r"tolerance=.* is not possible"):
+        checkpoint_tool.main(arguments)

@@ -134,6 +134,16 @@ def test_model_of_your_own(tmp_path, capsys):
     assert row["parameters"] == (27 * 8 + 16) + blocks + (8 * 16 + 32) + 16 * 1000 + 1000
 
 
+def test_the_multiplier_of_a_model_s_file_is_shown(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("stages: [r1_k3_s22_e1_i32_o16]\ndepth_multiplier: 0.5\n")
+    row = json.loads(run(capsys, f"--model_spec={path}", "--json"))["networks"][0]
+    assert row["depth_multiplier"] == 0.5
+    assert "mine x 0.5 at 224" in run(capsys, f"--model_spec={path}")
+    other = run(capsys, f"--model_spec={path}", "--depth_multiplier=0.75")
+    assert "mine x 0.75 at 224" in other
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -141,6 +151,8 @@ def test_model_of_your_own(tmp_path, capsys):
         (["--depth_multiplier=0"], "depth_multiplier=0.*greater than 0"),
         (["--input_image_size=abc"], "input_image_size=abc is not a whole number"),
         (["--precision=int8"], "precision=int8.*choose one of float32, bfloat16"),
+        (["--precision=float32,bfloat16"], "precision=float32,bfloat16 is not possible"),
+        (["--num_label_classes=10,20"], "num_label_classes=10,20 is not a whole number"),
         (["--model_spec=/nowhere.yaml"], "/nowhere.yaml"),
         (["--model_spec=/nowhere.yaml", "--model_name=mnasnet-a1"], "both given"),
     ],

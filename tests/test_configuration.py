@@ -429,6 +429,16 @@ def test_another_network_in_the_same_folder_is_refused(tmp_path, given, words):
         assert word in str(error.value)
 
 
+def test_other_classes_alone_have_a_remedy(tmp_path):
+    model_dir = record(tmp_path, num_label_classes=7)["model_dir"]
+    with pytest.raises(UserError, match=f"--init_checkpoint={model_dir} --model_dir=NEW"):
+        resolve(tmp_path, num_label_classes=11)
+    with pytest.raises(UserError, match="choose another folder or the old settings"):
+        resolve(tmp_path, num_label_classes=11, depth_multiplier=0.5)
+    with pytest.raises(UserError, match="choose another folder or the old settings"):
+        resolve(tmp_path, num_label_classes=11, model_name="mnasnet-b1")
+
+
 def test_another_network_is_fine_before_the_first_checkpoint(tmp_path):
     params = resolve(tmp_path)
     os.makedirs(params["model_dir"])
@@ -490,6 +500,15 @@ def test_the_values_of_fine_tuning_are_one_line(tmp_path, caplog):
     with caplog.at_level("INFO", "absl"):
         configuration.log_summary(resolve(tmp_path))
     assert not [m for m in caplog.messages if "Fine-tuning" in m or "Frozen" in m]
+
+
+def test_an_initial_checkpoint_that_is_not_read_again_is_said_so(tmp_path, caplog):
+    record(tmp_path)
+    with caplog.at_level("INFO", "absl"):
+        configuration.log_summary(resolve(tmp_path, init_checkpoint="w"))
+    assert not [m for m in caplog.messages if "Fine-tuning" in m]
+    (line,) = [m for m in caplog.messages if "init_checkpoint" in m]
+    assert line.startswith("--init_checkpoint=w is not read again")
 
 
 RELATIVE = {

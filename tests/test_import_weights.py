@@ -2,9 +2,11 @@
 
 import io
 import json
+import logging
 import os
 import pathlib
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -216,8 +218,161 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
     assert (network.model_name, network.num_classes) == (expected, 3)
 
 
-def _timm_small_stages():
-    return ["r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:]]
+SPEC = {
+    "stages": ["r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:]],
+    "stem_size": 8,
+}
+
+
+def test_an_exported_file_says_what_it_is(tmp_path):
+    """Not a shape of it tells padding, epsilon, activation and normalization."""
+    golden, model_dir = imported(tmp_path, "timm_tf_efficientnet_lite0")
+    params = yaml.safe_load((tmp_path / "model" / "params.yaml").read_text())
+    params["batch_norm_epsilon"] = 2e-3
+    params["input_image_size"] = 64
+    params["model_name"] = "lite"
+    (tmp_path / "model" / "params.yaml").write_text(yaml.safe_dump(params))
+    # The name is part of the variables' names.
+    values = {
+        name.replace("tf_efficientnet_lite0", "lite"): value
+        for name, value in checkpoint_tool.read(model_dir).items()
+    }
+    import_weights.save(str(tmp_path / "model" / "model.ckpt-0"), values)
+    path = str(tmp_path / "w.safetensors")
+    export_weights.main(["export", f"--model_dir={model_dir}", f"--output={path}"])
+    back = str(tmp_path / "back")
+    import_weights.import_state_dict(path, back)
+    now, then = restored_params(back), restored_params(model_dir)
+    assert configuration.network(now) == configuration.network(then)
+    assert now["input_image_size"] == 64 and now["model_spec"]["padding"] == "same"
+    images = golden_weights_torch.images(golden["image_size"])
+    np.testing.assert_array_equal(logits(back, images), logits(model_dir, images))
+
+
+def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
+    """The shapes are those of timm's mnasnet_050, of another padding and epsilon."""
+    params = {**settings.default_params(), "model_name": "mnasnet-b1", "depth_multiplier": 0.5,
+              "num_label_classes": 3}  # fmt: skip
+    with tf.Session() as session:
+        mnasnet_models.build_mnasnet_model(
+            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, model_spec.network_overrides(params)
+        )
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    path, back = str(tmp_path / "w.safetensors"), str(tmp_path / "back")
+    export_weights.main(["export", f"--model_dir={tmp_path}", f"--output={path}"])
+    import_weights.import_state_dict(path, back)
+    assert configuration.network(restored_params(back)) == configuration.network(params)
+    assert restored_params(back)["depth_multiplier"] == 0.5
+    named = str(tmp_path / "named")
+    import_weights.import_state_dict(path, named, "timm:mnasnet")
+    assert configuration.network(restored_params(named))["padding"] == "symmetric"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda recorded: "{", "is damaged"),
+        (lambda recorded: "[]", "is damaged"),
+        (lambda recorded: json.dumps({**recorded, "model_name": "a b"}), "cannot name variables"),
+        (lambda recorded: json.dumps({**recorded, "model_spec": "x.yaml"}), "no model specific"),
+        (lambda recorded: json.dumps({**recorded, "model_spec": {"stages": ["r"]}}), "malformed"),
+        (
+            lambda recorded: json.dumps({**recorded, "model_spec": {**SPEC, "padding": "valid"}}),
+            "padding='valid'",
+        ),
+        (
+            lambda recorded: json.dumps({**recorded, "model_spec": {**SPEC, "head_size": 64}}),
+            r"does not fit the specification of .*conv_head.weight \[1280, 144, 1, 1\]",
+        ),
+    ],
+)
+def test_damaged_records_in_a_file_are_refused(change, words, tmp_path):
+    golden = golden_files.read(SMALL)
+    params = {**settings.default_params(), "model_name": "small", "model_spec": SPEC}
+    ((key, text),) = import_weights.metadata_of(params).items()
+    path = str(tmp_path / "w.safetensors")
+    metadata = {key: change(json.loads(text))}
+    weights_file.write_safetensors(path, golden_weights_torch.state_dict(golden), metadata)
+    with pytest.raises(UserError, match=words):
+        import_weights.import_state_dict(path, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def run_import(path, model_dir, **arguments):
+    """What the command line does."""
+    names = ("source", "labels", "mapping")
+    import_weights.run(
+        {"weights": path, "model_dir": str(model_dir), **dict.fromkeys(names), **arguments}
+    )
+
+
+def test_a_users_description_goes_before_what_is_recognized(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = write(tmp_path / "w.safetensors", golden_files.read(SMALL))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**SPEC, "activation": "relu6"}))
+    run_import(path, tmp_path / "a", model_spec=str(tmp_path / "mine.yaml"))
+    params = restored_params(str(tmp_path / "a"))
+    network = configuration.network(params)
+    assert params["model_name"] == "mine" and params["num_label_classes"] == 16
+    assert (network["padding"], network["activation"]) == ("same", "relu6")
+    assert "same padding, the batch-norm epsilon 0.001 and the activation relu6" in caplog.text
+    run_import(path, tmp_path / "b", batch_norm_epsilon="0.01")
+    network = configuration.network(restored_params(str(tmp_path / "b")))
+    assert (network["padding"], network["batch_norm_epsilon"]) == ("symmetric", 0.01)
+    assert "symmetric padding, the batch-norm epsilon 0.01" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"depth_multiplier": "0.5"}, "goes with --mapping or --model_spec only"),
+        ({"source": "timm:mnasnet", "model_spec": "SPEC"}, "are both given"),
+        ({"depth_multiplier": "0.5", "model_spec": "SPEC"}, "does not fit the specification"),
+    ],
+)
+def test_descriptions_that_cannot_be(arguments, words, tmp_path):
+    path = write(tmp_path / "w.safetensors", golden_files.read(SMALL))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SPEC))
+    if "model_spec" in arguments:
+        arguments = {**arguments, "model_spec": str(tmp_path / "mine.yaml")}
+    with pytest.raises(UserError, match=words):
+        run_import(path, tmp_path / "model", **arguments)
+
+
+def test_torchvision_has_no_names_for_squeeze_and_excite(tmp_path):
+    golden = golden_files.read("torchvision_mnasnet0_5")
+    path = write(tmp_path / "w.safetensors", golden)
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump({"stages": list(mnasnet_models.MODELS["mnasnet-a1"].stages)})
+    )
+    with pytest.raises(UserError, match="of no program that can be imported"):
+        run_import(path, tmp_path / "model", model_spec=str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplier", "overrides", "words"),
+    [
+        ("mnasnet-a1", None, {}, r"^timm.create_model\('semnasnet_100', num_classes=3, "
+         r"bn_eps=0.001, pad_type='same', checkpoint_path=...\) loads it"),
+        ("mnasnet-b1", 1.3, {}, r"timm's mnasnet_130, but .*_gen_mnasnet_b1\('mnasnet_100', 1.3, "),
+        ("mnasnet-b1", None, {"head_size": 64}, r"_gen_mnasnet_b1\('mnasnet_100', 1, .*=64\)"),
+        ("mnasnet-a1", None, {"stem_size": 24}, "semnasnet, but .*: write a model"),
+        ("mnasnet-small", None, {}, "has no model of just this network"),
+    ],
+)  # fmt: skip
+def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, words, caplog):
+    """timm has multipliers of 0.5, 0.75, 1 and 1.4 by name."""
+    caplog.set_level(logging.INFO)
+    overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
+    stages, params = mnasnet_models.get_model_params(name, overrides)
+    blocks = state_dicts.unroll(stages, params)
+    stem = state_dicts.round_filters(params.stem_size, params)
+    tensors = state_dicts.tensors("timm", blocks, stem, params.head_size, 3)
+    state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}
+    export_weights._log_how_to_load(state, stages, params)
+    assert re.search(words, caplog.messages[-1]), caplog.messages
 
 
 def test_timm_has_no_model_where_identities_differ():
@@ -231,7 +386,8 @@ def test_timm_has_no_model_where_identities_differ():
         ),
     ):
         decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-        assert state_dicts.timm_name(state, decoded, state_dicts.GlobalParams()) == name
+        model = state_dicts.timm_model(state, decoded, state_dicts.GlobalParams())
+        assert (model and model.name) == name and (model is None or model.ready_made)
 
 
 # What does not fit.
@@ -245,6 +401,11 @@ def _with(key, array):
     return lambda state: {**state, key: array}
 
 
+def _with_classes(classes):
+    names = {"classifier.weight": [classes, 1280], "classifier.bias": [classes]}
+    return lambda state: {**state, **{key: np.ones(shape) for key, shape in names.items()}}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -252,15 +413,36 @@ def _with(key, array):
         (_with("fc.weight", np.ones([2])), r"left over \(1\): fc.weight \[2\]"),
         (_with("bn2.bias", np.ones([7])), r"bn2.bias \[7\] instead of \[1280\]"),
         (_with("bn2.bias", np.full([1280], np.nan)), "infinite numbers or NaN"),
+        (_with("bn2.running_var", np.full([1280], -1.0)), "negative variances"),
+        (_without("conv_stem.weight"), r"missing \(1\): conv_stem.weight \[8, 3, 3, 3\]"),
+        (lambda state: {k.replace("conv_stem", "s"): v for k, v in state.items()},
+         r"missing \(1\): conv_stem.weight .*; left over \(1\): s.weight"),
+        (_with_classes(0), "classifier of 0 classes"),
+        (_with_classes(1), "classifier of 1 classes"),
         (_with("conv_stem.weight", np.ones([9, 3, 3, 3])), "instead of"),
         (lambda state: {"fc.weight": state["bn1.weight"]}, "of no program that can be imported"),
         (lambda state: {}, "holds no tensors"),
     ],
-)
+)  # fmt: skip
 def test_state_dicts_that_do_not_fit_write_nothing(change, words, tmp_path):
     path = write(tmp_path / "w.safetensors", golden_files.read(SMALL), change)
     with pytest.raises(UserError, match=words):
         import_weights.import_state_dict(path, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full([1280], 1e300), r"infinite in float32.* in .*/gamma"),
+        (np.ones([1280], np.int8), r"gamma is int8 \(quantized\?\)"),
+    ],
+)
+def test_numbers_that_are_no_weights_in_float32(array, words, tmp_path):
+    state = golden_weights_torch.state_dict(golden_files.read(SMALL))
+    (tmp_path / "w.pth").write_bytes(_pth({**state, "bn2.weight": array}))
+    with pytest.raises(UserError, match=words):
+        import_weights.import_state_dict(str(tmp_path / "w.pth"), str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
 
 
@@ -404,6 +586,18 @@ def _zip(tree, data, compression=zipfile.ZIP_STORED, name="data.pkl"):
     return stream.getvalue()
 
 
+def _pth(state):
+    """A file of the newer layout with arrays of a state dict."""
+    kinds = {"f4": "FloatStorage", "f8": "DoubleStorage", "i1": "CharStorage"}
+    tree, data = {}, {}
+    for number, (key, array) in enumerate(state.items()):
+        strides = tuple(stride // array.itemsize for stride in array.strides)
+        kind = kinds[array.dtype.str[1:]]
+        tree[key] = _tensor(str(number), array.shape, strides, count=array.size, kind=kind)
+        data[str(number)] = array.tobytes()
+    return _zip(tree, data)
+
+
 def _legacy(tree, data):
     parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     content = b"".join(_pickled(part) for part in parts) + _pickled(tree, legacy=True)
@@ -419,6 +613,7 @@ TREE = {
     "module.b": _Call("torch._utils", "_rebuild_parameter", _tensor("0", (3, 2), (1, 3)), True, {}),
     "module.c": _tensor("0", (2,), (1,), offset=4),
 }
+COUNTER = {"n_averaged": _tensor("1", (), (), count=1, kind="LongStorage")}
 
 
 @pytest.mark.parametrize(
@@ -427,11 +622,20 @@ TREE = {
         _zip(TREE, {"0": SIX.tobytes()}),
         _legacy(TREE, {"0": SIX.tobytes()}),
         _zip({"epoch": 3, "state_dict": TREE}, {"0": SIX.tobytes()}),
+        # torch.optim.swa_utils.AveragedModel, beside the raw weights and alone.
+        _zip({"model": {"a": TREE["module.c"]}, "model_ema": {**COUNTER, **TREE}},
+             {"0": SIX.tobytes(), "1": bytes(8)}),
+        _zip({**COUNTER, **TREE}, {"0": SIX.tobytes(), "1": bytes(8)}),
+        # torch.compile, within and around a parallel model.
+        _zip({k.replace(".", "._orig_mod."): v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
+        _zip({f"_orig_mod.{k}": v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
     ],
-)
-def test_pth_in_both_layouts(content, tmp_path):
-    (tmp_path / "w.pth").write_bytes(content)
-    state = weights_file.read(str(tmp_path / "w.pth"))
+)  # fmt: skip
+@pytest.mark.parametrize("ending", [".pth", ".pth.tar"])
+def test_pth_in_both_layouts(content, ending, tmp_path):
+    (tmp_path / f"w{ending}").write_bytes(content)
+    state = weights_file.read(str(tmp_path / f"w{ending}"))
+    assert list(state) == ["a", "b", "c"]
     np.testing.assert_array_equal(state["a"], SIX.reshape(2, 3))
     np.testing.assert_array_equal(state["b"], SIX.reshape(2, 3).T)
     np.testing.assert_array_equal(state["c"], [4, 5])
@@ -503,7 +707,11 @@ def test_malformed_pth(content, words, tmp_path):
 
 
 def test_other_endings_and_folders(tmp_path):
-    for path, words in ((tmp_path / "w.h5", "endings"), (tmp_path, "endings")):
+    for path, words in (
+        (tmp_path / "w.h5", "endings"),
+        (tmp_path / "w.tar", "endings"),
+        (tmp_path, "endings"),
+    ):
         with pytest.raises(UserError, match=words):
             weights_file.read(str(path))
     (tmp_path / "d.pth").mkdir()
@@ -573,4 +781,26 @@ def test_mappings_that_do_not_fit_write_nothing(change, words, other_program):
     change(names, key)
     with pytest.raises(UserError, match=words):
         _import_other(checkpoint, names, tmp_path)
+    assert not (tmp_path / "from_tf1").exists()
+
+
+@pytest.mark.parametrize("suffix", ["", checkpoints.AVERAGE_SUFFIX])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: np.full_like(value, np.nan), "infinite numbers or NaN"),
+        (lambda value: np.full_like(value, -np.inf), "infinite numbers or NaN"),
+        (lambda value: np.full(value.shape, 1e300), "infinite in float32"),
+        (lambda value: np.ones(value.shape, np.int8), "int8"),
+        (lambda value: value[:-1], "instead of"),
+    ],
+)
+def test_numbers_of_another_program_that_are_no_weights(change, words, suffix, other_program):
+    checkpoint, names, tmp_path, key = other_program
+    values = checkpoint_tool.read(checkpoint)
+    values[key + suffix] = change(values[key])
+    import_weights.save(checkpoint, values)
+    with pytest.raises(UserError, match=words) as error:
+        _import_other(checkpoint, names, tmp_path)
+    assert names[key] + suffix in str(error.value)
     assert not (tmp_path / "from_tf1").exists()

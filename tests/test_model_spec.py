@@ -189,3 +189,55 @@ def test_lite0_has_its_published_size():
     mnasnet_models.build_mnasnet_model(images, "lite0", True, overrides)
     count = sum(v.shape.num_elements() for v in tf.trainable_variables())
     assert count == 4652008
+
+
+# How stages join.
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        (["r1_k3_s11_e3_i16_o16"], "'r1_k3_s11_e3_i16_o16' takes 16 filters, but 32 .* the stem"),
+        (["r1_k3_s11_e1_i16_o8_se0.25"], "takes 16 filters, but 32 come out of the stem"),
+        (
+            ["r1_k3_s22_e1_i32_o24", "r2_k3_s11_e3_i16_o16"],
+            "'r2_k3_s11_e3_i16_o16' takes 16 filters, but 24 .* stage 'r1_k3_s22_e1_i32_o24'",
+        ),
+    ],
+)
+def test_stages_that_do_not_join_are_named(stages, words):
+    with pytest.raises(UserError, match=words):
+        model_spec.check({"stages": stages}, "mine.yaml")
+    with tf.Graph().as_default(), pytest.raises(ValueError):  # TensorFlow would say it later
+        mnasnet_models.build_mnasnet_model(
+            tf.zeros([1, 64, 64, 3]), "mine", False, {"stages": stages}
+        )
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ["r1_k3_s11_e3_i16_o16_noskip"],
+        ["r2_k3_s22_e3_i16_o16"],
+        ["r1_k3_s11_e1_i16_o8"],  # as the published mnasnet-small
+        ["r1_k3_s22_e3_i16_o8_se0.25"],
+    ],
+)
+def test_other_input_filters_are_fine_where_they_count_inside_a_block_only(stages):
+    model_spec.check({"stages": stages}, "mine.yaml")
+    with tf.Graph().as_default():
+        mnasnet_models.build_mnasnet_model(
+            tf.zeros([1, 64, 64, 3]), "mine", False, {"stages": stages}
+        )
+
+
+@pytest.mark.parametrize("name", mnasnet_models.MODELS)
+def test_a_complete_specification_is_the_network_under_any_name(name):
+    own = {"model_name": name, "depth_multiplier": 0.5, "batch_norm_epsilon": 1e-5}
+    params = params_with(None, **own)
+    spec = model_spec.check(model_spec.complete(params), "complete")
+    again = params_with(spec, model_name="other")
+    assert mnasnet_models.get_model_params("other", model_spec.network_overrides(again)) == (
+        mnasnet_models.get_model_params(name, model_spec.network_overrides(params))
+    )
+    assert model_spec.complete(again) == spec

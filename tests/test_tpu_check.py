@@ -40,11 +40,25 @@ def test_every_combination():
         ("--precision=int8", "precision=int8 is not possible"),
         ("--batch_size=0", "batch_size=0 is not possible"),
         ("--model_spec=/nowhere.yaml", "/nowhere.yaml"),
+        ("--model_name=mnasnet-a1,foo", "foo.*choose one of mnasnet-a1"),
+        ("--model_spec=/nowhere.yaml --model_name=mnasnet-a1", "both given"),
     ],
 )
-def test_mistakes(argument, words):
+def test_mistakes_are_found_before_anything_is_installed(argument, words, tmp_path):
+    env = tmp_path / "env"
     with pytest.raises(UserError, match=words):
-        cases(argument)
+        tpu_check.main(["tpu_check", f"--env={env}", *argument.split()])
+    assert not env.exists()
+
+
+def test_a_network_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("stages: [r1_k3_s22_e1_i8_o8]\nstem_size: 8\n")
+    ((_, _, params),) = cases(f"--model_spec={path}")
+    assert params["model_name"] == "mine" and params["model_spec"]["stem_size"] == 8
+    path.write_text("stages: [r1_k3_s11_e3_i16_o16]\nstem_size: 8\n")
+    with pytest.raises(UserError, match="takes 16 filters, but 8 come out of the stem"):
+        cases(f"--model_spec={path}")
 
 
 def test_row_says_what_does_not_fit():

@@ -10,6 +10,7 @@ or .pth file. `compare` exits with 0 where names, shapes and values agree, else 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable, Mapping
 
@@ -119,6 +120,8 @@ def main(argv: list[str]) -> int:
     if arguments.command == "list":
         print("\n".join(describe(read(arguments.path))))
         return 0
+    if not 0 <= arguments.tolerance < math.inf:
+        raise UserError(f"--tolerance={arguments.tolerance} is not possible: give a number from 0.")
     a, b = (read(path) for path in arguments.paths)
     return _report(a, compare(a, b, arguments.tolerance), arguments)
 

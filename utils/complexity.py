@@ -64,7 +64,8 @@ class Network:
     def __init__(self, model_name: str, override_params: Mapping[str, Any] | None = None):
         """Builds the graph; errors as of `mnasnet_models.get_model_params`."""
         overrides = {**(override_params or {}), "data_format": "channels_last"}
-        stages, _ = mnasnet_models.get_model_params(model_name, overrides)
+        stages, global_params = mnasnet_models.get_model_params(model_name, overrides)
+        self.depth_multiplier = global_params.depth_multiplier
         self._stage_of_block = [
             number for number, stage in enumerate(stages, 1) for _ in range(stage.num_repeat)
         ]
@@ -274,6 +275,14 @@ def _list_of(name: str, text: str | None) -> list[Any]:
     return [settings.convert(name, value, f"--{name}={value}") for value in values]
 
 
+def _one_of(flags: argparse.Namespace, name: str) -> Any:
+    """The value of a flag that may have one only."""
+    text = getattr(flags, name)
+    if text is None:
+        return settings.SETTINGS[name].default
+    return settings.convert(name, text, f"--{name}={text}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mnasnet-complexity",
@@ -283,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_spec", help="YAML file that describes a network instead")
     parser.add_argument("--depth_multiplier", help="numbers, separated by commas (default: none)")
     parser.add_argument("--input_image_size", help="sides, separated by commas (default: 224)")
-    parser.add_argument("--num_label_classes", help="number of classes (default: 1000)")
+    parser.add_argument("--num_label_classes", help="number of classes, one (default: 1000)")
     parser.add_argument("--precision", help="of the activations: float32 (default) or bfloat16")
     parser.add_argument("--per_stage", action="store_true", help="stem, stages and head as well")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -293,10 +302,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     """Prints the figures of each model, depth multiplier and image size asked for."""
     flags = _parser().parse_args(argv[1:])
-    given: dict[str, Any] = {
-        "num_label_classes": _list_of("num_label_classes", flags.num_label_classes)[0],
-    }
-    precision = _list_of("precision", flags.precision)[0]
+    given: dict[str, Any] = {"num_label_classes": _one_of(flags, "num_label_classes")}
+    precision = _one_of(flags, "precision")
     names = _list_of("model_name", flags.model_name)
     if flags.model_spec:
         if flags.model_name:
@@ -309,7 +316,8 @@ def main(argv: list[str]) -> None:
     for name, multiplier in itertools.product(names, multipliers):
         network = build({**given, "model_name": name, "depth_multiplier": multiplier})
         for size in sizes:
-            identity = {"model_name": name, "depth_multiplier": multiplier,
+            # Not the flag alone: the file of a network may have it.
+            identity = {"model_name": name, "depth_multiplier": network.depth_multiplier,
                         "input_image_size": size, "precision": precision}  # fmt: skip
             rows.append({**identity, **report(network, size, precision, flags.per_stage)})
     if flags.json:

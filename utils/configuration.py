@@ -50,7 +50,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     _follow_data_set(params, explicit)
     _follow_device(params)
     _check_combinations(params)
-    _check_network(params)
+    check_network(params)
     _check_frozen(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
@@ -266,7 +266,8 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def _check_network(params: Mapping[str, Any]) -> None:
+def check_network(params: Mapping[str, Any]) -> None:
+    """UserError for complete settings that describe no network."""
     try:
         network(params)
     except (NotImplementedError, ValueError) as e:
@@ -311,11 +312,18 @@ def _check_same_network(params, stored, model_dir) -> None:
     differences = [f"{key} {then[key]!r} -> {now[key]!r}" for key in now if now[key] != then[key]]
     if now["model_name"] != then["model_name"]:
         differences = differences[:1]  # the rest follows
-    if differences:
-        raise UserError(
-            f"--model_dir={model_dir} holds a checkpoint of another network "
-            f"({'; '.join(differences)}): choose another folder or the old settings."
+    if not differences:
+        return
+    remedy = "choose another folder or the old settings"
+    if {key for key in now if now[key] != then[key]} == {"num_classes"}:
+        remedy = (
+            "to train on other classes, start from it in a new folder, with "
+            f"--init_checkpoint={model_dir} --model_dir=NEW"
         )
+    raise UserError(
+        f"--model_dir={model_dir} holds a checkpoint of another network "
+        f"({'; '.join(differences)}): {remedy}."
+    )
 
 
 def log_summary(params: Mapping[str, Any]) -> None:
@@ -333,7 +341,12 @@ def log_summary(params: Mapping[str, Any]) -> None:
 
 def _log_fine_tuning(params: Mapping[str, Any]) -> None:
     """One line each on the settings that have other defaults, and on what is frozen."""
-    if params["init_checkpoint"]:
+    if params["init_checkpoint"] and checkpoints.has_any(params["model_dir"]):
+        logging.info(
+            "--init_checkpoint=%s is not read again: %s has a checkpoint to go on from.",
+            params["init_checkpoint"], params["model_dir"],
+        )  # fmt: skip
+    elif params["init_checkpoint"]:
         values = [
             f"{name}={params[name]:g}" + ("" if params[name] == default else " (given)")
             for name, default in settings.fine_tuning_defaults().items()

@@ -3,7 +3,8 @@
 python -m utils.export_weights --model_dir=DIR --output=weights.safetensors
 
 Keys are those of timm's EfficientNet family, which its semnasnet_*, mnasnet_* and mnasnet_small
-models have; what else timm must be told (padding, epsilon) is printed.
+models have; what else timm must be told (padding, epsilon) is printed. The file's metadata has the
+network's specification, by which `utils.import_weights` takes the file back.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from utils import (
     cli,
     configuration,
     files,
+    import_weights,
     model_spec,
     settings,
     state_dicts,
@@ -79,15 +81,29 @@ def timm_state_dict(
 
 
 def _log_how_to_load(state, stages, global_params) -> None:
-    name = state_dicts.timm_name(state, stages, global_params)
-    padding = "same" if global_params.padding == "same" else ""
-    if name is None:
+    model = state_dicts.timm_model(state, stages, global_params)
+    if model is None:
         logging.info("timm has no model of just this network: its keys fit, its models do not.")
         return
+    padding = "same" if global_params.padding == "same" else ""
+    arguments = (
+        f"num_classes={global_params.num_classes}, bn_eps={global_params.batch_norm_epsilon:g}, "
+        f"pad_type={padding!r}"
+    )
+    if model.ready_made:
+        logging.info(
+            "timm.create_model(%r, %s, checkpoint_path=...) loads it.", model.name, arguments
+        )
+        return
+    remedy = "write a model of its block strings there"
+    if model.builder:
+        remedy = (
+            f"make it with net = timm.models.efficientnet.{model.builder}, {arguments}, "
+            f"num_features={global_params.head_size}), then timm.models.load_checkpoint(net, ...)"
+        )
     logging.info(
-        "timm.create_model(%r, num_classes=%d, bn_eps=%g, pad_type=%r, checkpoint_path=...) loads "
-        "it.",
-        name, global_params.num_classes, global_params.batch_norm_epsilon, padding,
+        "The keys fit timm's %s, but timm has no ready-made model of these filters: %s.",
+        model.name, remedy,
     )  # fmt: skip
 
 
@@ -112,7 +128,8 @@ def main(argv: list[str]) -> None:
         )
     params = {**settings.default_params(), **stored}
     state = timm_state_dict(checkpoint, params, averaged=not arguments.raw)
-    weights_file.write_safetensors(arguments.output, state)
+    metadata = import_weights.metadata_of(params)
+    weights_file.write_safetensors(arguments.output, state, metadata)
     logging.info("Wrote %d tensors to %s.", len(state), arguments.output)
 
 

@@ -5,14 +5,17 @@ python -m utils.import_weights --weights=mnasnet0_5.pth --model_dir=DIR
 python -m utils.import_weights --weights=THEIRS/model.ckpt-1000 --mapping=names.yaml \
     --model_name=mnasnet-a1 --model_dir=DIR
 
-State dicts of PyTorch are recognized by their names and shapes (`utils.state_dicts`). Checkpoints
-of other TF1 programs need a mapping: a YAML file of lines `their name: our name`, or
+State dicts of PyTorch are recognized by their names and shapes (`utils.state_dicts`); files of
+`utils.export_weights` say themselves what they are. Shapes do not show padding, epsilon and
+activation: those taken are logged, and --model_spec and --batch_norm_epsilon correct them.
+Checkpoints of other TF1 programs need a mapping: a YAML file of lines `their name: our name`, or
 `their name: null` for a tensor to leave out, and the model's name.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import uuid
@@ -42,6 +45,8 @@ from utils.errors import UserError
 import tensorflow.compat.v1 as tf  # isort: skip
 
 IMAGENET_LABELS = os.path.join(os.path.dirname(__file__), "data_files", "imagenet_labels.txt")
+METADATA_KEY = "mnasnet_settings"
+_METADATA_SETTINGS = ("model_name", "model_spec", "input_image_size", "resize_method")
 _CHECKPOINT = "model.ckpt-0"
 _CHECKPOINT_FILE = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 
@@ -56,7 +61,9 @@ def import_state_dict(
       model_dir: a folder without a checkpoint.
       source: one of `state_dicts.SOURCE_NAMES`, where a file fits more than one.
       labels: a file of class names, one a line; 'imagenet' for the 1000 of ImageNet.
-      **given: further settings to record: input_image_size, resize_method, use_keras, model_name.
+      **given: further settings to record, before those of the file: model_name, input_image_size,
+        resize_method, use_keras, batch_norm_epsilon; model_spec (checked, beside a model_name) and
+        depth_multiplier describe the network instead of its being recognized.
 
     Returns:
       The recorded settings.
@@ -64,8 +71,16 @@ def import_state_dict(
     Raises:
       UserError: the file cannot be read or is no network that is known; nothing is written then.
     """
+    given = {name: value for name, value in given.items() if value is not None}
     state = weights_file.read(path)
-    network = state_dicts.recognize(state, path, source)
+    if source is None and "model_spec" not in given:
+        given = {**recorded_settings(path), **given}
+    if "model_spec" in given:
+        network = state_dicts.described(
+            state, path, given["model_name"], given["model_spec"], given.get("depth_multiplier")
+        )
+    else:
+        network = state_dicts.recognize(state, path, source)
     logging.info(
         "%s: %s, depth multiplier %s, %d classes, %d tensors.",
         path, network.model_name, network.depth_multiplier or "none", network.num_classes,
@@ -77,15 +92,48 @@ def import_state_dict(
         "depth_multiplier": network.depth_multiplier,
         "num_label_classes": network.num_classes,
         "resize_method": network.resize_method,
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
     }
     values = {
         tensor.name: state_dicts.to_tensorflow(tensor.name, state[tensor.key])
         for tensor in network.tensors
     }
-    _refuse_not_finite(values, path)
     _write(params, values, model_dir, path, labels, common=True)
     return params
+
+
+def metadata_of(params: Mapping[str, Any]) -> dict[str, str]:
+    """What an exported file says of its network; `recorded_settings` reads it.
+
+    Args:
+      params: complete settings.
+    """
+    values = {**params, "model_spec": model_spec.complete(dict(params))}
+    return {METADATA_KEY: json.dumps({name: values[name] for name in _METADATA_SETTINGS})}
+
+
+def recorded_settings(path: str) -> dict[str, Any]:
+    """The settings that a weights file has in its metadata; none where this program did not write.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    text = weights_file.read_metadata(path).get(METADATA_KEY)
+    if text is None:
+        return {}
+    source = f"{path}: {METADATA_KEY}"
+    try:
+        found = {name: json.loads(text)[name] for name in _METADATA_SETTINGS}
+    except (ValueError, TypeError, KeyError) as e:
+        raise UserError(f"{source} is damaged: export the weights again.") from e
+    recorded = {
+        name: settings.convert(name, value, f"{source}: {name}={value!r}")
+        for name, value in found.items()
+    }
+    if not isinstance(recorded["model_spec"], dict):
+        raise UserError(f"{source} has no model specification: export the weights again.")
+    _check_name(recorded["model_name"], f"{source}: model_name=")
+    return {**recorded, "model_spec": model_spec.check(recorded["model_spec"], source)}
 
 
 def import_checkpoint(
@@ -166,13 +214,16 @@ def _renamed(held, names, path, mapping) -> dict[str, np.ndarray]:
     return values
 
 
-def _refuse_not_finite(values: Mapping[str, np.ndarray], path: str) -> None:
-    bad = [name for name, value in values.items() if not np.isfinite(value).all()]
-    if bad:
-        raise UserError(
-            f"{path} has infinite numbers or NaN in {bad[0]}: it is damaged, or its training "
-            "failed."
-        )
+def _check_numbers(values: Mapping[str, np.ndarray], path: str) -> None:
+    """Refuses float32 values that no network can have."""
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            wrong = "infinite numbers or NaN (or such as are infinite in float32)"
+        elif "/moving_variance" in name and (value < 0).any():
+            wrong = "negative variances"
+        else:
+            continue
+        raise UserError(f"{path} has {wrong} in {name}: it is damaged, or its training failed.")
 
 
 def _write(given, values, model_dir, path, labels, common) -> None:
@@ -183,6 +234,11 @@ def _write(given, values, model_dir, path, labels, common) -> None:
       values: name -> array; names in common form and without the model's own if `common`.
     """
     params = {**settings.default_params(), **given, "model_dir": model_dir}
+    if params["num_label_classes"] < 2:
+        raise UserError(
+            f"{path} has a classifier of {params['num_label_classes']} classes: name weights that "
+            "tell 2 classes or more apart."
+        )
     names = read_labels(labels, params["num_label_classes"]) if labels else None
     variables, averaged = _network_variables(params)
     if common:
@@ -198,15 +254,32 @@ def _write(given, values, model_dir, path, labels, common) -> None:
         )
     complete: dict[str, np.ndarray] = {"global_step": np.asarray(0, np.int64)}
     for name, (_, trainable) in variables.items():
-        value = np.asarray(values[key_of[name]], np.float32)
+        value = _float32(values[key_of[name]])
         complete[name] = value
         if trainable:  # as RMSProp starts its slots
             complete[f"{name}/RMSProp"] = np.ones_like(value)
             complete[f"{name}/RMSProp_1"] = np.zeros_like(value)
         if name in averaged:
             average = values.get(key_of[name] + checkpoints.AVERAGE_SUFFIX, value)
-            complete[name + checkpoints.AVERAGE_SUFFIX] = np.asarray(average, np.float32)
+            complete[name + checkpoints.AVERAGE_SUFFIX] = _float32(average)
+    _check_numbers(complete, path)
+    _log_assumed(params, path)
     _publish(model_dir, complete, _recorded(params, path), names)
+
+
+def _float32(value: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+        return np.asarray(value, np.float32)
+
+
+def _log_assumed(params: Mapping[str, Any], path: str) -> None:
+    """One line on what decides the outputs and does not show in the weights."""
+    network = configuration.network(params)
+    logging.info(
+        "%s is taken to have %s padding, the batch-norm epsilon %g and the activation %s: if it "
+        "was trained otherwise, say so with --batch_norm_epsilon and --model_spec.",
+        path, network["padding"], network["batch_norm_epsilon"], network["activation"],
+    )  # fmt: skip
 
 
 def _network_variables(params) -> tuple[dict[str, tuple[list[int], bool]], set[str]]:
@@ -230,11 +303,16 @@ def _problems(variables, key_of, values) -> list[str]:
     """What is missing, of another shape, or without a place."""
     problems = []
     for name, (shape, _) in variables.items():
-        value = values.get(key_of[name])
-        if value is None:
+        if key_of[name] not in values:
             problems.append(f"{name} {shape} is missing")
-        elif list(value.shape) != shape:
-            problems.append(f"{name} is {list(value.shape)} instead of {shape}")
+        for suffix in ("", checkpoints.AVERAGE_SUFFIX):
+            value = values.get(key_of[name] + suffix)
+            if value is None:
+                continue
+            if list(value.shape) != shape:
+                problems.append(f"{name}{suffix} is {list(value.shape)} instead of {shape}")
+            elif not tf.as_dtype(value.dtype).is_floating:
+                problems.append(f"{name}{suffix} is {value.dtype} (quantized?) and not float32")
     known = {key for k in key_of.values() for key in (k, k + checkpoints.AVERAGE_SUFFIX)}
     return problems + [f"{n} is no variable of the network" for n in values if n not in known]
 
@@ -311,10 +389,12 @@ def main(argv: list[str]) -> None:
     add("--labels", help="file of class names, one a line, or 'imagenet'")
     add("--mapping", help="YAML file of lines 'their name: our name' for a checkpoint of TF1")
     add("--model_name", help="name for the model; with --mapping, which network it is")
-    add("--model_spec", help="with --mapping: YAML file that describes the network")
-    for name in ("depth_multiplier", "batch_norm_epsilon"):
-        add(f"--{name}", help=f"with --mapping: {settings.SETTINGS[name].help}")
-    for name in ("input_image_size", "resize_method", "use_keras"):
+    add("--model_spec", help="YAML file that describes the network")
+    add(
+        "--depth_multiplier",
+        help=f"with --mapping or --model_spec: {settings.SETTINGS['depth_multiplier'].help}",
+    )
+    for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "use_keras"):
         add(f"--{name}", help=settings.SETTINGS[name].help)
     run(vars(parser.parse_args(argv[1:])))
 
@@ -327,20 +407,25 @@ def run(arguments: dict[str, Any]) -> None:
         for name, value in arguments.items()
         if value is not None
     }
-    name = given.get("model_name")
-    if name is not None and not mnasnet_models.is_scope_name(name):
-        raise UserError(f"--model_name={name} cannot name variables: use letters, digits, . _ -.")
+    if "model_name" in given:
+        _check_name(given["model_name"], "--model_name=")
+    if "model_spec" in given:
+        named, given["model_spec"] = model_spec.load(given["model_spec"])
+        given.setdefault("model_name", named)
     if paths["mapping"]:
-        if "model_spec" in given:
-            named, given["model_spec"] = model_spec.load(given["model_spec"])
-            given.setdefault("model_name", named)
         import_checkpoint(
             paths["weights"], paths["mapping"], paths["model_dir"], paths["labels"], **given
         )
         return
-    for name in ("model_spec", "depth_multiplier", "batch_norm_epsilon"):
-        if name in given:
-            raise UserError(f"--{name} goes with --mapping only: a state dict tells by itself.")
+    if "depth_multiplier" in given and "model_spec" not in given:
+        raise UserError(
+            "--depth_multiplier goes with --mapping or --model_spec only: a state dict tells by "
+            "itself."
+        )
+    if paths["source"] and "model_spec" in given:
+        raise UserError(
+            "--source and --model_spec are both given: choose one description of the network."
+        )
     if tf.io.gfile.exists(paths["weights"] + ".index") or paths["weights"].endswith(".index"):
         raise UserError(
             f"--weights={paths['weights']} is a TensorFlow checkpoint: give --mapping and "
@@ -349,6 +434,11 @@ def run(arguments: dict[str, Any]) -> None:
     import_state_dict(
         paths["weights"], paths["model_dir"], paths["source"], paths["labels"], **given
     )
+
+
+def _check_name(name: str, given: str) -> None:
+    if not mnasnet_models.is_scope_name(name):
+        raise UserError(f"{given}{name} cannot name variables: use letters, digits, . _ -.")
 
 
 def console() -> None:

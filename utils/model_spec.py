@@ -78,10 +78,31 @@ def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
     if "stages" not in spec:
         raise UserError(f"{source}: the model has no stages (a list of block strings).")
     try:
-        mnasnet_models.MnasNetDecoder().decode(spec["stages"])
+        stages = mnasnet_models.MnasNetDecoder().decode(spec["stages"])
     except ValueError as e:
         raise UserError(f"{source}: {e}") from e
+    _check_joined(stages, spec, source)
     return dict(spec)
+
+
+def _check_joined(stages, spec: Mapping[str, Any], source: str) -> None:
+    """Refuses a stage whose input filters are others than enter it, where it computes with both.
+
+    Elsewhere they count the filters inside its first block only: the published mnasnet-small
+    declares 16 where 8 enter.
+    """
+    entering = spec.get("stem_size", mnasnet_model.GlobalParams().stem_size)
+    before = f"the stem (stem_size {entering})"
+    for string, stage in zip(spec["stages"], stages, strict=True):
+        declared, leaving = stage.input_filters, stage.output_filters
+        adds = stage.id_skip and max(stage.strides) == 1 and declared == leaving
+        squeezes = stage.expand_ratio == 1 and 0 < (stage.se_ratio or 0) <= 1
+        if declared != entering and (adds or squeezes):
+            raise UserError(
+                f"{source}: stage {string!r} takes {declared} filters, but {entering} come out of "
+                f"{before} before it: make the two numbers the same."
+            )
+        entering, before = leaving, f"stage {string!r}"
 
 
 def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +121,20 @@ def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
     }
     overrides.update({k: v for k, v in settings.items() if v is not None})
     return overrides
+
+
+def complete(params: dict[str, Any]) -> dict[str, Any]:
+    """The specification that says all of a network, with nothing left to defaults or its name.
+
+    Args:
+      params: complete settings, see `utils.settings.default_params`.
+    """
+    stages, global_params = mnasnet_models.get_model_params(
+        params["model_name"], network_overrides(params)
+    )
+    fields = {k: v for k, v in global_params._asdict().items() if k in _FIELDS and v is not None}
+    pixels = {k: v for k, v in (params["model_spec"] or {}).items() if k in NORMALIZATION}
+    return {"stages": mnasnet_models.MnasNetDecoder().encode(stages), **fields, **pixels}
 
 
 def frozen(params: Mapping[str, Any]) -> str | None:

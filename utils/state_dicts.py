@@ -215,6 +215,7 @@ def to_pytorch(name: str, array: np.ndarray) -> np.ndarray:
 # What there is to recognize.
 
 _PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}
+_LEAST_SHARED = 0.25  # of a network's keys, in a file that is worth a list of differences
 _LITE0_STAGES = (
     "r1_k3_s11_e1_i32_o16",  # 112 x 112 at an input of 224 x 224
     "r2_k3_s22_e6_i16_o24",  # 56
@@ -277,6 +278,13 @@ SOURCES = (
 SOURCE_NAMES = tuple(
     f"{source.program}:{source.name.split('{')[0].rstrip('_')}" for source in SOURCES
 )
+# What timm makes by name; others of these families it can only build by a function of its own.
+_TIMM_MULTIPLIERS = (0.5, 0.75, 1.0, 1.4)
+_TIMM_BUILDERS = {
+    "semnasnet_{percent}": "_gen_mnasnet_a1",
+    "mnasnet_{percent}": "_gen_mnasnet_b1",
+    "mnasnet_small": "_gen_mnasnet_small",
+}
 _MULTIPLIERS = (1.0, 0.5, 0.75, 1.3, 1.4, 0.35, 0.25, *(n / 20 for n in range(2, 61)))
 
 
@@ -312,32 +320,20 @@ def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = N
     Raises:
       UserError: none fits (missing, left-over and misshapen tensors are listed), or several do.
     """
-    shapes = {
-        key: tuple(array.shape)
-        for key, array in state.items()
-        if not key.endswith("num_batches_tracked")
-    }
-    programs = [name for name, names in PROGRAMS.items() if f"{names.stem[0]}.weight" in shapes]
-    if not programs:
-        first = ", ".join(list(shapes)[:3])
-        raise UserError(
-            f"{path} is of no program that can be imported (its first tensors are {first}): name "
-            f"weights of one of {', '.join(SOURCE_NAMES)}."
-        )
+    shapes = _weight_shapes(state)
     attempts = []
     for name, source in zip(SOURCE_NAMES, SOURCES, strict=True):
-        if source.program in programs and wanted in (None, name):
+        if wanted in (None, name):
             network = _fit(source, shapes)
             attempts.append((_differences(network.tensors, shapes), name, network))
-    if not attempts:
-        raise UserError(
-            f"--source={wanted} does not fit {path}, which is of {programs[0]}: leave it out or "
-            f"choose one of {', '.join(SOURCE_NAMES)}."
-        )
     fitting = [(name, network) for differences, name, network in attempts if not any(differences)]
     if not fitting:
-        differences, name, _ = min(attempts, key=lambda a: sum(map(len, a[0])))
-        raise UserError(_unfitting(path, name, differences))
+        differences, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
+        _check_related(path, shapes, network, wanted)
+        raise UserError(
+            f"{path} comes nearest to {name} but does not fit it, so nothing is written; "
+            f"{_listed_differences(differences)}."
+        )
     if len(fitting) > 1:
         names = " and ".join(name for name, _ in fitting)
         raise UserError(
@@ -345,6 +341,75 @@ def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = N
             "is with --source."
         )
     return fitting[0][1]
+
+
+def described(
+    state: Mapping[str, np.ndarray],
+    path: str,
+    name: str,
+    spec: Mapping[str, Any],
+    depth_multiplier: float | None = None,
+) -> Network:
+    """The network of a specification, with the tensors of the program that a state dict is of.
+
+    Args:
+      state: see `recognize`.
+      path: the file, for errors.
+      name: of the model.
+      spec: a checked model specification.
+      depth_multiplier: instead of the specification's.
+
+    Raises:
+      UserError: the state dict is not of this network; what differs is listed.
+    """
+    shapes = _weight_shapes(state)
+    base = GlobalParams(**{k: v for k, v in spec.items() if k in GlobalParams._fields})
+    base = base._replace(depth_multiplier=depth_multiplier or base.depth_multiplier)
+    blocks = unroll(mnasnet_models.MnasNetDecoder().decode(spec["stages"]), base)
+    stem = round_filters(base.stem_size, base)
+    attempts = []
+    for program, names in PROGRAMS.items():
+        (classes, *_) = shapes.get(f"{names.classifier}.bias") or (base.num_classes,)
+        try:
+            expected = tuple(tensors(program, blocks, stem, base.head_size, classes))
+        except ValueError:
+            continue  # torchvision has no names for squeeze-and-excite
+        resize = next(s.resize_method for s in SOURCES if s.program == program)
+        network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
+        attempts.append((_differences(expected, shapes), network))
+    differences, network = min(attempts, key=lambda a: sum(map(len, a[0])))
+    if any(differences):
+        _check_related(path, shapes, network, None)
+        raise UserError(
+            f"{path} does not fit the specification of {name}, so nothing is written; "
+            f"{_listed_differences(differences)}."
+        )
+    return network
+
+
+def _weight_shapes(state: Mapping[str, np.ndarray]) -> dict[str, Shape]:
+    return {
+        key: tuple(array.shape)
+        for key, array in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def _check_related(path, shapes: Mapping[str, Shape], network: Network, wanted) -> None:
+    """Refuses a file with hardly a key of a network: its differences would be two whole lists."""
+    shared = sum(tensor.key in shapes for tensor in network.tensors)
+    if shared >= _LEAST_SHARED * len(network.tensors):
+        return
+    first = ", ".join(list(shapes)[:3])
+    if wanted:
+        raise UserError(
+            f"--source={wanted} does not fit {path} (its first tensors are {first}): leave it out "
+            f"or choose one of {', '.join(SOURCE_NAMES)}."
+        )
+    raise UserError(
+        f"{path} is of no program that can be imported (its first tensors are {first}): name "
+        f"weights of one of {', '.join(SOURCE_NAMES)}."
+    )
 
 
 def _fit(source: Source, shapes: Mapping[str, Shape]) -> Network:
@@ -391,7 +456,25 @@ def _fit(source: Source, shapes: Mapping[str, Shape]) -> Network:
     )
 
 
-def timm_name(state: Mapping[str, np.ndarray], stages, global_params: GlobalParams) -> str | None:
+@dataclasses.dataclass(frozen=True)
+class TimmModel:
+    """A model of timm's.
+
+    Attributes:
+      name: such as semnasnet_075.
+      ready_made: whether `timm.create_model` knows the name and makes these filters.
+      builder: the start of a call, up to the first keyword, that builds it where that is not so;
+        None if timm has no function for these filters.
+    """
+
+    name: str
+    ready_made: bool
+    builder: str | None
+
+
+def timm_model(
+    state: Mapping[str, np.ndarray], stages, global_params: GlobalParams
+) -> TimmModel | None:
     """The model of timm that computes the same from a state dict; None if there is none.
 
     Padding, epsilon and classes are arguments of timm's models and need not agree.
@@ -412,8 +495,22 @@ def timm_name(state: Mapping[str, np.ndarray], stages, global_params: GlobalPara
             and not any(_differences(network.tensors, shapes))
             and _connections(unroll(theirs, scaled)) == ours
         ):
-            return network.model_name
+            return _timm_model(source, network)
     return None
+
+
+def _timm_model(source: Source, network: Network) -> TimmModel:
+    """What timm has of a network of its families."""
+    multiplier = network.depth_multiplier or 1.0
+    regular = network.model_spec["stages"] == list(source.stages)
+    made = _TIMM_MULTIPLIERS if "{percent}" in source.name else (1.0,)
+    head = network.model_spec["head_size"]
+    builder = _TIMM_BUILDERS.get(source.name) if regular else None
+    return TimmModel(
+        network.model_name,
+        ready_made=regular and multiplier in made and head == GlobalParams().head_size,
+        builder=builder and f"{builder}({_name(source.name, 1.0)!r}, {multiplier:g}",
+    )
 
 
 def _connections(blocks: Sequence[Block]) -> list[tuple[tuple[int, ...], bool]]:
@@ -469,10 +566,6 @@ def listed(title: str, entries: Sequence[str], most: int = 20) -> str:
     return f"{title} ({len(entries)}): {', '.join(entries[:most])}{more}"
 
 
-def _unfitting(path: str, name: str, differences: Sequence[Sequence[str]]) -> str:
+def _listed_differences(differences: Sequence[Sequence[str]]) -> str:
     titles = ("missing", "left over", "of another shape")
-    parts = [listed(t, d) for t, d in zip(titles, differences, strict=True) if d]
-    return (
-        f"{path} comes nearest to {name} but does not fit it, so nothing is written; "
-        f"{'; '.join(parts)}."
-    )
+    return "; ".join(listed(t, d) for t, d in zip(titles, differences, strict=True) if d)

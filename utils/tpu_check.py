@@ -20,7 +20,7 @@ import tempfile
 import venv
 from typing import Any, NamedTuple
 
-from utils import cli, model_spec, settings, tpu_program
+from utils import cli, configuration, model_spec, settings, tpu_program
 from utils.errors import UserError
 
 PACKAGES = ("jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52")
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lists = "separated by commas (default: %(default)s)"
     parser.add_argument("--topology", default="v3", help=f"{', '.join(TOPOLOGIES)}; {lists}")
-    parser.add_argument("--model_name", default="mnasnet-a1", help=f"networks, {lists}")
+    parser.add_argument("--model_name", help="networks, separated by commas (default: mnasnet-a1)")
     parser.add_argument("--precision", default="float32", help=f"float32, bfloat16; {lists}")
     parser.add_argument("--batch_size", default="128", help=f"images a device, {lists}")
     parser.add_argument("--input_image_size", default="224", help=f"sides in pixels, {lists}")
@@ -157,12 +157,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _values(flags: argparse.Namespace, flag: str, setting: str) -> list[Any]:
-    texts = getattr(flags, flag).split(",")
+    text = getattr(flags, flag)
+    if text is None:
+        return [settings.SETTINGS[setting].default]
+    texts = text.split(",")
     return [settings.convert(setting, text, f"--{flag}={text}") for text in texts]
 
 
 def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
-    """(topology, images a device, settings) of every combination asked for."""
+    """(topology, images a device, settings) of every combination asked for.
+
+    Raises:
+      UserError: one of them cannot be; nothing is installed or compiled before that is known.
+    """
     names = flags.topology.split(",")
     for name in names:
         if name not in TOPOLOGIES:
@@ -175,6 +182,8 @@ def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
         )
     models = _values(flags, "model_name", "model_name")
     if flags.model_spec:
+        if flags.model_name:
+            raise UserError("--model_spec and --model_name are both given: choose one network.")
         name, given["model_spec"] = model_spec.load(flags.model_spec)
         models = [name]
     combinations = itertools.product(
@@ -189,6 +198,7 @@ def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
         params = tpu_program.tpu_params(
             **given, model_name=model, precision=precision, input_image_size=size
         )
+        configuration.check_network(params)
         result.append((topology, batch, params))
     return result
 
@@ -204,9 +214,9 @@ def main(argv: list[str]) -> int:
     for topology, batch_size, params in todo:
         result = check(python, params, TOPOLOGIES[topology], batch_size)
         fits = fits and result["fits"]
-        identity = {"topology": topology, "batch_size": batch_size,
-                    **{k: params[k] for k in ("model_name", "precision", "input_image_size",
-                                              "depth_multiplier")}}  # fmt: skip
+        multiplier = configuration.network(params)["depth_multiplier"]
+        identity = {"topology": topology, "batch_size": batch_size, "depth_multiplier": multiplier,
+                    **{k: params[k] for k in ("model_name", "precision", "input_image_size")}}  # fmt: skip  # noqa: E501
         line = json.dumps({**identity, **result}) if flags.json else ""
         print(line or row(params, topology, batch_size, result), flush=True)
     if not fits:

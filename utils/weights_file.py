@@ -1,10 +1,10 @@
 """Weights files of PyTorch programs, read and written with NumPy alone.
 
-`.safetensors` is a JSON table before plain data. `.pth` (also `.pt`, `.bin`) is a pickle, and a
-pickle is a program: the reader here runs none of it but a fixed list of calls that make ordered
-dictionaries and plain tensors, in the zip layout (PyTorch 1.6 on) and in the one before it. It
-refuses everything else: whole models, optimizers' own classes, quantized and sparse tensors,
-TorchScript, compressed archives.
+`.safetensors` is a JSON table before plain data. `.pth` (also `.pth.tar`, `.pt`, `.bin`) is a
+pickle, and a pickle is a program: the reader here runs none of it but a fixed list of calls that
+make ordered dictionaries and plain tensors, in the zip layout (PyTorch 1.6 on) and in the one
+before it. It refuses everything else: whole models, optimizers' own classes, quantized and sparse
+tensors, TorchScript, compressed archives.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 import pickle
 import struct
 import uuid
@@ -29,9 +28,13 @@ from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-PICKLED = (".pth", ".pt", ".bin")
+PICKLED = (".pth", ".pth.tar", ".pt", ".bin")
 # A wrapped state dict stands under one of these keys, the averaged weights first (timm's order).
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# What parallel and averaged models (`module.`) and torch.compile put before every key.
+_MODULES = ("module.", "_orig_mod.")
+_AVERAGING_COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel's own
+_METADATA = "__metadata__"
 _LARGEST_PROGRAM = 64 << 20
 
 _BFLOAT16 = "bfloat16"
@@ -55,14 +58,14 @@ class _Malformed(Exception):
 def read(path: str) -> dict[str, np.ndarray]:
     """Returns a state dict: key -> array in PyTorch's layout.
 
-    Half-precision numbers become float32; a wrapping dictionary (`state_dict`, `model`) and the
-    prefix `module.` of a parallel model go.
+    Half-precision numbers become float32; a wrapping dictionary (`state_dict`, `model`), the
+    prefixes `module.` and `_orig_mod.` of parallel and compiled models and the counter of
+    averaged ones go.
 
     Raises:
       UserError: the file is missing, malformed, or holds what is not a plain tensor.
     """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix != ".safetensors" and suffix not in PICKLED:
+    if not _is_safetensors(path) and not path.lower().endswith(PICKLED):
         raise UserError(
             f"{path} has none of the endings .safetensors, {', '.join(PICKLED)}: name a weights "
             "file in one of these formats."
@@ -75,17 +78,30 @@ def read(path: str) -> dict[str, np.ndarray]:
     except tf.errors.OpError as e:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
     try:
-        state = _parse_safetensors(content) if suffix == ".safetensors" else _parse_pth(content)
+        parse = _parse_safetensors if _is_safetensors(path) else _parse_pth
+        state = _without_wrappers(parse(content))
     except _Malformed as e:
         raise UserError(f"{path} cannot be used: {e}.") from e
     if not state:
         raise UserError(f"{path} holds no tensors: name a file with a state dict.")
-    return _without_prefix(state)
+    return state
 
 
-def write_safetensors(path: str, state: Mapping[str, np.ndarray]) -> None:
-    """Writes float32 arrays as a .safetensors file, beside its place and renamed."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def read_metadata(path: str) -> dict[str, Any]:
+    """The texts that a file which `read` takes has beside its tensors; none in a .pth file."""
+    if not _is_safetensors(path):
+        return {}
+    with tf.io.gfile.GFile(path, "rb") as f:
+        (size,) = struct.unpack("<Q", f.read(8))
+        found = json.loads(f.read(size)).get(_METADATA)
+    return found if isinstance(found, dict) else {}
+
+
+def write_safetensors(
+    path: str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes float32 arrays, and texts on them, as a file, beside its place and renamed."""
+    header: dict[str, Any] = {_METADATA: {"format": "pt", **(metadata or {})}}
     blocks, offset = [], 0
     for key, array in state.items():
         block = np.ascontiguousarray(array, "<f4").tobytes()
@@ -104,10 +120,15 @@ def write_safetensors(path: str, state: Mapping[str, np.ndarray]) -> None:
         raise UserError(f"{path} cannot be written: {files.reason(e)}.") from e
 
 
-def _without_prefix(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    prefix = "module."
-    if all(key.startswith(prefix) for key in state):
-        return {key[len(prefix) :]: array for key, array in state.items()}
+def _is_safetensors(path: str) -> bool:
+    return path.lower().endswith(".safetensors")
+
+
+def _without_wrappers(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The keys of the model itself, without those of what it was trained or averaged in."""
+    state = {key: array for key, array in state.items() if key != _AVERAGING_COUNTER}
+    while state and (shared := [p for p in _MODULES if all(key.startswith(p) for key in state)]):
+        state = {key.removeprefix(shared[0]): array for key, array in state.items()}
     return state
 
 
@@ -136,7 +157,7 @@ def _parse_safetensors(content: bytes) -> dict[str, np.ndarray]:
         raise _Malformed("it is no .safetensors file, or it is cut off in its header")
     try:
         header = json.loads(content[8 : 8 + size])
-        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        entries = {key: entry for key, entry in header.items() if key != _METADATA}
         return {key: _safetensor(key, entry, data) for key, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise _Malformed("its header is not that of a .safetensors file") from e
