@@ -347,7 +347,9 @@ def copied(model_dir, folder):
     return str(folder)
 
 
-def test_names_beside_the_checkpoint_come_before_those_of_the_data(model_dir, digits_dir, tmp_path):
+def test_names_beside_the_checkpoint_come_before_those_of_the_data(
+    model_dir, digits_dir, tmp_path, caplog
+):
     own = copied(model_dir, tmp_path / "own")
     params = settings_of(own, tmp_path / "made", data_dir=digits_dir)
     dataset_info.keep_label_names(params)
@@ -355,6 +357,7 @@ def test_names_beside_the_checkpoint_come_before_those_of_the_data(model_dir, di
     (tmp_path / "own" / "labels.txt").write_text("\n".join("abcdefghij") + "\n")
     export(params)
     assert (tmp_path / "made" / "labels.txt").read_text().split() == list("abcdefghij")
+    assert "has other names for the classes than the model" in caplog.text
 
 
 def test_data_of_other_classes_give_no_accuracy(model_dir, digits_dir, tmp_path):

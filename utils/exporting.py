@@ -251,6 +251,11 @@ def _num_samples(params: Mapping[str, Any]) -> tuple[bool, int]:
             "accuracies.",
             params["data_dir"], info.num_label_classes, params["num_label_classes"],
         )  # fmt: skip
+    if info and labelled and list(info.label_names) not in ([], dataset_info.label_names(params)):
+        logging.warning(
+            "--data_dir=%s has other names for the classes than the model, which keeps its own: "
+            "are they its data?", params["data_dir"],
+        )  # fmt: skip
     wanted = params["export_eval_images"] or params["num_eval_images"]
     return labelled, min(wanted, params["num_eval_images"])
 
