@@ -333,7 +333,7 @@ def test_short_runs_see_all_images_of_large_files(tmp_path, monkeypatch, num_sha
     counts = np.bincount(labels_of(sum(intervals(str(tmp_path), 12, 10, 4), [])), minlength=240)
     # 480 images are two epochs; beginning anew each time, 40 of 240 would be seen.
     assert (counts > 0).sum() > 220
-    assert counts.max() <= 4
+    assert counts.max() <= 6  # and each of these 12 times
 
 
 def test_short_runs_favour_no_image(tmp_path):
