@@ -370,9 +370,11 @@ class ImageNetInput(ImageNetTFExampleInput):
     def _epoch(self, share: _Share, number=0, offset=0) -> tf.data.Dataset:
         """The records of an epoch, from an offset on, with the files in an order of its own.
 
-        The order is a function of the seed and the epoch: hosts that split the records of files
-        must agree on it, and so must a run and the one that goes on with it.
+        The order is a function of the seed and the epoch, so that a run and the one that goes on
+        with it agree. Hosts that split the records of files read them in one order always: some of
+        them may keep their part in memory.
         """
+        number = 0 if share.num_hosts > 1 else number
         cycle = min(CYCLE, len(share.segments))
         numbers = tf.compat.v2.random.stateless_uniform(
             [len(share.segments)],
