@@ -75,7 +75,7 @@ test: $(STAMP)  ## Run all tests but the slow proofs
 test-slow: $(STAMP)  ## Run the slow proofs
 	$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP)  ## Measure start-up, step and memory
+bench: $(STAMP)  ## Measure start-up, step, memory and end of trainings
 	$(BIN)/python -m utils.benchmark
 
 bench-input: $(STAMP)  ## Measure the input alone, beside plain decoding

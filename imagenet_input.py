@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
-from utils import bigtable, dataset_info, records
+from utils import bigtable, dataset_info, dataset_options, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -147,14 +147,10 @@ class ImageNetTFExampleInput:
             dataset = self._eval_batches(dataset, batch_size, endless=bool(params.get("use_tpu")))
         if self.transpose_input:
             dataset = dataset.map(_transpose)
-        # Two batches hide the decoding behind the step; more would only take memory.
-        return dataset.prefetch(2).with_options(self._options())
-
-    def _options(self) -> tf.data.Options:
-        options = tf.data.Options()
         # Order between threads may vary unless a seed asks for the same batches twice.
-        options.deterministic = not self.is_training or self.seed is not None
-        return options
+        deterministic = not self.is_training or self.seed is not None
+        # Two batches hide the decoding behind the step; more would only take memory.
+        return dataset_options.apply(dataset.prefetch(2), deterministic)
 
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
         """Shuffled examples without end."""
@@ -302,7 +298,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         dataset = black_batches(params["batch_size"], self.image_size, self.use_bfloat16, 0)
         if self.transpose_input:
             dataset = dataset.map(_transpose)
-        return dataset
+        return dataset_options.apply(dataset)
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
         if self.is_training:

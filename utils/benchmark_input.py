@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import imagenet_input
-from utils import benchmark, cli, records
+from utils import benchmark, cli, dataset_options, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -67,7 +67,8 @@ def measure_decoding(data_dir: str, seconds: float = 5.0) -> float:
     def make_dataset():
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         dataset = tf.data.TFRecordDataset(paths).repeat()
-        return dataset.map(decode, num_parallel_calls=2 * (os.cpu_count() or 1)).batch(BATCH)
+        dataset = dataset.map(decode, num_parallel_calls=2 * (os.cpu_count() or 1)).batch(BATCH)
+        return dataset_options.apply(dataset)
 
     return rate(make_dataset, seconds)
 

@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 from absl import logging
 
-from utils import records
+from utils import dataset_options, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -361,4 +361,5 @@ def dataset(
     starts = tf.data.Dataset.range(first, end, PAGE_ROWS)
     if shuffle:
         starts = starts.shuffle(max(1, -(-(end - first) // PAGE_ROWS)), seed)
-    return starts.map(page, num_parallel_calls=parallel, deterministic=deterministic).unbatch()
+    pages = starts.map(page, num_parallel_calls=parallel, deterministic=deterministic)
+    return dataset_options.apply(pages.unbatch())

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import preprocessing
-from utils import bigtable, files, records
+from utils import bigtable, dataset_options, files, records
 from utils.errors import UserError
 from utils.progress import Progress
 from utils.records import Problem, Segment
@@ -141,11 +141,8 @@ class _Reader:
             segment = (self._path, self._offset, everything, nothing)
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
             facts = dataset.map(_facts, num_parallel_calls=2 * (os.cpu_count() or 1))
-            # Rewriting the graph would take longer than opening a file.
-            options = tf.data.Options()
-            options.autotune.enabled = False
-            options.experimental_optimization.apply_default_optimizations = False
-            iterator = tf.data.make_initializable_iterator(facts.with_options(options))
+            facts = dataset_options.apply(facts, rewrite=False)
+            iterator = tf.data.make_initializable_iterator(facts)
             following = iterator.get_next()
         self._initializer = iterator.initializer
         self._session = tf.Session(graph=graph)
