@@ -193,7 +193,9 @@ def _train_spec(loss, cross_entropy, params):
         loss=loss,
         train_op=op,
         host_call=host_call,
-        training_hooks=training_hooks.saver_hooks(params),
+        # After TPUEstimator's own hooks, one of which makes Ctrl-C kill the process; and after the
+        # saver, so that a signal during the last save waits for it, too.
+        training_hooks=[*training_hooks.saver_hooks(params), stopping.StopHook()],
         scaffold_fn=_init_scaffold(params),
     )
 
@@ -263,7 +265,6 @@ def train(params: Mapping[str, Any], until: int) -> None:
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
     hooks = [
-        stopping.StopHook(),
         training_hooks.ShapesHook(checkpoint),
         training_hooks.ProgressHook(params, step),
     ]

@@ -5,10 +5,17 @@ import signal
 
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow_estimator.python.estimator.estimator import training
+from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSignalHandlerHook
 
-from utils import stopping
+import mnasnet_main
+from utils import checkpoints, settings, stopping, tpu_program
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
+TINY = {
+    "model_name": "tiny", "model_spec": {"stages": ["r1_k3_s22_e1_i8_o8_noskip"]},
+    "input_image_size": 32, "num_label_classes": 4,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +83,61 @@ def test_after_a_training_a_signal_ends_the_program_at_once():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_the_hook_takes_back_sigint_from_tpu_estimator():
-    # TPUEstimator sets it so that Ctrl-C kills the process.
-    def after_step(step):
-        if step == 1:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture
+def tpu_hooks(monkeypatch, tmp_path):
+    """The hooks of a training on a TPU that deal with signals, in the order of their calls."""
+    hooks = []
+    make_session = tf.train.MonitoredTrainingSession
 
-    train(after_step, steps=2)
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
+    def keep_hooks(**arguments):
+        hooks.extend(arguments["hooks"])
+        return make_session(**arguments)
+
+    monkeypatch.setattr(training, "MonitoredTrainingSession", keep_hooks)
+    params = tpu_program.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
+    tpu_program.estimator_graph(params, training=True)
+    # The others need the device.
+    return [h for h in hooks if isinstance(h, InstallSignalHandlerHook | stopping.StopHook)]
+
+
+def test_ctrl_c_ends_a_training_on_a_tpu_after_the_step(tpu_hooks):
+    assert len(tpu_hooks) == 2
+
+    def in_step(value):
+        # TPUEstimator sets it so that Ctrl-C kills the process.
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
+        if value == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return value
+
+    step = tf.train.get_or_create_global_step()
+    run = tf.py_func(in_step, [tf.assign_add(step, 1)], tf.int64)
+    last = 0
+    with tf.train.SingularMonitoredSession(tpu_hooks) as session:
+        while last < 50 and not session.should_stop():
+            last = session.run(run)
+    assert last == 3
+    with pytest.raises(stopping.Stop):
+        stopping.raise_if_requested()
+
+
+def test_a_signal_while_the_last_checkpoint_is_saved_waits_for_it(monkeypatch, tmp_path):
+    params = {
+        **settings.default_params(), **TINY, "model_dir": str(tmp_path), "use_tpu": False,
+        "save_checkpoints_steps": 100, "num_train_images": 8, "train_batch_size": 4,
+    }  # fmt: skip
+    save = tf.train.Saver.save
+
+    def interrupted_save(*arguments, **more):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save(*arguments, **more)
+
+    monkeypatch.setattr(tf.train.Saver, "save", interrupted_save)
+    spec = mnasnet_main.mnasnet_model_fn(
+        tf.zeros([4, 32, 32, 3]), tf.constant([0, 1, 2, 3]), tf.estimator.ModeKeys.TRAIN, params
+    )
+    with tf.train.SingularMonitoredSession(spec.training_hooks) as session:
+        session.run(spec.train_op)
+    assert checkpoints.step_of(checkpoints.latest(str(tmp_path))) == 1
+    with pytest.raises(stopping.Stop):
+        stopping.raise_if_requested()

@@ -55,13 +55,17 @@ def raise_if_requested() -> None:
 
 
 class StopHook(tf.train.SessionRunHook):
-    """Ends a training at the next step after a signal; the checkpoint hook then saves."""
+    """Ends a training at the next step after a signal; the checkpoint hook then saves.
+
+    It belongs among the training hooks that the model function gives: TPUEstimator calls those
+    after its own, and those that `train` is given before them.
+    """
 
     def after_create_session(self, session, coord):
         _State.training = True
 
     def before_run(self, run_context):
-        # TPUEstimator's own hook sets SIGINT to kill the process; take it back.
+        # TPUEstimator's own hook has just set SIGINT to kill the process; take it back.
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             install()
 
