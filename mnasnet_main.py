@@ -350,7 +350,7 @@ def run_training(params: Mapping[str, Any]) -> None:
     if params["export_dir"]:
         exporting.check(params)
     with_eval = params["mode"] == "train_and_eval"
-    checkpoint = checkpoints.recover(model_dir)
+    checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     if checkpoint:
         # Only a training that begins takes its weights from elsewhere.

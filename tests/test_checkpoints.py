@@ -143,8 +143,8 @@ def test_a_truncated_newest_checkpoint_is_passed_over(model_dir, suffix):
     assert value_of(recovered) == 10
     state = tf.train.get_checkpoint_state(model_dir)
     assert [os.path.basename(p) for p in state.all_model_checkpoint_paths] == [
-        "model.ckpt-9", "model.ckpt-10"
-    ]  # fmt: skip
+        "model.ckpt-100", "model.ckpt-9", "model.ckpt-10"
+    ]  # fmt: skip  # the damaged one is the first that training removes
 
 
 def test_a_newest_checkpoint_without_its_data_is_passed_over(model_dir):
@@ -198,6 +198,58 @@ def test_a_training_goes_on_from_a_recovered_checkpoint(model_dir):
     assert checkpoints.step_of(recovered) == 1
     with tf.train.SingularMonitoredSession(checkpoint_dir=model_dir) as session:
         assert session.run(x)[0] == 1
+
+
+def kill_before_the_state_file(model_dir, *steps):
+    """Saves checkpoints; the state file then names the first alone, as after a kill."""
+    path = save(model_dir, *steps)
+    checkpoints.write_state(model_dir, [f"model.ckpt-{steps[0]}"])
+    return path
+
+
+def test_a_complete_checkpoint_newer_than_the_state_file_is_taken(model_dir):
+    newest = kill_before_the_state_file(model_dir, 58, 60)
+    assert checkpoints.latest(model_dir) == newest
+    assert checkpoints.recover(model_dir) == newest
+    assert tf.train.latest_checkpoint(model_dir) == newest  # what the estimator loads
+
+
+def test_an_incomplete_checkpoint_newer_than_the_state_file_is_not_taken(model_dir):
+    older, newest = kill_before_the_state_file(model_dir, 58), save(model_dir, 60)
+    checkpoints.write_state(model_dir, ["model.ckpt-58"])
+    truncate(data_file(newest))
+    assert checkpoints.latest(model_dir) == older
+    assert checkpoints.recover(model_dir) == older
+
+
+def test_checkpoints_of_killed_saves_are_counted_and_removed(model_dir):
+    save(model_dir, 1, 2, 3, 7, 9)
+    truncate(data_file(os.path.join(model_dir, "model.ckpt-9")))
+    # A kill before the removal of 1, one before the state file knew 7, one within the save of 9.
+    checkpoints.write_state(model_dir, ["model.ckpt-2", "model.ckpt-3"])
+    assert checkpoints.step_of(checkpoints.recover(model_dir, keep=3)) == 7
+    assert saved_steps(model_dir) == [2, 3, 7]
+    state = tf.train.get_checkpoint_state(model_dir)
+    assert [checkpoints.step_of(p) for p in state.all_model_checkpoint_paths] == [2, 3, 7]
+
+
+def test_checkpoints_that_an_earlier_training_kept_on_purpose_stay(model_dir):
+    save(model_dir, 1, 2, 3, 4)
+    checkpoints.write_state(model_dir, [f"model.ckpt-{step}" for step in (1, 2, 3)])
+    assert checkpoints.step_of(checkpoints.recover(model_dir, keep=2)) == 4
+    assert saved_steps(model_dir) == [2, 3, 4]
+    os.remove(os.path.join(model_dir, "checkpoint"))
+    checkpoints.recover(model_dir, keep=2)
+    assert saved_steps(model_dir) == [2, 3, 4]
+
+
+def test_parts_that_a_kill_left_are_removed(model_dir):
+    path = save(model_dir, 1, 2)
+    expected = sorted(os.listdir(model_dir))
+    for name in ("model.ckpt-3.data-00000-of-00001", "checkpoint.tmp01234"):
+        (pathlib.Path(model_dir) / name).write_bytes(b"half")
+    assert checkpoints.recover(model_dir) == path
+    assert sorted(os.listdir(model_dir)) == expected
 
 
 # Saving.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -19,7 +19,10 @@ AVERAGE_SUFFIX = "/ExponentialMovingAverage"
 ARCHIVE_DIR = "archive"
 BEST_FILE = "best.json"
 EVALUATIONS_FILE = "evaluations.json"
-_BASENAME = "model.ckpt"
+STATE_FILE = "checkpoint"
+_INDEX = re.compile(r"(model\.ckpt-\d+)\.index")
+_DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
+_LEFTOVER = re.compile(rf"model\.ckpt-.*_temp.*|{STATE_FILE}\.tmp.+")
 
 
 def step_of(path: str | None) -> int:
@@ -39,15 +42,62 @@ def is_complete(path: str) -> bool:
     return True
 
 
-def _listed(model_dir: str) -> list[str]:
+def _names(folder: str) -> list[str]:
+    """The names of all files and folders in a folder; none if the folder is missing."""
+    try:
+        return [name.rstrip("/") for name in tf.io.gfile.listdir(folder or ".")]
+    except tf.errors.NotFoundError:
+        return []
+
+
+def _listed(folder: str) -> list[str]:
     """Checkpoints in the folder, newest first, whatever the state file says."""
-    found = tf.io.gfile.glob(os.path.join(model_dir, f"{_BASENAME}-*.index"))
-    return sorted((path[: -len(".index")] for path in found), key=step_of, reverse=True)
+    found = [os.path.join(folder, m[1]) for m in map(_INDEX.fullmatch, _names(folder)) if m]
+    return sorted(found, key=step_of, reverse=True)
 
 
-def latest(model_dir: str) -> str | None:
-    """The newest checkpoint by the folder's state file; None if there is none."""
-    return tf.train.latest_checkpoint(model_dir)
+def _state(folder: str) -> tuple[str | None, list[str]]:
+    """The newest checkpoint and all of them as the state file says: (None, []) if it is invalid."""
+    state = tf.train.get_checkpoint_state(folder)
+    if state is None:  # missing or invalid
+        return None, []
+    return state.model_checkpoint_path, list(state.all_model_checkpoint_paths)
+
+
+def _candidates(folder: str) -> tuple[list[str], str | None]:
+    """Returns a folder's checkpoints, the one to prefer first, and the one the state file means.
+
+    A kill between a save's last rename and the state file leaves a checkpoint that is newer than
+    the state file knows. Newer ones that the file does name among its older ones are others: they
+    are damaged (`recover`), or somebody went back on purpose.
+    """
+    listed = _listed(folder)
+    named, counted = _state(folder)
+    if named is not None:
+        here = os.path.join(folder, os.path.basename(named))  # the folder may have moved
+        if here in listed:
+            named = here
+        elif not tf.train.checkpoint_exists(named):
+            named = None
+    if named is None:
+        return listed, None
+    known = {os.path.basename(path) for path in counted}
+    unknown = [
+        path
+        for path in listed
+        if step_of(path) > step_of(named) and os.path.basename(path) not in known
+    ]
+    return list(dict.fromkeys([*unknown, named, *listed])), named
+
+
+def latest(model_dir: str, seen: str | None = None) -> str | None:
+    """The newest complete checkpoint of a folder; None if there is none.
+
+    Only what the state file does not vouch for is looked through, and that costs as much as
+    loading it: `seen` is one of which the caller knows already that it is complete.
+    """
+    candidates, named = _candidates(model_dir)
+    return next((p for p in candidates if p in (named, seen) or is_complete(p)), None)
 
 
 def find(path: str) -> str | None:
@@ -59,7 +109,7 @@ def find(path: str) -> str | None:
 
 def has_any(model_dir: str) -> bool:
     """Whether there is a checkpoint in the folder, even one that the state file does not name."""
-    return latest(model_dir) is not None or bool(_listed(model_dir))
+    return bool(_candidates(model_dir)[0])
 
 
 def write_state(folder: str, names: list[str]) -> None:
@@ -70,39 +120,77 @@ def write_state(folder: str, names: list[str]) -> None:
     """
     lines = [f'model_checkpoint_path: "{names[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-    files.write_text(os.path.join(folder, "checkpoint"), "\n".join(lines) + "\n")
+    files.write_text(os.path.join(folder, STATE_FILE), "\n".join(lines) + "\n")
 
 
-def recover(model_dir: str) -> str | None:
-    """Makes the state file name complete checkpoints only, and removes what a kill left behind.
+def recover(model_dir: str, keep: int | None = None) -> str | None:
+    """Makes the state file name the newest complete checkpoint, and removes what a kill left.
 
     Call it before training, when no other program writes to the folder.
 
+    Args:
+      model_dir: of the training.
+      keep: how many checkpoints training keeps (keep_checkpoint_max); None or 0 for all.
+
     Returns:
-      The checkpoint that training goes on from; None if it starts from the beginning.
+      The checkpoint that training resumes from; None if it starts from the beginning.
     """
-    for leftover in tf.io.gfile.glob(os.path.join(model_dir, f"{_BASENAME}-*_temp*")):
-        tf.io.gfile.rmtree(leftover)
-    newest = latest(model_dir)
-    candidates = _listed(model_dir)
-    if newest is not None and is_complete(newest):
-        return newest
-    for path in candidates:
-        if path != newest and is_complete(path):
+    _remove_leftovers(model_dir)
+    candidates, named = _candidates(model_dir)
+    found = next(filter(is_complete, candidates), None)
+    state = os.path.join(model_dir, STATE_FILE)
+    if found:
+        if found != named:
             logging.warning(
-                "Checkpoint %s cannot be read; going on from %s.", newest or "(unnamed)", path
-            )
-            older = [
-                os.path.basename(p) for p in reversed(candidates) if step_of(p) <= step_of(path)
-            ]
-            write_state(model_dir, older)
-            return path
-    if newest is not None or candidates:
-        logging.warning("No checkpoint in %s can be read; starting from step 0.", model_dir)
-        state = os.path.join(model_dir, "checkpoint")
-        if tf.io.gfile.exists(state):
-            tf.io.gfile.remove(state)
-    return None
+                "Resuming from %s, the newest complete checkpoint; %s names %s.",
+                found, state, named or "none that is there",
+            )  # fmt: skip
+        _count_all(model_dir, found, keep)
+    elif candidates or tf.io.gfile.exists(state):
+        # All are known to be damaged, or gone: the estimator would stumble over the state file.
+        logging.warning("No checkpoint in %s is complete; starting from step 0.", model_dir)
+        files.remove(state)
+    return found
+
+
+def _remove_leftovers(model_dir: str) -> None:
+    """Removes parts of checkpoints and state files that a killed save or removal left."""
+    names = set(_names(model_dir))
+    for name in names:
+        data = _DATA.fullmatch(name)
+        if _LEFTOVER.fullmatch(name) or (data and data[1] + ".index" not in names):
+            files.remove(os.path.join(model_dir, name))
+
+
+def _count_all(model_dir: str, newest: str, keep: int | None) -> None:
+    """Makes the state file name every checkpoint in the folder, oldest first.
+
+    Training removes one checkpoint from the front for each that it saves, so those that a killed
+    save left have to make room here. Damaged ones, newer than the newest complete one, go first.
+    """
+    listed = _listed(model_dir)
+    if newest not in listed:  # it has a name of its own, or is elsewhere
+        return
+    place = listed.index(newest)
+    paths = [*listed[:place], *reversed(listed[place:])]
+    named, counted = _state(model_dir)
+    surplus = _surplus(paths, counted, keep)
+    for path in paths[:surplus]:
+        tf.train.remove_checkpoint(path)
+    paths = paths[surplus:]
+    if (named, counted) != (newest, paths):
+        write_state(model_dir, [os.path.basename(path) for path in paths])
+
+
+def _surplus(paths: Sequence[str], counted: Sequence[str], keep: int | None) -> int:
+    """How many checkpoints there are only because a save was killed.
+
+    An earlier training with a larger keep_checkpoint_max kept more on purpose: those it counted.
+    """
+    if not keep or not counted:
+        return 0
+    known = {os.path.basename(path) for path in counted}
+    return max(0, len(paths) - max(keep, sum(os.path.basename(p) in known for p in paths)))
 
 
 def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
@@ -221,7 +309,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
     record = {**metrics, "checkpoint": name}
     files.write_text(os.path.join(archive, BEST_FILE), json.dumps(record, indent=2) + "\n")
     write_state(archive, [name])
-    for path in tf.io.gfile.glob(os.path.join(archive, f"{_BASENAME}-*")):
+    for path in tf.io.gfile.glob(os.path.join(archive, "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):
             tf.io.gfile.remove(path)
     logging.info(
