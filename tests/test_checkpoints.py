@@ -252,6 +252,40 @@ def test_parts_that_a_kill_left_are_removed(model_dir):
     assert sorted(os.listdir(model_dir)) == expected
 
 
+# The state file is damaged.
+
+DAMAGED_STATES = [b"", b"\xff\xfe\x80", b"\0\1 garbage", b'model_checkpoint_path: "model.ck']
+
+
+@pytest.mark.parametrize("content", DAMAGED_STATES)
+def test_a_damaged_state_file_hides_no_checkpoint(model_dir, content):
+    newest = save(model_dir, 1, 2)
+    state = pathlib.Path(model_dir, "checkpoint")
+    state.write_bytes(content)
+    assert checkpoints.has_any(model_dir)
+    assert checkpoints.find(model_dir) == newest
+    assert list(checkpoints.follow(model_dir, timeout=0)) == [newest]
+    assert state.read_bytes() == content  # readers write nothing
+    assert checkpoints.recover(model_dir) == newest
+    assert tf.train.latest_checkpoint(model_dir) == newest
+
+
+@pytest.mark.parametrize("content", DAMAGED_STATES)
+def test_a_damaged_state_file_alone_is_a_start_from_the_beginning(model_dir, content):
+    pathlib.Path(model_dir, "checkpoint").write_bytes(content)
+    assert list(checkpoints.follow(model_dir, timeout=0)) == []
+    assert checkpoints.recover(model_dir) is None
+    assert tf.train.latest_checkpoint(model_dir) is None
+
+
+def test_new_checkpoints_are_followed_once_each(model_dir):
+    first = save(model_dir, 1)
+    paths = checkpoints.follow(model_dir, timeout=0)
+    assert next(paths) == first
+    second = save(model_dir, 1, 2)
+    assert list(paths) == [second]
+
+
 # Saving.
 
 

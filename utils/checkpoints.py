@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -23,6 +24,7 @@ STATE_FILE = "checkpoint"
 _INDEX = re.compile(r"(model\.ckpt-\d+)\.index")
 _DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
 _LEFTOVER = re.compile(rf"model\.ckpt-.*_temp.*|{STATE_FILE}\.tmp.+")
+_POLL_SECONDS = 1
 
 
 def step_of(path: str | None) -> int:
@@ -58,7 +60,10 @@ def _listed(folder: str) -> list[str]:
 
 def _state(folder: str) -> tuple[str | None, list[str]]:
     """The newest checkpoint and all of them as the state file says: (None, []) if it is invalid."""
-    state = tf.train.get_checkpoint_state(folder)
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:  # it is empty or not text
+        state = None
     if state is None:  # missing or invalid
         return None, []
     return state.model_checkpoint_path, list(state.all_model_checkpoint_paths)
@@ -98,6 +103,29 @@ def latest(model_dir: str, seen: str | None = None) -> str | None:
     """
     candidates, named = _candidates(model_dir)
     return next((p for p in candidates if p in (named, seen) or is_complete(p)), None)
+
+
+def follow(folder: str, timeout: float | None) -> Iterator[str]:
+    """Yields the newest checkpoint, and each newer one as it comes.
+
+    Ends when none has come for `timeout` seconds; None waits for ever.
+    """
+    found = latest(folder) or _next(folder, None, timeout)
+    while found:
+        yield found
+        found = _next(folder, found, timeout)
+
+
+def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
+    """Waits for another newest checkpoint than `last`; None if there is none in time."""
+    start = time.monotonic()
+    while True:
+        found = latest(folder, seen=last)
+        if found and found != last:
+            return found
+        if timeout is not None and time.monotonic() - start + _POLL_SECONDS > timeout:
+            return None
+        time.sleep(_POLL_SECONDS)
 
 
 def find(path: str) -> str | None:
