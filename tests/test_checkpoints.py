@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -284,6 +285,69 @@ def test_new_checkpoints_are_followed_once_each(model_dir):
     assert next(paths) == first
     second = save(model_dir, 1, 2)
     assert list(paths) == [second]
+
+
+# Files that may be good cannot be read.
+
+
+@pytest.fixture
+def folder_of_somebody():
+    """A folder of a user who needs permissions: as root the test runs as somebody else."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if was_root:
+                os.seteuid(0)
+
+
+def check_that_nothing_is_given_up(folder, name):
+    """Training stops with a sentence that names the file, and touches nothing."""
+    before = {path.name: path.lstat() for path in pathlib.Path(folder).iterdir()}
+    with pytest.raises(UserError, match=f"{folder}/{name} cannot be read .*: make it readable"):
+        checkpoints.recover(folder)
+    assert {path.name: path.lstat() for path in pathlib.Path(folder).iterdir()} == before
+
+
+FILES = ["model.ckpt-2.index", "model.ckpt-2.data-00000-of-00001", "checkpoint"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_without_permission_is_not_given_up(folder_of_somebody, name):
+    save(folder_of_somebody, 1, 2)
+    path = pathlib.Path(folder_of_somebody, name)
+    path.chmod(0)
+    check_that_nothing_is_given_up(folder_of_somebody, name)
+    path.chmod(0o600)
+    assert checkpoints.step_of(checkpoints.recover(folder_of_somebody)) == 2
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_fails_to_be_read_is_not_given_up(model_dir, name):
+    save(model_dir, 1, 2)
+    path = pathlib.Path(model_dir, name)
+    path.rename(path.with_name("kept"))
+    path.symlink_to("/proc/self/mem")  # it opens, but reading it is an input/output error
+    check_that_nothing_is_given_up(model_dir, name)
+    path.unlink()
+    path.with_name("kept").rename(path)
+    assert checkpoints.step_of(checkpoints.recover(model_dir)) == 2
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(folder_of_somebody):
+    save(folder_of_somebody, 1)
+    inner = pathlib.Path(folder_of_somebody, "inner")
+    inner.mkdir()
+    save(str(inner), 1)
+    inner.chmod(0o300)
+    with pytest.raises(UserError, match=f"{inner} cannot be read"):
+        checkpoints.recover(str(inner))
+    inner.chmod(0o700)
+    assert checkpoints.recover(str(inner)) is not None
 
 
 # Saving.

@@ -24,6 +24,7 @@ STATE_FILE = "checkpoint"
 _INDEX = re.compile(r"(model\.ckpt-\d+)\.index")
 _DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
 _LEFTOVER = re.compile(rf"model\.ckpt-.*_temp.*|{STATE_FILE}\.tmp.+")
+_PIECE = 1 << 24
 _POLL_SECONDS = 1
 
 
@@ -34,7 +35,23 @@ def step_of(path: str | None) -> int:
 
 
 def is_complete(path: str) -> bool:
-    """Whether every tensor of a checkpoint can be read."""
+    """Whether every tensor of a checkpoint can be read.
+
+    Raises:
+      UserError: its files cannot be read now, so that nobody can tell.
+    """
+    if _opens(path):
+        return True
+    # TensorFlow reports a damaged file and a missing permission alike; reading the bytes tells.
+    folder, name = os.path.split(path)
+    for file in _names(folder):
+        if file.startswith(name + "."):
+            _check_readable(os.path.join(folder, file))
+    return _opens(path)  # the error of a bucket may have passed
+
+
+def _opens(path: str) -> bool:
+    """Whether TensorFlow can read every tensor."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():
@@ -44,12 +61,33 @@ def is_complete(path: str) -> bool:
     return True
 
 
+def _check_readable(path: str) -> None:
+    """Raises UserError if a file is there but its bytes cannot be read; a missing one is fine."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as f:
+            while f.read(_PIECE):
+                pass
+    except tf.errors.NotFoundError:
+        pass
+    except tf.errors.OpError as e:
+        raise _unreadable(path, e) from e
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({files.reason(error)}), though it may be good: make it readable, "
+        "try again later, or move it elsewhere to do without it."
+    )
+
+
 def _names(folder: str) -> list[str]:
     """The names of all files and folders in a folder; none if the folder is missing."""
     try:
         return [name.rstrip("/") for name in tf.io.gfile.listdir(folder or ".")]
     except tf.errors.NotFoundError:
         return []
+    except tf.errors.OpError as e:
+        raise _unreadable(folder, e) from e
 
 
 def _listed(folder: str) -> list[str]:
@@ -64,7 +102,8 @@ def _state(folder: str) -> tuple[str | None, list[str]]:
         state = tf.train.get_checkpoint_state(folder)
     except ValueError:  # it is empty or not text
         state = None
-    if state is None:  # missing or invalid
+    if state is None:  # missing or invalid, or not readable: TensorFlow does not say which
+        _check_readable(os.path.join(folder, STATE_FILE))
         return None, []
     return state.model_checkpoint_path, list(state.all_model_checkpoint_paths)
 
@@ -100,6 +139,9 @@ def latest(model_dir: str, seen: str | None = None) -> str | None:
 
     Only what the state file does not vouch for is looked through, and that costs as much as
     loading it: `seen` is one of which the caller knows already that it is complete.
+
+    Raises:
+      UserError: files that may be good cannot be read.
     """
     candidates, named = _candidates(model_dir)
     return next((p for p in candidates if p in (named, seen) or is_complete(p)), None)
@@ -118,9 +160,15 @@ def follow(folder: str, timeout: float | None) -> Iterator[str]:
 
 def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
     """Waits for another newest checkpoint than `last`; None if there is none in time."""
-    start = time.monotonic()
+    start, warned = time.monotonic(), False
     while True:
-        found = latest(folder, seen=last)
+        try:
+            found = latest(folder, seen=last)
+        except UserError as e:  # a bucket that is away for a moment ends no evaluation
+            found = None
+            if not warned:
+                logging.warning("%s Waiting for it.", e)
+            warned = True
         if found and found != last:
             return found
         if timeout is not None and time.monotonic() - start + _POLL_SECONDS > timeout:
@@ -162,6 +210,9 @@ def recover(model_dir: str, keep: int | None = None) -> str | None:
 
     Returns:
       The checkpoint that training resumes from; None if it starts from the beginning.
+
+    Raises:
+      UserError: files that may be good cannot be read.
     """
     _remove_leftovers(model_dir)
     candidates, named = _candidates(model_dir)
