@@ -351,7 +351,7 @@ def run_training(params: Mapping[str, Any]) -> None:
     if params["export_dir"]:
         exporting.check(params)
     with_eval = params["mode"] == "train_and_eval"
-    checkpoint = checkpoints.recover(model_dir)
+    checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     if checkpoint:
         # Only a training that begins takes its weights from elsewhere.
@@ -416,9 +416,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     """mode=eval: evaluates each new checkpoint of a training run, until its last step."""
     model_dir = params["model_dir"]
     evaluated = 0
-    for checkpoint in tf.train.checkpoints_iterator(
-        model_dir, min_interval_secs=0, timeout=params["eval_timeout"]
-    ):
+    for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
         try:
             _evaluate_once(params, checkpoint)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -143,8 +144,8 @@ def test_a_truncated_newest_checkpoint_is_passed_over(model_dir, suffix):
     assert value_of(recovered) == 10
     state = tf.train.get_checkpoint_state(model_dir)
     assert [os.path.basename(p) for p in state.all_model_checkpoint_paths] == [
-        "model.ckpt-9", "model.ckpt-10"
-    ]  # fmt: skip
+        "model.ckpt-100", "model.ckpt-9", "model.ckpt-10"
+    ]  # fmt: skip  # the damaged one is the first that training removes
 
 
 def test_a_newest_checkpoint_without_its_data_is_passed_over(model_dir):
@@ -198,6 +199,155 @@ def test_a_training_goes_on_from_a_recovered_checkpoint(model_dir):
     assert checkpoints.step_of(recovered) == 1
     with tf.train.SingularMonitoredSession(checkpoint_dir=model_dir) as session:
         assert session.run(x)[0] == 1
+
+
+def kill_before_the_state_file(model_dir, *steps):
+    """Saves checkpoints; the state file then names the first alone, as after a kill."""
+    path = save(model_dir, *steps)
+    checkpoints.write_state(model_dir, [f"model.ckpt-{steps[0]}"])
+    return path
+
+
+def test_a_complete_checkpoint_newer_than_the_state_file_is_taken(model_dir):
+    newest = kill_before_the_state_file(model_dir, 58, 60)
+    assert checkpoints.latest(model_dir) == newest
+    assert checkpoints.recover(model_dir) == newest
+    assert tf.train.latest_checkpoint(model_dir) == newest  # what the estimator loads
+
+
+def test_an_incomplete_checkpoint_newer_than_the_state_file_is_not_taken(model_dir):
+    older, newest = kill_before_the_state_file(model_dir, 58), save(model_dir, 60)
+    checkpoints.write_state(model_dir, ["model.ckpt-58"])
+    truncate(data_file(newest))
+    assert checkpoints.latest(model_dir) == older
+    assert checkpoints.recover(model_dir) == older
+
+
+def test_checkpoints_of_killed_saves_are_counted_and_removed(model_dir):
+    save(model_dir, 1, 2, 3, 7, 9)
+    truncate(data_file(os.path.join(model_dir, "model.ckpt-9")))
+    # A kill before the removal of 1, one before the state file knew 7, one within the save of 9.
+    checkpoints.write_state(model_dir, ["model.ckpt-2", "model.ckpt-3"])
+    assert checkpoints.step_of(checkpoints.recover(model_dir, keep=3)) == 7
+    assert saved_steps(model_dir) == [2, 3, 7]
+    state = tf.train.get_checkpoint_state(model_dir)
+    assert [checkpoints.step_of(p) for p in state.all_model_checkpoint_paths] == [2, 3, 7]
+
+
+def test_checkpoints_that_an_earlier_training_kept_on_purpose_stay(model_dir):
+    save(model_dir, 1, 2, 3, 4)
+    checkpoints.write_state(model_dir, [f"model.ckpt-{step}" for step in (1, 2, 3)])
+    assert checkpoints.step_of(checkpoints.recover(model_dir, keep=2)) == 4
+    assert saved_steps(model_dir) == [2, 3, 4]
+    os.remove(os.path.join(model_dir, "checkpoint"))
+    checkpoints.recover(model_dir, keep=2)
+    assert saved_steps(model_dir) == [2, 3, 4]
+
+
+def test_parts_that_a_kill_left_are_removed(model_dir):
+    path = save(model_dir, 1, 2)
+    expected = sorted(os.listdir(model_dir))
+    for name in ("model.ckpt-3.data-00000-of-00001", "checkpoint.tmp01234"):
+        (pathlib.Path(model_dir) / name).write_bytes(b"half")
+    assert checkpoints.recover(model_dir) == path
+    assert sorted(os.listdir(model_dir)) == expected
+
+
+# The state file is damaged.
+
+DAMAGED_STATES = [b"", b"\xff\xfe\x80", b"\0\1 garbage", b'model_checkpoint_path: "model.ck']
+
+
+@pytest.mark.parametrize("content", DAMAGED_STATES)
+def test_a_damaged_state_file_hides_no_checkpoint(model_dir, content):
+    newest = save(model_dir, 1, 2)
+    state = pathlib.Path(model_dir, "checkpoint")
+    state.write_bytes(content)
+    assert checkpoints.has_any(model_dir)
+    assert checkpoints.find(model_dir) == newest
+    assert list(checkpoints.follow(model_dir, timeout=0)) == [newest]
+    assert state.read_bytes() == content  # readers write nothing
+    assert checkpoints.recover(model_dir) == newest
+    assert tf.train.latest_checkpoint(model_dir) == newest
+
+
+@pytest.mark.parametrize("content", DAMAGED_STATES)
+def test_a_damaged_state_file_alone_is_a_start_from_the_beginning(model_dir, content):
+    pathlib.Path(model_dir, "checkpoint").write_bytes(content)
+    assert list(checkpoints.follow(model_dir, timeout=0)) == []
+    assert checkpoints.recover(model_dir) is None
+    assert tf.train.latest_checkpoint(model_dir) is None
+
+
+def test_new_checkpoints_are_followed_once_each(model_dir):
+    first = save(model_dir, 1)
+    paths = checkpoints.follow(model_dir, timeout=0)
+    assert next(paths) == first
+    second = save(model_dir, 1, 2)
+    assert list(paths) == [second]
+
+
+# Files that may be good cannot be read.
+
+
+@pytest.fixture
+def folder_of_somebody():
+    """A folder of a user who needs permissions: as root the test runs as somebody else."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if was_root:
+                os.seteuid(0)
+
+
+def check_that_nothing_is_given_up(folder, name):
+    """Training stops with a sentence that names the file, and touches nothing."""
+    before = {path.name: path.lstat() for path in pathlib.Path(folder).iterdir()}
+    with pytest.raises(UserError, match=f"{folder}/{name} cannot be read .*: make it readable"):
+        checkpoints.recover(folder)
+    assert {path.name: path.lstat() for path in pathlib.Path(folder).iterdir()} == before
+
+
+FILES = ["model.ckpt-2.index", "model.ckpt-2.data-00000-of-00001", "checkpoint"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_without_permission_is_not_given_up(folder_of_somebody, name):
+    save(folder_of_somebody, 1, 2)
+    path = pathlib.Path(folder_of_somebody, name)
+    path.chmod(0)
+    check_that_nothing_is_given_up(folder_of_somebody, name)
+    path.chmod(0o600)
+    assert checkpoints.step_of(checkpoints.recover(folder_of_somebody)) == 2
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_fails_to_be_read_is_not_given_up(model_dir, name):
+    save(model_dir, 1, 2)
+    path = pathlib.Path(model_dir, name)
+    path.rename(path.with_name("kept"))
+    path.symlink_to("/proc/self/mem")  # it opens, but reading it is an input/output error
+    check_that_nothing_is_given_up(model_dir, name)
+    path.unlink()
+    path.with_name("kept").rename(path)
+    assert checkpoints.step_of(checkpoints.recover(model_dir)) == 2
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(folder_of_somebody):
+    save(folder_of_somebody, 1)
+    inner = pathlib.Path(folder_of_somebody, "inner")
+    inner.mkdir()
+    save(str(inner), 1)
+    inner.chmod(0o300)
+    with pytest.raises(UserError, match=f"{inner} cannot be read"):
+        checkpoints.recover(str(inner))
+    inner.chmod(0o700)
+    assert checkpoints.recover(str(inner)) is not None
 
 
 # Saving.

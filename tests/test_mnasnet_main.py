@@ -637,6 +637,30 @@ def test_eval_mode_follows_a_training_run(digits_dir, tmp_path):
     assert steps[-1] == 40 and len(steps) == len(set(steps))
 
 
+@pytest.mark.parametrize("mode", ["eval", "train", "export_only"])
+def test_a_damaged_checkpoint_file_hides_no_checkpoint(trained, digits_dir, mode, caplog):
+    """The `checkpoint` file is empty, as after a full disk; each mode finds what is there."""
+    model_dir, _ = trained
+    state = pathlib.Path(model_dir, "checkpoint")
+    content = state.read_bytes()
+    state.write_bytes(b"")
+    arguments = flags(
+        data_dir=digits_dir, model_dir=model_dir, mode=mode, post_quantize=True,
+        export_dir=model_dir + "/export" if mode == "export_only" else "",
+    )  # fmt: skip
+    try:
+        with caplog.at_level("INFO", "absl"):
+            mnasnet_main.main(["mnasnet_main.py", *arguments])
+    finally:
+        state.write_bytes(content)
+    expected = {
+        "eval": "Evaluated the last step, 8.",
+        "train": "is complete at step 8: nothing to train.",
+        "export_only": "already holds the export of step 8.",
+    }
+    assert expected[mode] in caplog.text
+
+
 def test_runs_from_another_directory(tmp_path):
     status, out, err = run("--help", cwd=tmp_path)
     assert status == 0, err

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -19,7 +20,12 @@ AVERAGE_SUFFIX = "/ExponentialMovingAverage"
 ARCHIVE_DIR = "archive"
 BEST_FILE = "best.json"
 EVALUATIONS_FILE = "evaluations.json"
-_BASENAME = "model.ckpt"
+STATE_FILE = "checkpoint"
+_INDEX = re.compile(r"(model\.ckpt-\d+)\.index")
+_DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
+_LEFTOVER = re.compile(rf"model\.ckpt-.*_temp.*|{STATE_FILE}\.tmp.+")
+_PIECE = 1 << 24
+_POLL_SECONDS = 1
 
 
 def step_of(path: str | None) -> int:
@@ -29,7 +35,23 @@ def step_of(path: str | None) -> int:
 
 
 def is_complete(path: str) -> bool:
-    """Whether every tensor of a checkpoint can be read."""
+    """Whether every tensor of a checkpoint can be read.
+
+    Raises:
+      UserError: its files cannot be read now, so that nobody can tell.
+    """
+    if _opens(path):
+        return True
+    # TensorFlow reports a damaged file and a missing permission alike; reading the bytes tells.
+    folder, name = os.path.split(path)
+    for file in _names(folder):
+        if file.startswith(name + "."):
+            _check_readable(os.path.join(folder, file))
+    return _opens(path)  # the error of a bucket may have passed
+
+
+def _opens(path: str) -> bool:
+    """Whether TensorFlow can read every tensor."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():
@@ -39,15 +61,119 @@ def is_complete(path: str) -> bool:
     return True
 
 
-def _listed(model_dir: str) -> list[str]:
+def _check_readable(path: str) -> None:
+    """Raises UserError if a file is there but its bytes cannot be read; a missing one is fine."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as f:
+            while f.read(_PIECE):
+                pass
+    except tf.errors.NotFoundError:
+        pass
+    except tf.errors.OpError as e:
+        raise _unreadable(path, e) from e
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({files.reason(error)}), though it may be good: make it readable, "
+        "try again later, or move it elsewhere to do without it."
+    )
+
+
+def _names(folder: str) -> list[str]:
+    """The names of all files and folders in a folder; none if the folder is missing."""
+    try:
+        return [name.rstrip("/") for name in tf.io.gfile.listdir(folder or ".")]
+    except tf.errors.NotFoundError:
+        return []
+    except tf.errors.OpError as e:
+        raise _unreadable(folder, e) from e
+
+
+def _listed(folder: str) -> list[str]:
     """Checkpoints in the folder, newest first, whatever the state file says."""
-    found = tf.io.gfile.glob(os.path.join(model_dir, f"{_BASENAME}-*.index"))
-    return sorted((path[: -len(".index")] for path in found), key=step_of, reverse=True)
+    found = [os.path.join(folder, m[1]) for m in map(_INDEX.fullmatch, _names(folder)) if m]
+    return sorted(found, key=step_of, reverse=True)
 
 
-def latest(model_dir: str) -> str | None:
-    """The newest checkpoint by the folder's state file; None if there is none."""
-    return tf.train.latest_checkpoint(model_dir)
+def _state(folder: str) -> tuple[str | None, list[str]]:
+    """The newest checkpoint and all of them as the state file says: (None, []) if it is invalid."""
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:  # it is empty or not text
+        state = None
+    if state is None:  # missing or invalid, or not readable: TensorFlow does not say which
+        _check_readable(os.path.join(folder, STATE_FILE))
+        return None, []
+    return state.model_checkpoint_path, list(state.all_model_checkpoint_paths)
+
+
+def _candidates(folder: str) -> tuple[list[str], str | None]:
+    """Returns a folder's checkpoints, the one to prefer first, and the one the state file means.
+
+    A kill between a save's last rename and the state file leaves a checkpoint that is newer than
+    the state file knows. Newer ones that the file does name among its older ones are others: they
+    are damaged (`recover`), or somebody went back on purpose.
+    """
+    listed = _listed(folder)
+    named, counted = _state(folder)
+    if named is not None:
+        here = os.path.join(folder, os.path.basename(named))  # the folder may have moved
+        if here in listed:
+            named = here
+        elif not tf.train.checkpoint_exists(named):
+            named = None
+    if named is None:
+        return listed, None
+    known = {os.path.basename(path) for path in counted}
+    unknown = [
+        path
+        for path in listed
+        if step_of(path) > step_of(named) and os.path.basename(path) not in known
+    ]
+    return list(dict.fromkeys([*unknown, named, *listed])), named
+
+
+def latest(model_dir: str, seen: str | None = None) -> str | None:
+    """The newest complete checkpoint of a folder; None if there is none.
+
+    Only what the state file does not vouch for is looked through, and that costs as much as
+    loading it: `seen` is one of which the caller knows already that it is complete.
+
+    Raises:
+      UserError: files that may be good cannot be read.
+    """
+    candidates, named = _candidates(model_dir)
+    return next((p for p in candidates if p in (named, seen) or is_complete(p)), None)
+
+
+def follow(folder: str, timeout: float | None) -> Iterator[str]:
+    """Yields the newest checkpoint, and each newer one as it comes.
+
+    Ends when none has come for `timeout` seconds; None waits for ever.
+    """
+    found = latest(folder) or _next(folder, None, timeout)
+    while found:
+        yield found
+        found = _next(folder, found, timeout)
+
+
+def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
+    """Waits for another newest checkpoint than `last`; None if there is none in time."""
+    start, warned = time.monotonic(), False
+    while True:
+        try:
+            found = latest(folder, seen=last)
+        except UserError as e:  # a bucket that is away for a moment ends no evaluation
+            found = None
+            if not warned:
+                logging.warning("%s Waiting for it.", e)
+            warned = True
+        if found and found != last:
+            return found
+        if timeout is not None and time.monotonic() - start + _POLL_SECONDS > timeout:
+            return None
+        time.sleep(_POLL_SECONDS)
 
 
 def find(path: str) -> str | None:
@@ -59,7 +185,7 @@ def find(path: str) -> str | None:
 
 def has_any(model_dir: str) -> bool:
     """Whether there is a checkpoint in the folder, even one that the state file does not name."""
-    return latest(model_dir) is not None or bool(_listed(model_dir))
+    return bool(_candidates(model_dir)[0])
 
 
 def write_state(folder: str, names: list[str]) -> None:
@@ -70,39 +196,80 @@ def write_state(folder: str, names: list[str]) -> None:
     """
     lines = [f'model_checkpoint_path: "{names[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-    files.write_text(os.path.join(folder, "checkpoint"), "\n".join(lines) + "\n")
+    files.write_text(os.path.join(folder, STATE_FILE), "\n".join(lines) + "\n")
 
 
-def recover(model_dir: str) -> str | None:
-    """Makes the state file name complete checkpoints only, and removes what a kill left behind.
+def recover(model_dir: str, keep: int | None = None) -> str | None:
+    """Makes the state file name the newest complete checkpoint, and removes what a kill left.
 
     Call it before training, when no other program writes to the folder.
 
+    Args:
+      model_dir: of the training.
+      keep: how many checkpoints training keeps (keep_checkpoint_max); None or 0 for all.
+
     Returns:
-      The checkpoint that training goes on from; None if it starts from the beginning.
+      The checkpoint that training resumes from; None if it starts from the beginning.
+
+    Raises:
+      UserError: files that may be good cannot be read.
     """
-    for leftover in tf.io.gfile.glob(os.path.join(model_dir, f"{_BASENAME}-*_temp*")):
-        tf.io.gfile.rmtree(leftover)
-    newest = latest(model_dir)
-    candidates = _listed(model_dir)
-    if newest is not None and is_complete(newest):
-        return newest
-    for path in candidates:
-        if path != newest and is_complete(path):
+    _remove_leftovers(model_dir)
+    candidates, named = _candidates(model_dir)
+    found = next(filter(is_complete, candidates), None)
+    state = os.path.join(model_dir, STATE_FILE)
+    if found:
+        if found != named:
             logging.warning(
-                "Checkpoint %s cannot be read; going on from %s.", newest or "(unnamed)", path
-            )
-            older = [
-                os.path.basename(p) for p in reversed(candidates) if step_of(p) <= step_of(path)
-            ]
-            write_state(model_dir, older)
-            return path
-    if newest is not None or candidates:
-        logging.warning("No checkpoint in %s can be read; starting from step 0.", model_dir)
-        state = os.path.join(model_dir, "checkpoint")
-        if tf.io.gfile.exists(state):
-            tf.io.gfile.remove(state)
-    return None
+                "Resuming from %s, the newest complete checkpoint; %s names %s.",
+                found, state, named or "none that is there",
+            )  # fmt: skip
+        _count_all(model_dir, found, keep)
+    elif candidates or tf.io.gfile.exists(state):
+        # All are known to be damaged, or gone: the estimator would stumble over the state file.
+        logging.warning("No checkpoint in %s is complete; starting from step 0.", model_dir)
+        files.remove(state)
+    return found
+
+
+def _remove_leftovers(model_dir: str) -> None:
+    """Removes parts of checkpoints and state files that a killed save or removal left."""
+    names = set(_names(model_dir))
+    for name in names:
+        data = _DATA.fullmatch(name)
+        if _LEFTOVER.fullmatch(name) or (data and data[1] + ".index" not in names):
+            files.remove(os.path.join(model_dir, name))
+
+
+def _count_all(model_dir: str, newest: str, keep: int | None) -> None:
+    """Makes the state file name every checkpoint in the folder, oldest first.
+
+    Training removes one checkpoint from the front for each that it saves, so those that a killed
+    save left have to make room here. Damaged ones, newer than the newest complete one, go first.
+    """
+    listed = _listed(model_dir)
+    if newest not in listed:  # it has a name of its own, or is elsewhere
+        return
+    place = listed.index(newest)
+    paths = [*listed[:place], *reversed(listed[place:])]
+    named, counted = _state(model_dir)
+    surplus = _surplus(paths, counted, keep)
+    for path in paths[:surplus]:
+        tf.train.remove_checkpoint(path)
+    paths = paths[surplus:]
+    if (named, counted) != (newest, paths):
+        write_state(model_dir, [os.path.basename(path) for path in paths])
+
+
+def _surplus(paths: Sequence[str], counted: Sequence[str], keep: int | None) -> int:
+    """How many checkpoints there are only because a save was killed.
+
+    An earlier training with a larger keep_checkpoint_max kept more on purpose: those it counted.
+    """
+    if not keep or not counted:
+        return 0
+    known = {os.path.basename(path) for path in counted}
+    return max(0, len(paths) - max(keep, sum(os.path.basename(p) in known for p in paths)))
 
 
 def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
@@ -221,7 +388,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
     record = {**metrics, "checkpoint": name}
     files.write_text(os.path.join(archive, BEST_FILE), json.dumps(record, indent=2) + "\n")
     write_state(archive, [name])
-    for path in tf.io.gfile.glob(os.path.join(archive, f"{_BASENAME}-*")):
+    for path in tf.io.gfile.glob(os.path.join(archive, "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):
             tf.io.gfile.remove(path)
     logging.info(
