@@ -16,9 +16,25 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mnasnet_model import BlockArgs, GlobalParams, MnasNetModel
+from mnasnet_model import BlockArgs, GlobalParams, MnasNetModel, round_filters
+from utils.errors import quoted
 
 import tensorflow.compat.v1 as tf  # isort: skip  (after the version check in mnasnet_model)
+
+# Far above every published network. A number beyond them is a typing error or an attack: building
+# what it asks for would fill the memory before anything could be said about it.
+MOST_FILTERS = 16_384
+MOST_BLOCKS = 1_000
+MOST_DEPTH_MULTIPLIER = 100
+_LIMITS = {
+    "depth_multiplier": MOST_DEPTH_MULTIPLIER,
+    "depth_divisor": MOST_FILTERS,
+    "min_depth": MOST_FILTERS,
+    "stem_size": MOST_FILTERS,
+    "head_size": MOST_FILTERS,
+}
+_LONGEST_STRING = 200
+_LONGEST_NAME = 200  # it names files too
 
 
 class MnasNetDecoder:
@@ -33,12 +49,15 @@ class MnasNetDecoder:
         "o": ("output_filters", r"[1-9]\d*"),
         "se": ("se_ratio", r"\d+(\.\d+)?"),
     }
+    _MOST = {"r": 100, "k": 99, "e": 100, "i": MOST_FILTERS, "o": MOST_FILTERS}
     _REQUIRED = ("r", "k", "s", "e", "i", "o")
 
     def decode(self, string_list: Sequence[str]) -> list[BlockArgs]:
         """Decodes a list of block strings; ValueError names a malformed field and its string."""
         if isinstance(string_list, str):
-            raise ValueError(f"Expected a list of block strings, not the string {string_list!r}.")
+            raise ValueError(
+                f"Expected a list of block strings, not the string {quoted(string_list)}."
+            )
         return [self._decode_string(string) for string in string_list]
 
     def encode(self, blocks_args: Sequence[BlockArgs]) -> list[str]:
@@ -47,7 +66,12 @@ class MnasNetDecoder:
 
     def _decode_string(self, string: str) -> BlockArgs:
         if not isinstance(string, str):
-            raise ValueError(f"A block string was expected, not {string!r}.")
+            raise ValueError(f"A block string was expected, not {quoted(string)}.")
+        if len(string) > _LONGEST_STRING:
+            raise ValueError(
+                f"Block string {quoted(string)} has {len(string)} characters: the most is "
+                f"{_LONGEST_STRING}."
+            )
         values: dict[str, str] = {}
         noskip = False
         for field in string.split("_"):
@@ -67,6 +91,11 @@ class MnasNetDecoder:
                         if known
                         else "unknown (r, k, s, e, i, o, se and noskip are known)."
                     )
+                )
+            if letters in self._MOST and int(text) > self._MOST[letters]:
+                raise ValueError(
+                    f"Field {field!r} of block string {string!r} is too large: {letters} must be "
+                    f"at most {self._MOST[letters]}."
                 )
             values[letters] = text
         missing = [letters for letters in self._REQUIRED if letters not in values]
@@ -204,18 +233,40 @@ def get_model_params(
 
     Raises:
       NotImplementedError: the model is unknown.
-      ValueError: an override is not a field of GlobalParams, or a block string is malformed.
+      ValueError: an override is not a field of GlobalParams, a block string is malformed, or the
+        network is too large.
     """
     overrides = dict(override_params or {})
-    stages = overrides.pop("stages", None)
+    strings = overrides.pop("stages", None)
     unknown = sorted(set(overrides) - set(GlobalParams._fields))
     if unknown:
         raise ValueError(
             f"override_params has the unknown field {unknown[0]!r}: "
             f"known are {', '.join(GlobalParams._fields)}."
         )
-    spec = ModelSpec(tuple(stages)) if stages is not None else get_model_spec(model_name)
-    return MnasNetDecoder().decode(spec.stages), spec.params()._replace(**overrides)
+    spec = ModelSpec(tuple(strings)) if strings is not None else get_model_spec(model_name)
+    stages, params = MnasNetDecoder().decode(spec.stages), spec.params()._replace(**overrides)
+    _check_size(stages, params)
+    return stages, params
+
+
+def _check_size(stages: Sequence[BlockArgs], params: GlobalParams) -> None:
+    """Refuses networks that no machine could hold, before one of their layers is made."""
+    for name, most in _LIMITS.items():
+        value = getattr(params, name)
+        if value is not None and not value <= most:
+            raise ValueError(f"{name} {quoted(value)} is too large: it must be at most {most}.")
+    blocks = sum(stage.num_repeat for stage in stages)
+    if blocks > MOST_BLOCKS:
+        raise ValueError(f"The network has {blocks} blocks: the most is {MOST_BLOCKS}.")
+    filters = [params.stem_size]
+    filters += [width for stage in stages for width in (stage.input_filters, stage.output_filters)]
+    widest = max(round_filters(width, params) for width in filters)
+    if widest > MOST_FILTERS:
+        raise ValueError(
+            f"depth_multiplier {params.depth_multiplier:g} makes {widest} filters of "
+            f"{max(filters)}: the most is {MOST_FILTERS}, so choose a smaller one."
+        )
 
 
 def _build(images, model_name, training, override_params, features_only):
@@ -265,5 +316,6 @@ def build_mnasnet_base(
 
 
 def is_scope_name(name: str) -> bool:
-    """Whether a model's name can be a variable scope."""
-    return re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\-]*", name) is not None
+    """Whether a model's name can be a variable scope and the name of a file."""
+    fits = re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\-]*", name) is not None
+    return fits and len(name) <= _LONGEST_NAME

@@ -283,6 +283,17 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
             "padding='valid'",
         ),
         (
+            lambda recorded: json.dumps(
+                {**recorded, "model_spec": {**SPEC, "stages": ["r100000000_k3_s11_e1_i8_o8"]}}
+            ),
+            "'r100000000' .* at most 100",
+        ),
+        (
+            lambda recorded: json.dumps({**recorded, "input_image_size": 10**400}),
+            "input_image_size=.* is not a whole number",
+        ),
+        (lambda recorded: "[" * 100_000, "is damaged"),
+        (
             lambda recorded: json.dumps({**recorded, "model_spec": {**SPEC, "head_size": 64}}),
             r"does not fit the specification of .*conv_head.weight \[1280, 144, 1, 1\]",
         ),
@@ -297,6 +308,15 @@ def test_damaged_records_in_a_file_are_refused(change, words, tmp_path):
     weights_file.write_safetensors(path, golden_weights_torch.state_dict(golden), metadata)
     with pytest.raises(UserError, match=words):
         import_weights.import_state_dict(path, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_depth_multiplier_that_no_machine_holds_is_refused(tmp_path):
+    path = write(tmp_path / "w.safetensors", golden_files.read(SMALL))
+    with pytest.raises(UserError, match="depth_multiplier 1e\\+308 is too large"):
+        import_weights.import_state_dict(
+            path, str(tmp_path / "model"), model_name="m", model_spec=SPEC, depth_multiplier=1e308
+        )
     assert not (tmp_path / "model").exists()
 
 

@@ -229,6 +229,7 @@ def test_models_are_those_of_the_package():
     [
         ("mine", True), ("my.net-1_2", True), ("1st", True), ("", False), ("my net", False),
         ("_mine", False), ("a/b", False), ("naïve", False), ("mine\n", False),
+        ("a" * 200, True), ("a" * 201, False),
     ],
 )  # fmt: skip
 def test_scope_names(name, fits):
@@ -301,6 +302,30 @@ def test_malformed_field_is_named_with_its_string(string, field):
         MnasNetDecoder().decode([GOOD, string])
     assert f"'{field}'" in str(error.value)
     assert repr(string) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"stages": ["r100000000_k3_s11_e1_i32_o16"]}, "'r100000000' .* at most 100"),
+        ({"stages": ["r1_k1000000_s11_e1_i32_o16"]}, "'k1000000' .* at most 99"),
+        ({"stages": ["r1_k3_s11_e1000000_i32_o16"]}, "'e1000000' .* at most 100"),
+        ({"stages": ["r1_k3_s11_e1_i1000000000_o16"]}, "'i1000000000' .* at most 16384"),
+        ({"stages": ["r1_k3_s11_e1_i32_o1000000000"]}, "'o1000000000' .* at most 16384"),
+        ({"stages": ["r1_k3_s11_e1_i32_o" + "9" * 5000]}, r"9\.\.\. has 5\d+ characters"),
+        ({"stages": ["r100_k3_s11_e1_i32_o32"] * 11}, "1100 blocks: the most is 1000"),
+        ({"stem_size": 10**9}, "stem_size 1000000000 is too large: .* at most 16384"),
+        ({"head_size": 10**9}, "head_size"),
+        ({"depth_multiplier": 1e308}, "depth_multiplier .* at most 100"),
+        ({"depth_multiplier": 100.0}, "32000 filters of 320: .* choose a smaller one"),
+        ({"depth_multiplier": 1.0, "depth_divisor": 10**400}, "depth_divisor"),
+        ({"depth_multiplier": 1.0, "min_depth": 10**9}, "min_depth"),
+    ],
+)
+def test_a_network_that_no_machine_holds_is_refused_before_it_is_made(overrides, words):
+    with pytest.raises(ValueError, match=words) as error:
+        mnasnet_models.get_model_params("mnasnet-a1", overrides)
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("letter", ["r", "k", "s", "e", "i", "o"])

@@ -1,4 +1,8 @@
-"""The one kind of error that is a user's to mend."""
+"""The one kind of error that is a user's to repair."""
+
+from typing import Any
+
+_LONGEST = 200
 
 
 class UserError(Exception):
@@ -6,3 +10,9 @@ class UserError(Exception):
 
     Programs print it without a stack trace and exit with status 1 (`utils.cli`).
     """
+
+
+def quoted(value: Any) -> str:
+    """A value from a file as an error names it: in quotes if a text, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -40,7 +40,7 @@ from utils import (
     warm_start,
     weights_file,
 )
-from utils.errors import UserError
+from utils.errors import UserError, quoted
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -124,10 +124,10 @@ def recorded_settings(path: str) -> dict[str, Any]:
     source = f"{path}: {METADATA_KEY}"
     try:
         found = {name: json.loads(text)[name] for name in _METADATA_SETTINGS}
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(f"{source} is damaged: export the weights again.") from e
     recorded = {
-        name: settings.convert(name, value, f"{source}: {name}={value!r}")
+        name: settings.convert(name, value, f"{source}: {name}={quoted(value)}")
         for name, value in found.items()
     }
     if not isinstance(recorded["model_spec"], dict):
@@ -438,7 +438,9 @@ def run(arguments: dict[str, Any]) -> None:
 
 def _check_name(name: str, given: str) -> None:
     if not mnasnet_models.is_scope_name(name):
-        raise UserError(f"{given}{name} cannot name variables: use letters, digits, . _ -.")
+        raise UserError(
+            f"{given}{quoted(name)} cannot name variables: use at most 200 letters, digits, . _ -."
+        )
 
 
 def console() -> None:

@@ -7,7 +7,6 @@ each, of pixels in [0, 255]) where the pixels are not normalized as ImageNet's.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +15,18 @@ import mnasnet_model
 import mnasnet_models
 import preprocessing
 from utils import files
-from utils.errors import UserError
+from utils.errors import UserError, quoted
 
-_POSITIVE_INT = (int, lambda v: v > 0, "a whole number greater than 0")
+_LARGEST_FLOAT = 3e38  # of float32, in which a network computes
 _RATE = ((int, float), lambda v: 0 <= v < 1, "a number from 0 to below 1")
-_POSITIVE = ((int, float), lambda v: 0 < v < math.inf, "a number greater than 0")
+
+
+def _count(most: int):
+    return (int, lambda v: 0 < v <= most, f"a whole number from 1 to {most}")
+
+
+def _positive(most: float):
+    return ((int, float), lambda v: 0 < v <= most, f"a number greater than 0, at most {most:g}")
 
 
 def _choice(choices):
@@ -29,23 +35,24 @@ def _choice(choices):
 
 def _is_rgb(value) -> bool:
     return len(value) == 3 and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value
+        isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _LARGEST_FLOAT
+        for v in value
     )
 
 
 _FIELDS: dict[str, tuple[Any, Any, str]] = {
     "stages": (list, lambda v: len(v) > 0, "a list of block strings"),
-    "stem_size": _POSITIVE_INT,
-    "head_size": _POSITIVE_INT,
+    "stem_size": _count(mnasnet_models.MOST_FILTERS),
+    "head_size": _count(mnasnet_models.MOST_FILTERS),
     "activation": _choice(tuple(mnasnet_model.ACTIVATIONS)),
     "padding": _choice(mnasnet_model.PADDINGS),
     "dropout_rate": _RATE,
     "batch_norm_momentum": _RATE,
-    "batch_norm_epsilon": _POSITIVE,
+    "batch_norm_epsilon": _positive(_LARGEST_FLOAT),
     "use_keras": (bool, lambda v: True, "true or false"),
-    "depth_multiplier": _POSITIVE,
-    "depth_divisor": _POSITIVE_INT,
-    "min_depth": _POSITIVE_INT,
+    "depth_multiplier": _positive(mnasnet_models.MOST_DEPTH_MULTIPLIER),
+    "depth_divisor": _count(mnasnet_models.MOST_FILTERS),
+    "min_depth": _count(mnasnet_models.MOST_FILTERS),
     "mean_rgb": (list, _is_rgb, "a list of three numbers"),
     "stddev_rgb": (list, lambda v: _is_rgb(v) and min(v) > 0, "a list of three positive numbers"),
 }
@@ -59,7 +66,8 @@ def load(path: str) -> tuple[str, dict[str, Any]]:
     name = content.pop("name", default)
     if not isinstance(name, str) or not mnasnet_models.is_scope_name(name):
         raise UserError(
-            f"{path}: name {name!r} cannot name variables: use letters, digits, '.', '_' and '-'."
+            f"{path}: name {quoted(name)} cannot name variables: use at most 200 letters, digits, "
+            "'.', '_' and '-'."
         )
     return name, check(content, path)
 
@@ -69,16 +77,18 @@ def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
     for key, value in spec.items():
         if key not in _FIELDS:
             raise UserError(
-                f"{source}: unknown key {key!r} in the model; known are name, {', '.join(_FIELDS)}."
+                f"{source}: unknown key {quoted(key)} in the model; known are name, "
+                f"{', '.join(_FIELDS)}."
             )
         kind, fits, expected = _FIELDS[key]
         wrong_type = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
         if wrong_type or not fits(value):
-            raise UserError(f"{source}: {key}={value!r} is not {expected}.")
+            raise UserError(f"{source}: {key}={quoted(value)} is not {expected}.")
     if "stages" not in spec:
         raise UserError(f"{source}: the model has no stages (a list of block strings).")
+    overrides = {key: value for key, value in spec.items() if key not in NORMALIZATION}
     try:
-        stages = mnasnet_models.MnasNetDecoder().decode(spec["stages"])
+        stages, _ = mnasnet_models.get_model_params("", overrides)
     except ValueError as e:
         raise UserError(f"{source}: {e}") from e
     _check_joined(stages, spec, source)

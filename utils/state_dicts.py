@@ -360,12 +360,18 @@ def described(
       depth_multiplier: instead of the specification's.
 
     Raises:
-      UserError: the state dict is not of this network; what differs is listed.
+      UserError: the state dict is not of this network; what differs is listed. Or the multiplier
+        makes the network too large.
     """
     shapes = _weight_shapes(state)
-    base = GlobalParams(**{k: v for k, v in spec.items() if k in GlobalParams._fields})
-    base = base._replace(depth_multiplier=depth_multiplier or base.depth_multiplier)
-    blocks = unroll(mnasnet_models.MnasNetDecoder().decode(spec["stages"]), base)
+    overrides = {k: v for k, v in spec.items() if k in ("stages", *GlobalParams._fields)}
+    if depth_multiplier is not None:
+        overrides["depth_multiplier"] = depth_multiplier
+    try:
+        stages, base = mnasnet_models.get_model_params(name, overrides)
+    except ValueError as e:
+        raise UserError(f"{path}: {e}") from e
+    blocks = unroll(stages, base)
     stem = round_filters(base.stem_size, base)
     attempts = []
     for program, names in PROGRAMS.items():
