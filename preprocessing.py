@@ -103,6 +103,29 @@ def image_shape(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(shape, [3])
 
 
+def claimed_shape(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Reads the size that a JPEG or a GIF claims, without memory for its pixels.
+
+    The decoders of PNG and BMP refuse a gigantic size themselves. GIF's does not, and JPEG's does
+    not at a fraction of the scale.
+
+    Returns:
+      int32 [3]: height, width and channels; zeros for a picture of another kind.
+    """
+
+    def gif():
+        width_and_height = tf.decode_raw(tf.substr(image_bytes, 6, 4), tf.uint16)
+        return tf.concat([tf.cast(width_and_height[::-1], tf.int32), [3]], 0)
+
+    is_gif = tf.equal(tf.substr(image_bytes, 0, 4), b"GIF8")
+    shape = tf.case(
+        [(is_jpeg(image_bytes), lambda: tf.io.extract_jpeg_shape(image_bytes)), (is_gif, gif)],
+        default=lambda: tf.zeros([3], tf.int32),
+        exclusive=True,
+    )
+    return tf.ensure_shape(shape, [3])
+
+
 def centre_window(shape: tf.Tensor, image_size: int) -> tf.Tensor:
     """The evaluation crop of a picture of the given shape, as int32 [4] for `decode_and_crop`."""
     height, width = shape[0], shape[1]

@@ -73,6 +73,59 @@ def png16(values: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def jpeg_claiming(width: int, height: int, **options) -> bytes:
+    """A JPEG of a few bytes whose header claims another size; decoders fill the rest with grey."""
+    data = bytearray(jpeg(**options))
+    at = 2  # behind the marker that every JPEG begins with
+    while data[at + 1] not in (0xC0, 0xC2):  # the frame's header, baseline or progressive
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims another size, with the right checksum."""
+    data = bytearray(save(smooth(), "PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    """A GIF of a few bytes whose header and first frame claim another size."""
+    data = bytearray(save(smooth()[..., 0], "GIF"))
+    frame = data.index(struct.pack("<BHHHH", 0x2C, 0, 0, WIDTH, HEIGHT))
+    data[6:10] = data[frame + 5 : frame + 9] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def bmp_claiming(width: int, height: int) -> bytes:
+    """A BMP of a few bytes whose header claims another size."""
+    data = bytearray(save(smooth(), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def webp_claiming(width: int, height: int) -> bytes:
+    """A WebP of a few bytes whose header claims another size."""
+    data = bytearray(save(smooth(), "WEBP", exif=exif(1)))  # EXIF brings the extended header
+    at = data.index(b"VP8X") + 12
+    data[at : at + 6] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+# More pixels than can be decoded, claimed by a header: 30000 x 30000, and one just too many.
+GIGANTIC = {
+    "jpeg": jpeg_claiming(30000, 30000),
+    "progressive jpeg": jpeg_claiming(30000, 30000, progressive=True),
+    "jpeg beyond the limit by a row": jpeg_claiming(13377, 13378),
+    "png": png_claiming(30000, 30000),
+    "gif": gif_claiming(30000, 30000),
+    "bmp": bmp_claiming(30000, 30000),
+    "webp": webp_claiming(16000, 16000),
+}
+
+
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """What pixels look like over white; alpha is in [0, 255]."""
     share = alpha[..., np.newaxis] / 255

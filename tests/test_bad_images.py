@@ -3,6 +3,7 @@
 import json
 import os
 
+import picture_files
 import pytest
 from test_records import good, picture, write
 
@@ -64,6 +65,14 @@ def test_each_split_has_its_list(params):
     listed = list_of(params)
     assert [p["record"] for p in listed["train-"]["problems"]] == [2]
     assert [p["record"] for p in listed["validation-"]["problems"]] == [0]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "gif"])
+def test_a_picture_of_gigantic_size_is_left_out(params, kind):
+    path = os.path.join(params["data_dir"], "train-00000-of-00001")
+    write(path, [*good(1), records.example(picture_files.GIGANTIC[kind], 1), *good(1)])
+    (problem,) = bad_images.of_split(params, "train-").problems
+    assert str(problem).startswith(f"{path}, record 1: the picture has 30000 x 30000 pixels")
 
 
 def test_no_good_record_is_an_error(params):

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import picture_files
 import pytest
 from PIL import Image
 from test_exporting import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
@@ -88,12 +89,22 @@ def test_what_is_no_picture(model, tmp_path, data):
     path = tmp_path / "picture.jpg"
     path.write_bytes(data)
     text = mistake(classify, f"--model={model}", path)
-    assert text.startswith(f"{path} is no picture that can be decoded")
+    assert text.startswith(f"{path}: the picture cannot be decoded (")
+
+
+def test_a_picture_of_gigantic_size(model, tmp_path):
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(picture_files.GIGANTIC["jpeg"])
+    text = mistake(classify, f"--model={model}", path)
+    assert text.startswith(f"{path}: the picture has 30000 x 30000 pixels by its header")
 
 
 def test_missing_files(exported, tmp_path, digits_dir):  # noqa: F811
     model = exported + "/tiny.tflite"
-    assert mistake(classify, f"--model={model}", "/none.jpg") == "/none.jpg does not exist."
+    assert (
+        mistake(classify, f"--model={model}", "/none.jpg")
+        == "/none.jpg does not exist: check the path."
+    )
     assert str(tmp_path) in mistake(classify, f"--model={model}", tmp_path)
     for program, more in ((classify, "a.jpg"), (evaluate, f"--data_dir={digits_dir}")):
         text = mistake(program, "--model=/none.tflite", more)
@@ -150,6 +161,7 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
 
 @pytest.mark.parametrize(("data", "label", "words"), [
     (b"no picture", 1, "record 0: the picture cannot be decoded"),
+    (picture_files.GIGANTIC["jpeg"], 1, "record 0: the picture has 30000 x 30000 pixels"),
     (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
     (None, 1, "are empty"),
 ])  # fmt: skip
@@ -189,7 +201,7 @@ def test_a_broken_report(exported, tmp_path):  # noqa: F811
     shutil.copy(exported + "/tiny.tflite", tmp_path)
     assert "is no report of this program" in mistake(classify, f"--model={tmp_path}", "a.jpg")
     text = mistake(classify, f"--model={tmp_path}/tiny.tflite", "/none.jpg")
-    assert text == "/none.jpg does not exist."
+    assert text == "/none.jpg does not exist: check the path."
 
 
 def test_data_of_other_classes(exported, tmp_path):  # noqa: F811

@@ -111,6 +111,12 @@ def test_a_picture_of_absurd_size_is_refused_before_it_fills_the_memory():
         pictures.fit(bytes(bomb))
 
 
+@pytest.mark.parametrize("name", picture_files.GIGANTIC)
+def test_a_header_that_claims_a_gigantic_size_is_refused(name):
+    with pytest.raises(Unreadable):
+        pictures.fit(picture_files.GIGANTIC[name])
+
+
 @pytest.mark.parametrize("name", ["jpeg", "jpeg grey", "jpeg progressive"])
 def test_what_is_kept_can_be_decoded_and_what_is_refused_cannot(name):
     """The check at an eighth of the scale judges damaged JPEGs like TensorFlow's decoder."""

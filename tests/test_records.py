@@ -5,6 +5,7 @@ import os
 import uuid
 
 import golden_files
+import picture_files
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
@@ -53,6 +54,12 @@ BAD = {
     "empty picture": (lambda: records.example(b"", 1), "decoded"),
     "half a JPEG": (
         lambda: records.example(golden_files.picture("astronaut.jpg")[:3000], 1), "decoded"
+    ),
+    "gigantic JPEG": (
+        lambda: records.example(picture_files.GIGANTIC["jpeg"], 1), "30000 x 30000 pixels"
+    ),
+    "gigantic GIF": (
+        lambda: records.example(picture_files.GIGANTIC["gif"], 1), "30000 x 30000 pixels"
     ),
     "garbage": (lambda: b"\xff\xfe garbage", "Example"),
     "no features": (lambda: b"", "image/encoded"),

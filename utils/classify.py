@@ -11,7 +11,16 @@ import os
 import numpy as np
 
 import preprocessing
-from utils import cli, export_report, exporting, files, session, tflite, tflite_metadata
+from utils import (
+    cli,
+    export_report,
+    exporting,
+    files,
+    records,
+    session,
+    tflite,
+    tflite_metadata,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -117,15 +126,22 @@ def main(argv: list[str]) -> None:
 
 
 def _classify(model, picture: str) -> np.ndarray:
+    image_bytes = _read(picture)
+    try:
+        return model.probabilities(image_bytes)
+    except tf.errors.OpError as e:
+        reason = records.picture_problem(image_bytes) or records.undecodable_because(e)
+        raise UserError(f"{picture}: {reason}") from e
+
+
+def _read(picture: str) -> bytes:
     try:
         with tf.io.gfile.GFile(picture, "rb") as f:
-            return model.probabilities(f.read())
+            return f.read()
     except tf.errors.NotFoundError as e:
-        raise UserError(f"{picture} does not exist.") from e
+        raise UserError(f"{picture} does not exist: check the path.") from e
     except tf.errors.OpError as e:
-        raise UserError(
-            f"{picture} is no picture that can be decoded (JPEG, PNG, GIF, BMP)."
-        ) from e
+        raise UserError(f"{picture} cannot be read: {files.reason(e)}.") from e
 
 
 def _print(picture: str, probabilities: np.ndarray, names: list[str] | None) -> None:

@@ -57,7 +57,8 @@ def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
             try:
                 probabilities = model.probabilities(image_bytes)
             except tf.errors.OpError as e:
-                raise UserError(f"{path}, record {number}: the picture cannot be decoded.") from e
+                reason = records.undecodable(record) or records.undecodable_because(e)
+                raise UserError(str(records.Problem(path, number, reason))) from e
             if not 1 <= label <= len(probabilities):
                 raise UserError(
                     f"{path}, record {number}: label {label} is not in 1..{len(probabilities)}, "

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+import preprocessing
 import utils.tensorflow_version  # noqa: F401
-from utils import files
+from utils import files, picture_limits
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -364,11 +365,26 @@ def no_record(paths: list[str]) -> UserError:
 
 def undecodable(serialized: bytes) -> str | None:
     """Why an example's picture cannot be decoded; None if it can."""
-    image_bytes = tf.train.Example.FromString(serialized).features.feature[IMAGE_KEY]
+    features = tf.train.Example.FromString(serialized).features.feature
+    return picture_problem(features[IMAGE_KEY].bytes_list.value[0])
+
+
+def picture_problem(image_bytes: bytes) -> str | None:
+    """Says why an encoded picture cannot be decoded; None if it can."""
     with tf.Graph().as_default(), tf.Session() as session:
-        image = tf.io.decode_image(image_bytes.bytes_list.value[0], expand_animations=False)
+        encoded = tf.constant(image_bytes)
+        claimed = preprocessing.claimed_shape(encoded)
+        image = preprocessing.decode_whole(encoded)
         try:
+            too_large = picture_limits.size_problem(*session.run(claimed).tolist())
+            if too_large:
+                return too_large
             session.run(image)
         except tf.errors.OpError as e:
-            return f"the picture cannot be decoded ({files.reason(e)})."
+            return undecodable_because(e)
     return None
+
+
+def undecodable_because(error: Exception) -> str:
+    """Says that a picture cannot be decoded because of a decoder's error."""
+    return f"the picture cannot be decoded ({files.reason(error)}): replace or remove it."

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import preprocessing
-from utils import bigtable, dataset_options, files, records
+from utils import bigtable, dataset_options, files, picture_limits, records
 from utils.errors import UserError
 from utils.progress import Progress
 from utils.records import Problem, Segment
@@ -100,7 +100,7 @@ def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
                 following()
             except DATA_ERRORS as e:
                 reason = records.undecodable(rows.read(number, number + 1)[0])
-                return rows.corrupt(number, reason or _undecodable(e))
+                return rows.corrupt(number, reason or records.undecodable_because(e))
             except tf.errors.OpError:
                 return bigtable.first_error()
     return None
@@ -163,13 +163,14 @@ class _Reader:
 
 def _facts(serialized: tf.Tensor) -> tf.Tensor:
     image_bytes, label = records.parse(serialized)
+    claimed = preprocessing.claimed_shape(image_bytes)
+    image_bytes = _of_possible_size(image_bytes, claimed)
 
     def jpeg():
         # At an eighth of the size all bytes are still read, and damage is found.
         eighth = tf.io.decode_jpeg(image_bytes, channels=3, ratio=8)
-        size = tf.io.extract_jpeg_shape(image_bytes)[:2]
         # The decoded size stays in the sum: a control dependency would be optimized away.
-        return size + 0 * tf.shape(eighth)[:2]
+        return claimed[:2] + 0 * tf.shape(eighth)[:2]
 
     def other():
         return tf.shape(preprocessing.decode_whole(image_bytes))[:2]
@@ -177,6 +178,14 @@ def _facts(serialized: tf.Tensor) -> tf.Tensor:
     size = tf.cond(preprocessing.is_jpeg(image_bytes), jpeg, other)
     lengths = tf.stack([tf.strings.length(image_bytes), tf.strings.length(serialized)])
     return tf.concat([[label], size, lengths], 0)
+
+
+def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
+    """The picture's bytes; an error before it is decoded if it claims a gigantic size."""
+    numbers = tf.reduce_prod(tf.cast(tf.maximum(claimed, [0, 0, 3]), tf.int64))
+    is_possible = tf.Assert(numbers <= picture_limits.MOST_NUMBERS, ["The picture is too large."])
+    with tf.control_dependencies([is_possible]):
+        return tf.identity(image_bytes)
 
 
 def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
@@ -263,9 +272,5 @@ def _reason(path, offset, length, num_classes, framing, error) -> str:
     return (
         records.problem_of(serialized, num_classes)
         or records.undecodable(serialized)
-        or _undecodable(error)
+        or records.undecodable_because(error)
     )
-
-
-def _undecodable(error: Exception) -> str:
-    return f"the picture cannot be decoded ({files.reason(error)})."

@@ -1,0 +1,18 @@
+"""How large a picture can be: a header of a few bytes may claim a size that no memory holds."""
+
+from __future__ import annotations
+
+# TensorFlow's decoders of JPEG and PNG refuse a picture of more numbers: pixels times channels.
+MOST_NUMBERS = 2**29 - 1
+_CHANNELS = 3  # a grey picture becomes RGB, too
+
+
+def size_problem(height: int, width: int, channels: int = _CHANNELS) -> str | None:
+    """Says what is wrong with the size that a picture's header claims; None for nothing."""
+    most_pixels = MOST_NUMBERS // max(channels, _CHANNELS)
+    if height * width <= most_pixels:
+        return None
+    return (
+        f"the picture has {width} x {height} pixels by its header, and more than {most_pixels} "
+        "cannot be decoded: replace it by a smaller one."
+    )
