@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import cli, dataset_info, records
+from utils import cli, dataset_info, memory, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -113,7 +113,7 @@ def _print_row(what: str, value: str) -> None:
 
 def bench_training(data_dir: str, model_name: str, size: int, batch: int, steps: int) -> None:
     """Prints start-up, speed and memory of a training."""
-    print(f"{model_name} at {size}, batch {batch}, float32, {os.cpu_count()} cores", flush=True)
+    print(f"{model_name} at {size}, batch {batch}, float32, {memory.cores()} cores", flush=True)
     run = measure_training(data_dir, model_name, size, batch, steps)
     _print_row("from the command to the end of step 1", f"{run.first:.1f} s")
     _print_row("training step (median)", f"{run.step:.3f} s  = {batch / run.step:.1f} images/s")

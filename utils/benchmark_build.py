@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from utils import build_fake, build_folder, cli, data_arguments, pictures, shards
+from utils import build_fake, build_folder, cli, data_arguments, memory, pictures
 
 WIDTH, HEIGHT = 500, 375
 NUM_CLASSES = 10
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
         source = os.path.join(folder, "pictures")
         size = _make_folder(source, count)
         print(f"{count} JPEGs of {WIDTH} x {HEIGHT}, {size / count / 1000:.0f} KB each, "
-              f"{shards.cores()} cores")  # fmt: skip
+              f"{memory.cores()} cores")  # fmt: skip
         copy = _rate(lambda target: shutil.copytree(source, target), folder, count)
         print(f"  copying the files   {copy:6.0f} images/s  100 %", flush=True)
         rate = _rate(

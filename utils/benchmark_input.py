@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import multiprocessing
-import os
 import resource
 import statistics
 import tempfile
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import imagenet_input
-from utils import benchmark, cli, dataset_options, records
+from utils import benchmark, cli, dataset_options, memory, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -67,7 +66,7 @@ def measure_decoding(data_dir: str, seconds: float = 5.0) -> float:
     def make_dataset():
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         dataset = tf.data.TFRecordDataset(paths).repeat()
-        dataset = dataset.map(decode, num_parallel_calls=2 * (os.cpu_count() or 1)).batch(BATCH)
+        dataset = dataset.map(decode, num_parallel_calls=2 * memory.cores()).batch(BATCH)
         return dataset_options.apply(dataset)
 
     return rate(make_dataset, seconds)
@@ -139,7 +138,7 @@ def main(argv: list[str]) -> None:
         benchmark.make_data(data_dir, arguments.images)
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         kilobytes = sum(state.size for state in records.states(paths)) / arguments.images / 1000
-        print(f"{kilobytes:.0f} KB a picture, {arguments.size} pixels, {os.cpu_count()} cores")
+        print(f"{kilobytes:.0f} KB a picture, {arguments.size} pixels, {memory.cores()} cores")
         found = measure(data_dir, arguments.size, arguments.turns, arguments.seconds)
     for name, measured in found.items():
         print(f"  {name:<18} {measured.line(ceiling=found['decoding alone'])}")

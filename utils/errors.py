@@ -1,8 +1,6 @@
-"""The one kind of error that is a user's to repair."""
+"""The one kind of error that a user can repair, and how its sentence shows a value."""
 
 from typing import Any
-
-_LONGEST = 200
 
 
 class UserError(Exception):
@@ -13,6 +11,11 @@ class UserError(Exception):
 
 
 def quoted(value: Any) -> str:
-    """A value from a file as an error names it: in quotes if a text, and cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    """Returns a value from a file as a sentence shows it: in quotes if it is a text."""
+    return excerpt(repr(value))
+
+
+def excerpt(text: str, most: int = 150) -> str:
+    """Returns a text as a sentence shows it: on one line, and cut off where it is long."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
+    return shown if len(text) <= most else f"{shown}..."
