@@ -113,4 +113,4 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove what was built, but not models in work/
-	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) .venv-tpu
+	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) $(VENV)-uv .venv-tpu

@@ -69,6 +69,8 @@ setuptools.setup(
         "pillow>=10",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.
         "protobuf>=4.21,<5",
+        # TensorBoard 2.15, which TensorFlow brings, imports pkg_resources; 81 no longer has it.
+        "setuptools<81",
     ],
     extras_require=EXTRAS,
     entry_points={

@@ -1,5 +1,6 @@
 """The model function against golden numbers, and the program as a user runs it: real processes."""
 
+import contextlib
 import glob
 import json
 import os
@@ -9,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 import zlib
 
 import numpy as np
@@ -313,6 +316,56 @@ def test_summaries_for_tensorboard(trained):
         model_dir
     ]
     assert {"loss", "top_1_accuracy", "top_5_accuracy"} <= tags[model_dir + "/eval"]
+
+
+@contextlib.contextmanager
+def tensorboard(folder):
+    """Runs TensorBoard over a folder on a free port of this machine; gives its address."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", "--host=127.0.0.1",
+             "--port=0"],
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield wait_until(lambda: address_in(log, process))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its data server, too
+            process.wait()
+
+
+def address_in(log, process):
+    log.seek(0)
+    text = log.read()
+    assert process.poll() is None, text
+    found = re.search(r"http://127\.0\.0\.1:\d+/", text)
+    return found and found[0]
+
+
+def wait_until(condition, seconds=120):
+    """The first value of condition() that is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing came in time"
+        time.sleep(0.1)
+    return value
+
+
+def ask(url):
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_tensorboard_starts_and_shows_the_scalars(trained):
+    model_dir, _ = trained
+    with tensorboard(model_dir) as address:
+        scalars = address + "data/plugin/scalars/"
+        tags = wait_until(lambda: {run: set(t) for run, t in ask(scalars + "tags").items() if t})
+        assert {"loss", "learning_rate", "images_per_second"} <= tags["."]
+        # Wall time, step and value of each point.
+        points = ask(scalars + "scalars?tag=loss&run=.")
+    assert all(0 <= step <= SMALL["train_steps"] for _, step, _ in points) and points
 
 
 def test_going_on_says_what_is_not_as_before(trained, digits_dir, tmp_path):
