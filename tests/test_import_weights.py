@@ -18,6 +18,18 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 import yaml
+from torch_files import (
+    Call,
+    Data,
+    Global,
+    entry,
+    legacy_file,
+    pickled,
+    pth_file,
+    safetensors_file,
+    tensor,
+    zip_file,
+)
 
 import mnasnet_main
 import mnasnet_models
@@ -460,7 +472,7 @@ def test_state_dicts_that_do_not_fit_write_nothing(change, words, tmp_path):
 )
 def test_numbers_that_are_no_weights_in_float32(array, words, tmp_path):
     state = golden_weights_torch.state_dict(golden_files.read(SMALL))
-    (tmp_path / "w.pth").write_bytes(_pth({**state, "bn2.weight": array}))
+    (tmp_path / "w.pth").write_bytes(pth_file({**state, "bn2.weight": array}))
     with pytest.raises(UserError, match=words):
         import_weights.import_state_dict(str(tmp_path / "w.pth"), str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
@@ -504,27 +516,24 @@ def test_safetensors_agree_with_the_library(tmp_path):
     np.testing.assert_array_equal(read["t"], state["a"].T)
 
 
-def _safetensors(header, data=b""):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def _entry(**changes):
-    return {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}}
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no .safetensors file"),
-        (struct.pack("<Q", 1 << 60) + b"{}", "cut off in its header"),
-        (_safetensors(b"not JSON"), "header"),
-        (_safetensors([]), "header"),
-        (_safetensors(_entry(), b"1234"), "cut off before the end of tensor 'a'"),
-        (_safetensors(_entry(shape=[3]), bytes(8)), "8 bytes"),
-        (_safetensors(_entry(shape=[-2]), bytes(8)), "impossible"),
-        (_safetensors(_entry(dtype="F8_E4M3"), bytes(8)), "F8_E4M3"),
-        (_safetensors({"a": 3}), "header"),
+        (b"", "not a .safetensors file"),
+        (struct.pack("<Q", 1 << 60) + b"{}", "not a .safetensors file"),
+        (safetensors_file(b"not JSON"), "header"),
+        (safetensors_file([]), "header"),
+        (safetensors_file(entry(), b"1234"), "damaged .*not fully covered"),
+        (
+            safetensors_file(entry(shape=[3]), bytes(8)),
+            "damaged .*invalid shape",
+        ),
+        (safetensors_file(entry(shape=[-2]), bytes(8)), "damaged .*`-2`"),
+        (
+            safetensors_file(entry(dtype="F8_E4M3", shape=[8]), bytes(8)),
+            "F8_E4M3",
+        ),
+        (safetensors_file({"a": 3}), "header"),
     ],
 )
 def test_malformed_safetensors(content, words, tmp_path):
@@ -535,120 +544,36 @@ def test_malformed_safetensors(content, words, tmp_path):
 
 def test_bfloat16(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(
-        _safetensors(_entry(dtype="BF16", data_offsets=[0, 4]), bytes.fromhex("803f40c0"))
+        safetensors_file(entry(dtype="BF16", data_offsets=[0, 4]), bytes.fromhex("803f40c0"))
     )
     np.testing.assert_array_equal(weights_file.read(str(tmp_path / "w.safetensors"))["a"], [1, -3])
 
 
-# Files: .pth. PyTorch is not here; classes of the same names make pickles like its own.
-
-
-class _Global:
-    """Pickles as a bare name of another program's module."""
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-
-class _Call:
-    """Pickles as a call of such a name."""
-
-    def __init__(self, module, name, *arguments):
-        self.function, self.arguments = _Global(module, name), arguments
-
-
-class _Data:
-    """Pickles as a reference to a storage."""
-
-    def __init__(self, key, count, kind="FloatStorage"):
-        self.pid = ("storage", _Global("torch", kind), key, "cpu", count)
-
-
-class _Pickler(pickle._Pickler):
-    """Writes the three above, which need no module that is there."""
-
-    def save(self, obj, save_persistent_id=True):
-        if isinstance(obj, _Global):
-            self.write(b"c" + f"{obj.module}\n{obj.name}\n".encode())
-        elif isinstance(obj, _Call):
-            self.save(obj.function)
-            self.save(obj.arguments)
-            self.write(pickle.REDUCE)
-        elif isinstance(obj, _Data):
-            if self.legacy:
-                obj = obj.pid + (None,)
-            self.save(obj if self.legacy else obj.pid)
-            self.write(pickle.BINPERSID)
-        else:
-            super().save(obj, save_persistent_id)
-
-
-def _pickled(tree, legacy=False):
-    stream = io.BytesIO()
-    pickler = _Pickler(stream, 2)
-    pickler.legacy = legacy
-    pickler.dump(tree)
-    return stream.getvalue()
-
-
-def _tensor(key, shape, strides, offset=0, count=6, kind="FloatStorage"):
-    empty = _Call("collections", "OrderedDict")
-    data = _Data(key, count, kind)
-    return _Call("torch._utils", "_rebuild_tensor_v2", data, offset, shape, strides, False, empty)
-
-
-def _zip(tree, data, compression=zipfile.ZIP_STORED, name="data.pkl"):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr(f"archive/{name}", _pickled(tree))
-        for key, content in data.items():
-            archive.writestr(f"archive/data/{key}", content)
-    return stream.getvalue()
-
-
-def _pth(state):
-    """A file of the newer layout with arrays of a state dict."""
-    kinds = {"f4": "FloatStorage", "f8": "DoubleStorage", "i1": "CharStorage"}
-    tree, data = {}, {}
-    for number, (key, array) in enumerate(state.items()):
-        strides = tuple(stride // array.itemsize for stride in array.strides)
-        kind = kinds[array.dtype.str[1:]]
-        tree[key] = _tensor(str(number), array.shape, strides, count=array.size, kind=kind)
-        data[str(number)] = array.tobytes()
-    return _zip(tree, data)
-
-
-def _legacy(tree, data):
-    parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
-    content = b"".join(_pickled(part) for part in parts) + _pickled(tree, legacy=True)
-    content += _pickled(sorted(data))
-    for key in sorted(data):
-        content += struct.pack("<q", len(data[key]) // 4) + data[key]
-    return content
+# Files: .pth.
 
 
 SIX = np.arange(6, dtype="<f4")
 TREE = {
-    "module.a": _tensor("0", (2, 3), (3, 1)),
-    "module.b": _Call("torch._utils", "_rebuild_parameter", _tensor("0", (3, 2), (1, 3)), True, {}),
-    "module.c": _tensor("0", (2,), (1,), offset=4),
+    "module.a": tensor("0", (2, 3), (3, 1)),
+    "module.b": Call("torch._utils", "_rebuild_parameter", tensor("0", (3, 2), (1, 3)), True, {}),
+    "module.c": tensor("0", (2,), (1,), offset=4),
 }
-COUNTER = {"n_averaged": _tensor("1", (), (), count=1, kind="LongStorage")}
+COUNTER = {"n_averaged": tensor("1", (), (), count=1, kind="LongStorage")}
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        _zip(TREE, {"0": SIX.tobytes()}),
-        _legacy(TREE, {"0": SIX.tobytes()}),
-        _zip({"epoch": 3, "state_dict": TREE}, {"0": SIX.tobytes()}),
+        zip_file(TREE, {"0": SIX.tobytes()}),
+        legacy_file(TREE, {"0": SIX.tobytes()}),
+        zip_file({"epoch": 3, "state_dict": TREE}, {"0": SIX.tobytes()}),
         # torch.optim.swa_utils.AveragedModel, beside the raw weights and alone.
-        _zip({"model": {"a": TREE["module.c"]}, "model_ema": {**COUNTER, **TREE}},
+        zip_file({"model": {"a": TREE["module.c"]}, "model_ema": {**COUNTER, **TREE}},
              {"0": SIX.tobytes(), "1": bytes(8)}),
-        _zip({**COUNTER, **TREE}, {"0": SIX.tobytes(), "1": bytes(8)}),
+        zip_file({**COUNTER, **TREE}, {"0": SIX.tobytes(), "1": bytes(8)}),
         # torch.compile, within and around a parallel model.
-        _zip({k.replace(".", "._orig_mod."): v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
-        _zip({f"_orig_mod.{k}": v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
+        zip_file({k.replace(".", "._orig_mod."): v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
+        zip_file({f"_orig_mod.{k}": v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ending", [".pth", ".pth.tar"])
@@ -665,26 +590,35 @@ def test_pth_in_both_layouts(content, ending, tmp_path):
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        (_Call("os", "system", "touch EXECUTED"), "holds os.system"),
-        ({"a": _Call("builtins", "eval", "open('EXECUTED', 'w')")}, "holds builtins.eval"),
-        ({"a": _Global("torch.nn.modules.conv", "Conv2d")}, "torch.nn.modules.conv.Conv2d"),
-        (_Call("torch", "FloatStorage"), "damaged"),
-        ({"a": 3}, "'a' is no tensor"),
-        ([_tensor("0", (6,), (1,))], "no dictionary"),
-        ({"a": _tensor("0", (7,), (1,))}, "outside its own data"),
-        ({"a": _tensor("0", (2,), (6,))}, "outside its own data"),
-        ({"a": _tensor("0", (1 << 40,), (0,))}, "outside its own data"),
-        ({"a": _tensor("0", (2,), (1,), offset=-1)}, "not a plain one"),
-        ({"a": _tensor("0", (2,), (1,), count=99)}, "cut off"),
-        ({"a": _tensor("0", (2,), (1,), kind="ComplexFloatStorage")}, "ComplexFloatStorage"),
-        ({"a": _tensor("1", (2,), (1,))}, "missing|no tensor"),
+        (Call("os", "system", "touch EXECUTED"), "holds os.system"),
+        (
+            {"a": Call("builtins", "eval", "open('EXECUTED', 'w')")},
+            "holds builtins.eval",
+        ),
+        (
+            {"a": Global("torch.nn.modules.conv", "Conv2d")},
+            "torch.nn.modules.conv.Conv2d",
+        ),
+        (Call("torch", "FloatStorage"), "damaged"),
+        ({"a": 3}, "'a' is not a tensor"),
+        ([tensor("0", (6,), (1,))], "no dictionary"),
+        ({"a": tensor("0", (7,), (1,))}, "outside its own data"),
+        ({"a": tensor("0", (2,), (6,))}, "outside its own data"),
+        ({"a": tensor("0", (1 << 40,), (0,))}, "outside its own data"),
+        ({"a": tensor("0", (2,), (1,), offset=-1)}, "not a plain one"),
+        ({"a": tensor("0", (2,), (1,), count=99)}, "cut off"),
+        (
+            {"a": tensor("0", (2,), (1,), kind="ComplexFloatStorage")},
+            "ComplexFloatStorage",
+        ),
+        ({"a": tensor("1", (2,), (1,))}, "missing|belong to no tensor"),
     ],
 )
 def test_pickles_that_are_no_state_dict_are_refused_and_not_run(
     tree, words, kind, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    make = _zip if kind == "zip" else _legacy
+    make = zip_file if kind == "zip" else legacy_file
     (tmp_path / "w.pth").write_bytes(make(tree, {"0": SIX.tobytes()}))
     with pytest.raises(UserError, match=words):
         weights_file.read("w.pth")
@@ -693,8 +627,8 @@ def test_pickles_that_are_no_state_dict_are_refused_and_not_run(
 
 def test_a_pickle_cannot_change_what_it_uses(tmp_path):
     """BUILD sets an object's state: of a storage it would move its bounds."""
-    storage = _pickled(_Data("0", 6))[2:-1]
-    state = _pickled({"size": 1 << 40})[2:-1]
+    storage = pickled(Data("0", 6))[2:-1]
+    state = pickled({"size": 1 << 40})[2:-1]
     program = b"\x80\x02" + storage + state + pickle.BUILD + pickle.STOP
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -710,14 +644,14 @@ def test_a_pickle_cannot_change_what_it_uses(tmp_path):
         (b"", "damaged"),
         (b"PK\x03\x04 and no more", "damaged or cut-off archive"),
         (b"<html>not found</html>", "damaged"),
-        (_zip(TREE, {"0": bytes(24)})[:-40], "damaged or cut-off archive"),
-        (_zip(TREE, {"0": bytes(20)}), "cut off"),
-        (_zip(TREE, {}), "missing"),
-        (_zip(TREE, {"0": bytes(24)}, zipfile.ZIP_DEFLATED), "compressed"),
-        (_zip(TREE, {}, name="constants.pkl"), "TorchScript"),
-        (_zip(TREE, {}, name="other.pkl"), "not one of PyTorch"),
-        (_legacy(TREE, {"0": bytes(24)})[:-1], "cut off"),
-        (_legacy(TREE, {"0": bytes(24), "1": bytes(4)}), "belong to no tensor"),
+        (zip_file(TREE, {"0": bytes(24)})[:-40], "damaged or cut-off archive"),
+        (zip_file(TREE, {"0": bytes(20)}), "cut off"),
+        (zip_file(TREE, {}), "missing"),
+        (zip_file(TREE, {"0": bytes(24)}, zipfile.ZIP_DEFLATED), "compressed"),
+        (zip_file(TREE, {}, name="constants.pkl"), "TorchScript"),
+        (zip_file(TREE, {}, name="other.pkl"), "not one of PyTorch"),
+        (legacy_file(TREE, {"0": bytes(24)})[:-1], "cut off"),
+        (legacy_file(TREE, {"0": bytes(24), "1": bytes(4)}), "belong to no tensor"),
     ],
 )
 def test_malformed_pth(content, words, tmp_path):
