@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
+from test_records import example_of
 
 import imagenet_input
 from utils import bigtable, bigtable_load, checkpoints, data, records, scan
@@ -332,6 +333,11 @@ BAD_VALUES = {
     "no example": (b"no example", "this is no tf.train.Example"),
     "picture": (records.example(b"\xff\xd8\xff broken", 1), "the picture cannot be decoded"),
     "label": (records.example(b"picture", 11), "label 11 is not in 1..10"),
+    "wide label": (records.example(b"picture", 2**32 + 1), "label 4294967297 does not fit"),
+    "typed label": (
+        example_of(image__encoded=[b"picture"], image__class__label=[1.0]),
+        "the feature image/class/label holds floats where integers are expected",
+    ),
 }
 
 

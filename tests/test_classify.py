@@ -174,17 +174,33 @@ def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words): 
     assert "--images=0 is not possible" in mistake(evaluate, *arguments, "--images=0")
 
 
-@pytest.mark.parametrize("shapes", [([1, 28, 28, 1], 10), ([1, 32, 48, 3], 10), ([1, 10], 10)])
-def test_a_tflite_file_of_something_else(tmp_path, shapes):
-    shape, classes = shapes
+def tflite_file(path, shape, weight):
+    """Writes a .tflite file of one layer with 10 classes, all of whose weights are one number."""
     with tf.Graph().as_default(), tf.Session() as session:
         values = tf.placeholder(tf.float32, shape)
-        weights = tf.ones([int(np.prod(shape)), classes])
+        weights = tf.constant(weight, tf.float32, [int(np.prod(shape)), 10])
         result = tf.matmul(tf.reshape(values, [1, -1]), weights)
         content = tf.lite.TFLiteConverter.from_session(session, [values], [result]).convert()
-    (tmp_path / "other.tflite").write_bytes(content)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("shape", [[1, 28, 28, 1], [1, 32, 48, 3], [1, 10]])
+def test_a_tflite_file_of_something_else(tmp_path, shape):
+    tflite_file(tmp_path / "other.tflite", shape, 1)
     text = mistake(classify, f"--model={tmp_path}/other.tflite", "a.jpg")
     assert "is no .tflite classifier of square RGB pictures" in text
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf])
+def test_a_tflite_file_that_gives_no_numbers(tmp_path, digits_dir, weight):
+    path = tmp_path / "nan.tflite"
+    tflite_file(path, [1, 32, 32, 3], weight)
+    for program, more in (
+        (classify, digits_dir + "/pictures/digit-1.jpg"),
+        (evaluate, f"--data_dir={digits_dir}"),
+    ):
+        text = mistake(program, f"--model={path}", more)
+        assert text.startswith(f"--model={path} gives infinite numbers or NaN")
 
 
 def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_dir):  # noqa: F811

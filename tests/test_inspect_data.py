@@ -223,6 +223,15 @@ def test_the_sample_is_spread_over_all_readable_records(folder):
     assert inspect_data.sample(train, 1) == expected[:1]
 
 
+@pytest.mark.parametrize("label", [0, 2**40 + 1])
+def test_a_contact_sheet_shows_pictures_with_wrong_labels(folder, tmp_path, label):
+    write(folder / "train-00000-of-00002", [example(0, label)])
+    status, found = inspect(folder, f"--contact_sheet={tmp_path}/sheet.png")
+    assert status == 1
+    assert f"label {label} " in found["problems"][0]["reason"]
+    assert Image.open(tmp_path / "sheet.png").width > 1000
+
+
 def test_a_data_set_without_one_readable_record(folder, tmp_path):
     for path in folder.glob("*-of-*"):
         write(path, [records.example(b"text", 1)] * 2)

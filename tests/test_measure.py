@@ -33,9 +33,9 @@ def test_shares_and_differences():
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_what_is_no_number_is_no_agreement(wrong):
-    found = measure.compare({"a": Fixed(1, wrong, 2)}, Fixed(1, 3, 2), IMAGES, 2)
-    assert found["a"].largest_difference == np.inf
+def test_a_file_without_numbers_is_refused(wrong):
+    with pytest.raises(UserError, match=r"^a\.tflite gives infinite numbers or NaN .*--quantize"):
+        measure.compare({"a.tflite": Fixed(1, wrong, 2)}, Fixed(1, 3, 2), IMAGES, 2)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

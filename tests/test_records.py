@@ -40,6 +40,8 @@ def example_of(**features):
         key = name.replace("__", "/")
         if values and isinstance(values[0], bytes):
             made[key] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        elif values and isinstance(values[0], float):
+            made[key] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
         else:
             made[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
     return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
@@ -63,15 +65,32 @@ BAD = {
     ),
     "garbage": (lambda: b"\xff\xfe garbage", "Example"),
     "no features": (lambda: b"", "image/encoded"),
-    "no label": (lambda: example_of(image__encoded=[picture()]), "image/class/label"),
+    "no label": (
+        lambda: example_of(image__encoded=[picture()]), "image/class/label is missing"
+    ),
     "no image": (lambda: example_of(image__class__label=[1]), "image/encoded"),
     "two labels": (
         lambda: example_of(image__encoded=[picture()], image__class__label=[1, 2]),
-        "image/class/label",
+        "image/class/label has 2 values",
+    ),
+    "no value": (
+        lambda: example_of(image__encoded=[picture()], image__class__label=[]),
+        "image/class/label has 0 values",
     ),
     "label as text": (
         lambda: example_of(image__encoded=[picture()], image__class__label=[b"1"]),
-        "image/class/label",
+        "image/class/label holds bytes where integers are expected",
+    ),
+    "label as float": (
+        lambda: example_of(image__encoded=[picture()], image__class__label=[1.0]),
+        "image/class/label holds floats where integers are expected",
+    ),
+    "picture as number": (
+        lambda: example_of(image__encoded=[7], image__class__label=[1]),
+        "image/encoded holds integers where bytes are expected",
+    ),
+    "label beyond 32 bits": (
+        lambda: records.example(picture(), 2**32 + 1), "label 4294967297 does not fit in 32 bits"
     ),
 }  # fmt: skip
 

@@ -33,6 +33,7 @@ class SavedModelClassifier:
 
     def __init__(self, path: str):
         files.check_no_pattern(path, "model")
+        self._path = path
         self._session = tf.Session(graph=tf.Graph(), config=session.one_thread())
         with self._session.graph.as_default():
             try:
@@ -48,13 +49,15 @@ class SavedModelClassifier:
 
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
         """float32 [classes] for one encoded picture."""
-        return self._session.run(self._output, {self._input: [image_bytes]})[0]
+        probabilities = self._session.run(self._output, {self._input: [image_bytes]})[0]
+        return _checked(self._path, probabilities)
 
 
 class TFLiteClassifier:
     """A .tflite file of this package, with the evaluation preprocessing before it."""
 
     def __init__(self, path: str):
+        self._path = path
         self._interpreter = tflite.open_interpreter(path)
         self.num_classes = self._interpreter.num_classes
         self._session = tf.Session(graph=tf.Graph())
@@ -69,9 +72,19 @@ class TFLiteClassifier:
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
         """float32 [classes] for one encoded picture."""
         image = self._session.run(self._image, {self._bytes: image_bytes})
-        logits = self._interpreter.logits(image)
+        logits = _checked(self._path, self._interpreter.logits(image))
         exponents = np.exp(logits - logits.max())
         return exponents / exponents.sum()
+
+
+def _checked(path: str, values: np.ndarray) -> np.ndarray:
+    """What a model gave for a picture; UserError if that is no classification."""
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"--model={path} gives infinite numbers or NaN: its weights are damaged or its "
+            "training failed; export another checkpoint."
+        )
+    return values
 
 
 def load(path: str):

@@ -42,9 +42,7 @@ class Measurement:
         if expected is not None:
             self.agreeing += int(best[0] == np.argmax(expected))
             difference = np.abs(logits - expected).max() / max(1e-6, np.abs(expected).max())
-            # A NaN is no agreement: it must not lose against a number.
-            difference = float(difference) if np.isfinite(difference) else np.inf
-            self.largest_difference = max(self.largest_difference, difference)
+            self.largest_difference = max(self.largest_difference, float(difference))
 
     def report(self, labelled: bool) -> dict[str, Any]:
         """What the report of an export says of a file."""
@@ -73,7 +71,7 @@ def compare(
       total: number of samples, for the progress line.
 
     Raises:
-      UserError: the reference gives no finite logits.
+      UserError: the reference or a classifier gives logits that are not finite.
     """
     found = {name: Measurement() for name in classifiers}
     bar = progress.Progress("measure", total, "image", log_every=5000)
@@ -87,7 +85,14 @@ def compare(
         for name, classifier in classifiers.items():
             start = time.perf_counter()
             logits = classifier.logits(image)  # type: ignore[attr-defined]
-            found[name].add(logits, label, time.perf_counter() - start, expected)
+            seconds = time.perf_counter() - start
+            if not np.isfinite(logits).all():
+                raise UserError(
+                    f"{name} gives infinite numbers or NaN where the checkpoint's logits are "
+                    "finite, so nothing was exported: leave this kind of file out of --quantize or "
+                    "--post_quantize, or name another checkpoint with --export_checkpoint."
+                )
+            found[name].add(logits, label, seconds, expected)
         bar.update(number + 1)
     bar.close()
     return found

@@ -26,6 +26,8 @@ MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 LABEL_ERROR = "Label out of range"
 GREATEST_LABEL = 2**31 - 1
+# What a feature holds, by the field of tf.train.Feature.
+_KINDS = {"bytes_list": "bytes", "float_list": "floats", "int64_list": "integers"}
 
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
@@ -259,34 +261,53 @@ def _frames(path: str, offset: int = 0) -> Iterator[int]:
 
 def unpack(serialized: bytes, path: str, number: int) -> tuple[bytes, int]:
     """(encoded image, label as stored) of a record; UserError names it if it is no example."""
-    reason = problem_of(serialized, num_classes=2**31)
+    features, reason = _features(serialized)
     if reason:
         raise UserError(str(Problem(path, number, reason)))
-    features = tf.train.Example.FromString(serialized).features.feature
     return features[IMAGE_KEY].bytes_list.value[0], features[LABEL_KEY].int64_list.value[0]
 
 
 def problem_of(serialized: bytes, num_classes: int) -> str | None:
     """What is wrong with an example, short of decoding its picture; None for nothing."""
-    parsed = tf.train.Example()
+    features, reason = _features(serialized)
+    return reason or label_problem(features[LABEL_KEY].int64_list.value[0], num_classes)
+
+
+def _features(serialized: bytes) -> tuple[Mapping[str, tf.train.Feature], str | None]:
+    """Returns an example's features by name, and what is wrong with those that training reads."""
     try:
-        parsed.ParseFromString(serialized)
+        features = tf.train.Example.FromString(serialized).features.feature
     except Exception:  # protobuf's DecodeError differs between its implementations
-        return "this is no tf.train.Example."
-    features = parsed.features.feature
-    images = features[IMAGE_KEY].bytes_list.value
-    labels = features[LABEL_KEY].int64_list.value
-    if len(images) != 1:
-        return f"the feature {IMAGE_KEY} is missing."
-    if len(labels) != 1:
-        return f"the feature {LABEL_KEY} is missing."
-    return label_problem(labels[0], num_classes)
+        return {}, "this is no tf.train.Example: build or copy the data again."
+    return features, _feature_problem(features)
+
+
+def _feature_problem(features: Mapping[str, tf.train.Feature]) -> str | None:
+    """Says which feature is not what training reads; None if there is a picture with a label."""
+    for key, kind in ((IMAGE_KEY, "bytes_list"), (LABEL_KEY, "int64_list")):
+        found = features[key].WhichOneof("kind") if key in features else None
+        if found is None:
+            return f"the feature {key} is missing: build the data again with it."
+        if found != kind:
+            return (
+                f"the feature {key} holds {_KINDS[found]} where {_KINDS[kind]} are expected: build "
+                "the data again."
+            )
+        count = len(getattr(features[key], kind).value)
+        if count != 1:
+            return f"the feature {key} has {count} values, not one: build the data again."
+    return None
 
 
 def label_problem(label: int, num_classes: int) -> str | None:
     """What is wrong with a label as stored; None for nothing."""
     if 1 <= label <= num_classes:
         return None
+    if abs(label) > GREATEST_LABEL:
+        return (
+            f"label {label} does not fit in 32 bits: labels in the files are 1 to the number of "
+            "classes."
+        )
     return (
         f"label {label} is not in 1..{num_classes}: labels in the files start at 1; "
         "check --num_label_classes."

@@ -219,6 +219,9 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
             continue
         label = int(fact[0])
         wrong = records.label_problem(label, num_classes)
+        if wrong and abs(label) == records.GREATEST_LABEL:  # it stands for those beyond, too
+            serialized = _read(path, offset + records.HEADER_BYTES, int(fact[4]))
+            wrong = records.problem_of(serialized, num_classes)
         if wrong:
             mislabelled.append(Problem(path, number, wrong, offset))
         facts.append(fact[:4])
