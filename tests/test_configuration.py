@@ -298,6 +298,7 @@ def test_bigtable_takes_the_project_of_the_tpu(tmp_path):
         ({"model_dir": "/a/run[1]"}, ["--model_dir=/a/run[1]", "'['"]),
         ({"data_dir": "/a/*"}, ["--data_dir=/a/*", "'*'"]),
         ({"export_dir": "/a/b?"}, ["--export_dir=/a/b?", "'?'"]),
+        ({"model_dir": "/a\\b"}, ["--model_dir=/a\\b", "'\\'"]),
         ({"model_name": "mnasnet-a2"}, ["mnasnet-a2", "mnasnet-a1"]),
     ],
 )

@@ -6,7 +6,6 @@ pictures in tests/golden/images.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import subprocess
@@ -132,7 +131,7 @@ def bench_end(data_dir: str, runs: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the benchmarks."""
-    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("--model_name", default="mnasnet-a1")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)

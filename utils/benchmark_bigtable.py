@@ -6,7 +6,6 @@ emulator (BIGTABLE_EMULATOR_HOST, or cbtemulator on PATH or in the Google Cloud 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -103,7 +102,7 @@ def _source(rows: bigtable.RowReader, count: int) -> int:
 
 def main(argv: list[str]) -> None:
     """Prints rows a second and ratios."""
-    parser = argparse.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=8192, help=f"a multiple of {KEPT_ROW}")
     arguments = parser.parse_args(argv[1:])
     selection = imagenet_input.BigtableSelection(

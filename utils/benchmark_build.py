@@ -6,7 +6,6 @@ of it with `mnasnet-data folder`. No picture needs a new encoding; each is decod
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -51,7 +50,7 @@ def _rate(work: Callable[[str], object], folder: str, count: int) -> float:
 
 def main(argv: list[str]) -> None:
     """Prints images a second and the ratio."""
-    parser = argparse.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=data_arguments.count, default=4096)
     arguments = parser.parse_args(argv[1:])
     logging.set_verbosity(logging.WARNING)

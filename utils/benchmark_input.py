@@ -8,7 +8,6 @@ every turn is a process of its own, so that its peak memory is its own.
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import multiprocessing
 import resource
@@ -124,7 +123,7 @@ def measure(data_dir: str, size: int, turns: int, seconds: float) -> dict[str, M
 
 def main(argv: list[str]) -> None:
     """Prints images a second, their ratio to decoding, and peak memory."""
-    parser = argparse.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
     parser.add_argument("--images", type=int, default=1024, help="pictures to make (default: 1024)")
     parser.add_argument("--turns", type=int, default=3, help="of each measurement (default: 3)")

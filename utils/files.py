@@ -94,10 +94,10 @@ def rename(source: str, target: str) -> None:
 
 def check_no_pattern(path: str | None, flag: str) -> None:
     """UserError for a path that TensorFlow would take for a pattern, and not find."""
-    found = sorted(set(path or "") & set("*?[]"))
+    found = sorted(set(path or "") & set("*?[]\\"))
     if found:
         raise UserError(
-            f"--{flag}={path} has the character {found[0]!r}, which stands for other characters "
+            f"--{flag}={path} has the character '{found[0]}', which stands for other characters "
             "in TensorFlow's file names: choose or rename the folder."
         )
 

@@ -32,6 +32,7 @@ _KINDS = {"bytes_list": "bytes", "float_list": "floats", "int64_list": "integers
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
     """The files of a split in order; UserError if there are none."""
+    files.check_no_pattern(data_dir, "data_dir")
     paths = sorted(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
     paths = [path for path in paths if ".tmp-" not in os.path.basename(path)]
     if not paths:
