@@ -26,6 +26,7 @@ from utils import (
     dataset_info,
     exporting,
     files,
+    folder_lock,
     inputs,
     model_spec,
     optimization,
@@ -346,10 +347,15 @@ def _explaining_errors(params, is_training):
 
 def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
-    model_dir, last = params["model_dir"], params["train_steps"]
-    files.make_writable_dir(model_dir, "model_dir")
+    files.make_writable_dir(params["model_dir"], "model_dir")
     if params["export_dir"]:
         exporting.check(params)
+    with folder_lock.hold(params["model_dir"], "model_dir", "training"):
+        _run_training(params)
+
+
+def _run_training(params: Mapping[str, Any]) -> None:
+    model_dir, last = params["model_dir"], params["train_steps"]
     with_eval = params["mode"] == "train_and_eval"
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)

@@ -22,7 +22,8 @@ from golden_weights import weight as golden_weight
 
 import imagenet_input
 import mnasnet_main
-from utils import checkpoints, dataset_info, records, settings
+from utils import checkpoints, dataset_info, folder_lock, records, settings
+from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -712,6 +713,25 @@ def test_a_damaged_checkpoint_file_hides_no_checkpoint(trained, digits_dir, mode
         "export_only": "already holds the export of step 8.",
     }
     assert expected[mode] in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["train", "train_and_eval"])
+def test_a_second_training_in_a_folder_is_told_who_holds_it(trained, digits_dir, tmp_path, mode):
+    shutil.copytree(trained[0], tmp_path / "m")
+    arguments = flags(data_dir=digits_dir, model_dir=tmp_path / "m", mode=mode)
+    with folder_lock.hold(str(tmp_path / "m"), "model_dir", "training"):
+        before = set((tmp_path / "m").rglob("*"))
+        with pytest.raises(UserError, match=f"Another training .* \\(process {os.getpid()} on "):
+            mnasnet_main.main(["mnasnet_main.py", *arguments])
+        assert set((tmp_path / "m").rglob("*")) == before
+    mnasnet_main.main(["mnasnet_main.py", *arguments])  # complete: nothing to train
+
+
+def test_an_evaluation_next_to_a_training_is_allowed(trained, digits_dir, caplog):
+    arguments = flags(data_dir=digits_dir, model_dir=trained[0], mode="eval")
+    with folder_lock.hold(trained[0], "model_dir", "training"), caplog.at_level("INFO", "absl"):
+        mnasnet_main.main(["mnasnet_main.py", *arguments])
+    assert "Evaluated the last step, 8." in caplog.text
 
 
 def test_runs_from_another_directory(tmp_path):

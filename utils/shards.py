@@ -17,20 +17,19 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from absl import logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import dataset_info, files, memory
+from utils import dataset_info, files, folder_lock, memory
 from utils.dataset_info import DatasetInfo
 from utils.errors import UserError
 from utils.pictures import Unreadable
@@ -212,7 +211,7 @@ def build(
     files.make_writable_dir(output_dir, "output_dir")
     num_threads = num_threads or 2 * memory.cores()
     try:
-        with _claimed(output_dir):
+        with folder_lock.hold(output_dir, "output_dir", "build"):
             known = dataset_info.load(output_dir)
             if known and known.shards and _recipe(known) == _recipe(description):
                 return _mend(output_dir, known, description, shards, make, num_threads)
@@ -279,28 +278,6 @@ def _filled_in(description: DatasetInfo, reports: dict[str, _Report]) -> Dataset
         shards={name: reports[name].records for name in sorted(reports)},
         shard_bytes={name: reports[name].num_bytes for name in sorted(reports)},
     )
-
-
-@contextlib.contextmanager
-def _claimed(output_dir: str) -> Iterator[None]:
-    """Keeps a second build out of a folder; buckets have no such lock."""
-    if files.is_remote(output_dir):
-        yield
-        return
-    folder = os.open(output_dir, os.O_RDONLY)
-    try:
-        # Not every file system can lock; without a lock two builds only waste time.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                raise UserError(
-                    f"Another build is writing to --output_dir={output_dir}: wait for its end or "
-                    "choose another folder."
-                ) from e
-        yield
-    finally:
-        os.close(folder)
 
 
 def _names(folder: str) -> set[str]:

@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM: training saves a checkpoint first, anything else ends at once."""
+"""Ends of a training before its last step.
+
+SIGINT and SIGTERM: training saves a checkpoint first, anything else ends at once. A training that
+has lost its folder to another program ends without saving.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import threading
 from absl import logging
 
 import utils.tensorflow_version  # noqa: F401
+from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -23,10 +28,11 @@ class Stop(SystemExit):
 
 
 class _State:
-    """What the signal handler and the training hook share."""
+    """What the signal handler, other threads and the training hook share."""
 
     training = False
     requested: int | None = None
+    abandoned: str | None = None
 
 
 def _handle(signal_number, frame) -> None:
@@ -48,8 +54,15 @@ def install() -> None:
             signal.signal(number, _handle)
 
 
+def abandon(reason: str) -> None:
+    """Ends the training, from any thread: without a checkpoint, by UserError(reason)."""
+    _State.abandoned = reason
+
+
 def raise_if_requested() -> None:
-    """Raises Stop if a signal ended the training."""
+    """Raises Stop if a signal ended the training, UserError if it is abandoned."""
+    if _State.abandoned is not None:
+        raise UserError(_State.abandoned)
     if _State.requested is not None:
         raise Stop(_State.requested)
 
@@ -59,6 +72,7 @@ class StopHook(tf.train.SessionRunHook):
 
     It belongs among the training hooks that the model function gives: TPUEstimator calls those
     after its own, and those that `train` is given before them.
+    One that is abandoned ends by an error, so that no hook saves.
     """
 
     def after_create_session(self, session, coord):
@@ -70,6 +84,9 @@ class StopHook(tf.train.SessionRunHook):
             install()
 
     def after_run(self, run_context, run_values):
+        if _State.abandoned is not None:
+            _State.training = False
+            raise UserError(_State.abandoned)
         if _State.requested is not None:
             run_context.request_stop()
 
