@@ -1,5 +1,5 @@
-# Every target sets up what it needs, once: a virtual environment in .venv and sample data in work/.
-# Variables: WORK=folder for data and models, VENV=folder of the virtual environment.
+# Every target first makes what it needs, once: a virtual environment in .venv and sample data in work/.
+# Lines '##@ GROUP' and 'target:  ## text' are what `make help` prints.
 
 VENV ?= .venv
 WORK ?= work
@@ -12,17 +12,19 @@ NATURAL := $(WORK)/natural
 TUNED := $(WORK)/natural-model
 SCRATCH := $(WORK)/natural-scratch
 PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
+TPU ?=
 
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify finetune finetune-curves table test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
-        complexity numbers lint format clean
+.PHONY: help train finetune classify finetune-curves table bench bench-input bench-build bench-bigtable bench-tflite \
+        complexity tpu-check tpu-check-all setup test test-slow lint format numbers clean
 
+##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-
-setup: $(STAMP)  ## Set up the virtual environment and install everything (other targets do it too)
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 $(STAMP): requirements.txt setup.py
 	@sh utils/make_venv.sh "$(VENV)"
@@ -32,11 +34,26 @@ $(STAMP): requirements.txt setup.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+##@ First steps
+
 $(DIGITS)/dataset_info.json: $(STAMP)
 	@$(BIN)/python -m utils.data sample --output_dir=$(DIGITS)
 
+train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled digits, evaluate, export, classify
+	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
+	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
+	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
+
 $(LITE0)/checkpoint: | $(STAMP)
 	@$(BIN)/python -m utils.pretrained --model_dir=$(LITE0)
+
+$(NATURAL)/dataset_info.json: | $(STAMP)
+	@$(BIN)/python -m utils.data natural --output_dir=$(NATURAL)
+
+finetune: $(LITE0)/checkpoint $(NATURAL)/dataset_info.json  ## Fine-tune ImageNet weights on eleven other classes
+	$(BIN)/python mnasnet_main.py --config_file=finetune --init_checkpoint=$(LITE0) --data_dir=$(NATURAL) \
+	  --model_dir=$(TUNED) --export_dir=$(TUNED)/export --post_quantize=True --quantize=float16,int8
+	$(BIN)/python -m utils.classify --model=$(TUNED)/export/efficientnet-lite0.tflite $(NATURAL)/pictures/*.jpg
 
 $(LITE0)/export/efficientnet-lite0.tflite: $(LITE0)/checkpoint
 	@$(BIN)/python mnasnet_main.py --mode=export_only --model_dir=$(LITE0) --export_dir=$(@D)
@@ -44,64 +61,53 @@ $(LITE0)/export/efficientnet-lite0.tflite: $(LITE0)/checkpoint
 classify: $(LITE0)/export/efficientnet-lite0.tflite  ## Name what is on pictures (PICTURES="a.jpg b.jpg")
 	@$(BIN)/python -m utils.classify --model=$< $(PICTURES)
 
-train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled sample, evaluate, export and classify
-	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
-	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
-	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
-
-$(NATURAL)/dataset_info.json: | $(STAMP)
-	@$(BIN)/python -m utils.data natural --output_dir=$(NATURAL)
-
-finetune: $(LITE0)/checkpoint $(NATURAL)/dataset_info.json  ## Fine-tune ImageNet weights on other classes, evaluate, export and classify
-	$(BIN)/python mnasnet_main.py --config_file=finetune --init_checkpoint=$(LITE0) --data_dir=$(NATURAL) \
-	  --model_dir=$(TUNED) --export_dir=$(TUNED)/export --post_quantize=True --quantize=float16,int8
-	$(BIN)/python -m utils.classify --model=$(TUNED)/export/efficientnet-lite0.tflite $(NATURAL)/pictures/*.jpg
-
-finetune-curves: finetune  ## The same network from scratch in the same time, and the picture of both
+finetune-curves: finetune  ## Train both ways, from weights and from scratch; plot
 	$(BIN)/python mnasnet_main.py --config_file=finetune --model_spec=g3doc/data/efficientnet-lite0.yaml \
 	  --freeze_until=none --base_learning_rate=0.064 --warmup_epochs=1 --batch_norm_momentum=0.9 \
 	  --train_steps=120 --steps_per_eval=20 --data_dir=$(NATURAL) --model_dir=$(SCRATCH)
 	$(BIN)/python g3doc/plot_finetune_vs_scratch.py $(TUNED) $(SCRATCH)
 
-table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the sample; table of their exports
+table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the digits; compare exports
 	@for m in a1 b1 small; do $(BIN)/python mnasnet_main.py --config_file=sample --model_name=mnasnet-$$m \
 	  --data_dir=$(DIGITS) --model_dir=$(WORK)/table/$$m --export_dir=$(WORK)/table/$$m/export \
 	  --post_quantize=True --quantize=float16,int8 || exit 1; done
 	@$(BIN)/python -m utils.export_table --max_loss=1 $(WORK)/table/a1/export $(WORK)/table/b1/export $(WORK)/table/small/export
 
-test: $(STAMP)  ## Run all tests but the slow proofs
-	$(BIN)/python -m pytest
+##@ Measure and check
 
-test-slow: $(STAMP)  ## Run the slow proofs
-	$(BIN)/python -m pytest -m slow
-
-bench: $(STAMP)  ## Measure start-up, step, memory and end of trainings
+bench: $(STAMP)  ## Measure start, step, memory and end of trainings
 	$(BIN)/python -m utils.benchmark
 
-bench-input: $(STAMP)  ## Measure the input alone, beside plain decoding
+bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
 	$(BIN)/python -m utils.benchmark_input
 
-bench-build: $(STAMP)  ## Measure building a data set beside plain copying
+bench-build: $(STAMP)  ## Measure building a data set, next to plain copying
 	$(BIN)/python -m utils.benchmark_build
 
 bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 	$(BIN)/python -m utils.benchmark_bigtable
 
-bench-tflite: $(STAMP)  ## Measure size and latency of the .tflite files of mnasnet-a1
+bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
 	$(BIN)/python -m utils.benchmark_tflite
 
-tpu-check: $(STAMP)  ## Compile the training step with the TPU compiler (TPU="--topology=v2 --batch_size=64 ...")
-	$(BIN)/python -m utils.tpu_check $(TPU)
-
-tpu-check-all: $(STAMP)  ## The same for a1 and b1 in both precisions (up to half an hour)
-	$(BIN)/python -m utils.tpu_check --model_name=mnasnet-a1,mnasnet-b1 --precision=float32,bfloat16
-
-complexity: $(STAMP)  ## Parameters, multiply-adds and memory of the networks
+complexity: $(STAMP)  ## Print parameters, multiply-adds, memory of the networks
 	$(BIN)/python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1,mnasnet-small,mnasnet-d1,mnasnet-d1-320
 
-numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
-	$(BIN)/python -m utils.published
-	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
+tpu-check: $(STAMP)  ## Compile the training step for a TPU (TPU=--topology=v2)
+	$(BIN)/python -m utils.tpu_check $(TPU)
+
+tpu-check-all: $(STAMP)  ## Do so for a1 and b1 in both precisions (half an hour)
+	$(BIN)/python -m utils.tpu_check --model_name=mnasnet-a1,mnasnet-b1 --precision=float32,bfloat16
+
+##@ Develop
+
+setup: $(STAMP)  ## Install everything into .venv (other targets do it, too)
+
+test: $(STAMP)  ## Run all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## Run the slow tests (eight minutes)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .
@@ -112,5 +118,9 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove what was built, but not models in work/
+numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
+	$(BIN)/python -m utils.published
+	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
+
+clean:  ## Remove what was built, but not the models in work/
 	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) $(VENV)-uv .venv-tpu

@@ -20,15 +20,18 @@ OUTPUT = os.path.join(ROOT, "g3doc", "numbers.md")
 _HEAD = """\
 # Published numbers
 
-<!-- Written by `python -m utils.published`; a test compares. -->
+<!-- Written by `make numbers`; a test compares. -->
+
+This page is for you if you choose a network, or want to know whether this package's networks are
+the published ones.
 
 ![Accuracy against latency and multiply-adds](mnasnet_vs_mobilenetv2.png)
 
 MnasNet-A1 on ImageNet (Tan et al., arXiv:1807.11626): five image sizes and five depth multipliers.
-The columns **in bold** are computed by this package (`python -m utils.complexity`) and agree with
-the published columns beside them, parameters to the printed digit and multiply-adds within 0.5 %:
-`tests/test_complexity.py` checks every row. Accuracy and latency are quoted: they need a full
-training on ImageNet and a Pixel 1 phone, and neither was repeated here.
+This package computes the columns **in bold** (`python -m utils.complexity`). They agree with the
+published columns next to them: parameters to the printed digit, multiply-adds within 0.5 %, and a
+test checks every row. Accuracy and latency are quoted, because they need a full training on
+ImageNet and a Pixel 1 phone. Neither was repeated here.
 
 | image size | depth multiplier | top-1 % | top-5 % | Pixel 1 ms | parameters M | **parameters** | \
 multiply-adds M | **multiply-adds M** | **difference** |
@@ -39,6 +42,7 @@ _TAIL = """
   published figures.
 - The published source prints the top-1 accuracy of 160, 0.35 as 52.3 in one place and 59.3 in
   another; 59.3 agrees with its top-5 accuracy.
+- The published 68 M multiply-adds of mnasnet-small are those of its layers alone.
 
 Other networks at an image size of 224 (accuracies quoted, the rest computed):
 
@@ -108,7 +112,7 @@ def main(argv: list[str]) -> None:
 def compare(path: str, content: str) -> None:
     """Raises UserError if a file has another content."""
     if not os.path.exists(path) or files.read_text(path) != content:
-        raise UserError(f"{path} is out of date: run python -m utils.published.")
+        raise UserError(f"{path} is out of date: run make numbers.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,362 @@
+"""README, CONTRIBUTING and g3doc/: links lead somewhere, commands parse."""
+
+import argparse
+import functools
+import importlib
+import pathlib
+import re
+import shlex
+import textwrap
+from unittest import mock
+
+import pytest
+import yaml
+from absl import flags
+
+from utils import cli, configuration, files, model_spec, settings
+from utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "g3doc").glob("*.md"))]
+GUIDE = ROOT / "g3doc/tpu_guide.md"
+# First words of commands that are not of this package.
+OTHER_COMMANDS = (
+    "capture_tpu_profile", "cbtemulator", "cd", "gcloud", "git", "pip", "python3", "tensorboard",
+)  # fmt: skip
+LANGUAGES = ("sh", "text", "yaml", "bibtex")
+MAX_README_LINES = 150
+MAX_HELP_COLUMNS = 80
+_FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.M)
+_ASSIGNMENT = re.compile(r"[A-Z_]+=")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+# Reading a page.
+
+
+def blocks(text):
+    """(language, content) of the fenced and the indented code blocks; the latter hold commands."""
+    found = [(match[1], match[2]) for match in _FENCED.finditer(text)]
+    for paragraph in re.split(r"\n\s*\n", _FENCED.sub("", text)):
+        lines = [line for line in paragraph.split("\n") if line]
+        if lines and all(line.startswith("    ") for line in lines):
+            found.append(("sh", textwrap.dedent("\n".join(lines)) + "\n"))
+    return found
+
+
+def commands(text):
+    """The words of each command in the blocks of a page, with the assignments before it."""
+    found = []
+    for language, content in blocks(text):
+        if language != "sh":
+            continue
+        for line in re.sub(r"\\\n\s*", "", content).splitlines():
+            words = shlex.split(line, comments=True)
+            while words:
+                end = words.index("&&") if "&&" in words else len(words)
+                found.append([word for word in words[:end] if word != "&"])
+                words = words[end + 1 :]
+    return found
+
+
+def yaml_files(text):
+    """Name -> content of the YAML blocks; each begins with its name."""
+    found = {}
+    for language, content in blocks(text):
+        if language == "yaml":
+            name = re.match(r"# (\S+\.yaml)\n", content)
+            assert name, f"A YAML block begins with '# NAME.yaml': {content[:40]!r}"
+            found[name[1]] = content
+    return found
+
+
+def prose(text):
+    """The page without its code blocks."""
+    return _FENCED.sub("", text)
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", prose(text), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+# Checking a command.
+
+
+class _Found(Exception):
+    """Carries the parser out of a command's main."""
+
+
+@functools.cache
+def parser_of(module):
+    """The argument parser of a command, which does not run."""
+    command = importlib.import_module(module)
+    if not hasattr(command, "main"):
+        command = importlib.import_module(f"{module}.command")
+
+    def stop(parser, *arguments, **more):
+        raise _Found(parser)
+
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
+        pytest.raises(_Found) as caught,
+    ):
+        command.main([module])
+    return caught.value.args[0]
+
+
+def options_of(parser):
+    """The flags of a parser and of its commands."""
+    found = set()
+    for action in parser._actions:
+        found.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*map(options_of, action.choices.values()))
+    return found
+
+
+def console_commands():
+    """Console command -> module, as setup.py installs them."""
+    text = (ROOT / "setup.py").read_text()
+    return dict(re.findall(r'"(mnasnet[\w-]*) = ([\w.]+):console"', text))
+
+
+def makefile():
+    """(targets, variables) that make knows."""
+    text = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z-]+):", text, re.M)), set(re.findall(r"^(\w+) \?=", text, re.M))
+
+
+def check_program(words, folder):
+    """Flags, values and combinations of the program; returns the settings."""
+    # Buckets are here: resolving settings looks for dataset_info.json and params.yaml there.
+    arguments = [word.replace("gs://BUCKET", str(folder / "bucket")) for word in words]
+    return configuration.resolve(cli.parse_settings(["mnasnet_main.py", *arguments], ""))
+
+
+def check_command(module, words):
+    """Flags and values of another command."""
+    parser = parser_of(module)
+    parser.parse_args(words)
+    # The parser takes abbreviations; a page should not.
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert given <= options_of(parser), f"unknown flags {given - options_of(parser)}"
+
+
+def check_make(words):
+    """Targets and variables of make."""
+    targets, variables = makefile()
+    for word in words:
+        name, equals, value = word.partition("=")
+        assert name in (variables if equals else targets), f"make knows no {name}"
+        if name == "TPU":
+            check_command("utils.tpu_check", shlex.split(value))
+
+
+def check(words, folder, monkeypatch):
+    """Fails where a command of a page could not be run."""
+    if words[0] == "export":
+        for word in words[1:]:
+            monkeypatch.setenv(*word.split("=", 1))
+        return
+    while _ASSIGNMENT.match(words[0]):
+        words = words[1:]
+    consoles = console_commands()
+    if words[:2] == ["python", "mnasnet_main.py"]:
+        check_program(words[2:], folder)
+    elif words[0] == "mnasnet":
+        check_program(words[1:], folder)
+    elif words[:2] == ["python", "-m"]:
+        check_command(words[2], words[3:])
+    elif words[0] in consoles:
+        check_command(consoles[words[0]], words[1:])
+    elif words[0] == "make":
+        check_make(words[1:])
+    else:
+        assert words[0] in OTHER_COMMANDS, f"unknown command {words[0]}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder, without a TPU in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    return tmp_path
+
+
+# The pages.
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text())):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file.read_text()), f"{page.name} links to {target}"
+
+
+@each_page
+def test_commands_parse(page, folder, monkeypatch):
+    text = page.read_text()
+    for name, content in yaml_files(text).items():
+        (folder / name).write_text(content)
+    for words in commands(text):
+        try:
+            check(words, folder, monkeypatch)
+        except (Exception, SystemExit) as e:
+            raise AssertionError(f"{page.name}: {shlex.join(words)}") from e
+
+
+@each_page
+def test_yaml_loads(page, folder):
+    for name, content in yaml_files(page.read_text()).items():
+        (folder / name).write_text(content)
+        found = files.read_yaml_mapping(name)
+        if "stages" in found:
+            model_spec.load(name)
+        elif set(found) <= set(settings.SETTINGS):
+            configuration.resolve({"config_file": name, "model_dir": "M", "data_dir": "null"})
+        else:  # names of an import
+            assert all(isinstance(ours, str | None) for ours in found.values())
+
+
+@each_page
+def test_blocks_say_what_they_are(page):
+    starts = ("python ", "make ", "mnasnet ", "mnasnet-data ", "pip ")
+    for language, content in blocks(page.read_text()):
+        assert language in LANGUAGES
+        if language == "text":
+            assert not [line for line in content.splitlines() if line.startswith(starts)]
+
+
+def modules_named():
+    """Commands that the pages name as python -m utils.X."""
+    return set(re.findall(r"python -m (utils\.\w+)", "".join(p.read_text() for p in PAGES)))
+
+
+@functools.cache
+def all_flags():
+    """Flags of the program and of every command."""
+    names = {name for s in settings.SETTINGS.values() for name in (s.name, s.alias) if name}
+    parsers = map(parser_of, modules_named() | set(console_commands().values()) - {"mnasnet_main"})
+    return {f"--{name}" for name in names} | {"--help"}.union(*map(options_of, parsers))
+
+
+@each_page
+def test_words_in_the_text_exist(page):
+    """Flags, targets and commands in the prose."""
+    targets = makefile()[0]
+    for code in re.findall(r"`([^`]+)`", prose(page.read_text())):
+        words = shlex.split(code)
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w]*", code):
+            if words[0] not in OTHER_COMMANDS:
+                assert flag in all_flags(), f"{page.name}: {code}"
+        if words[0] == "make" and len(words) > 1 and not words[1].endswith("*"):
+            assert words[1] in targets, f"{page.name}: {code}"
+        if words[0].startswith("mnasnet-") and len(words) > 1:
+            assert words[0] in console_commands(), f"{page.name}: {code}"
+        if all(w.partition("=")[0][2:] in settings.SETTINGS and "=" in w for w in words):
+            cli.parse_settings(["mnasnet_main.py", *words], "")
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_README_LINES
+
+
+@each_page
+def test_a_page_says_whom_it_is_for(page):
+    if page.parent.name != "g3doc":
+        return
+    text = re.sub(r"<!--.*?-->", "", page.read_text(), flags=re.S)
+    title, first = [part.strip() for part in text.split("\n\n") if part.strip()][:2]
+    assert title.startswith("# ")
+    assert first.startswith("This page is for ")
+
+
+def test_the_readme_begins_with_a_training():
+    found = commands((ROOT / "README.md").read_text())
+    assert [words[:2] for words in found[:3]] == [
+        ["make", "train"], ["make", "finetune"], ["make", "classify"],
+    ]  # fmt: skip
+
+
+def test_the_readme_lists_every_page():
+    text = (ROOT / "README.md").read_text()
+    missing = [page.name for page in PAGES if f"({page.relative_to(ROOT)})" not in text]
+    assert missing == ["README.md"]
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", text, re.M)[1].replace("\\", "").split()
+    helped = dict(re.findall(r"^([a-z-]+):.*  ## (.*)$", text, re.M))
+    assert set(phony) == set(helped) == makefile()[0]
+    longest = max(len(f"  make {name:<16} {line}") for name, line in helped.items())
+    assert longest <= MAX_HELP_COLUMNS
+
+
+def test_batches_of_the_tpu_guide(folder, monkeypatch):
+    """On a TPU each core gets 128 images, whatever the slice."""
+    monkeypatch.setenv("TPU_NAME", "NAME")
+    found = [words[2:] for words in commands(GUIDE.read_text()) if "mnasnet_main.py" in words]
+    assert len(found) == 5
+    for words in found:
+        params = check_program(words, folder)
+        assert params["use_tpu"] == ("--use_tpu=False" not in words)
+        if params["use_tpu"]:
+            hosts = 4 if "--config_file=v2-32" in words else 1
+            assert params["train_batch_size"] == hosts * 8 * 128
+
+
+# The checks themselves.
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python mnasnet_main.py --modle_dir=M --data_dir=null",
+        "python mnasnet_main.py --model_dir=M --data_dir=null --train_steps=0",
+        "python mnasnet_main.py --model_dir=M --data_dir=D --bigtable_instance=I",
+        "python mnasnet_main.py --model_dir=M",
+        "mnasnet --model_dir=M --data_dir=null --config_file=v4-8",
+        "python -m utils.data folder --input=P --output_dir=D",
+        "python -m utils.data floder --input_dir=P --output_dir=D",
+        "python -m utils.evaluate --model=M",
+        "python -m utils.evaluat --model=M --data_dir=D",
+        "mnasnet-evaluate --model=M --data_dir=D --pictures=3",
+        "mnasnet-evaluat --model=M --data_dir=D",
+        "make trian",
+        "make train WROK=folder",
+        "make tpu-check TPU=--topologi=v2",
+        "wget https://example.com",
+    ],
+)
+@pytest.mark.parametrize("form", ["```sh\n{}\n```\n", "Text:\n\n    {}\n\nMore.\n"])
+def test_a_wrong_command_is_found(line, form, folder, monkeypatch):
+    [words] = commands("# Page\n\n" + form.format(line))
+    with pytest.raises((UserError, flags.Error, ImportError, AssertionError, SystemExit)):
+        check(words, folder, monkeypatch)
+
+
+def test_a_wrong_yaml_block_is_found(folder):
+    text = "```yaml\n# my.yaml\nstages: [r1_k3_s11_e1_i32_o16]\nstem: 32\n```\n"
+    (folder / "my.yaml").write_text(yaml_files(text)["my.yaml"])
+    with pytest.raises(UserError, match="stem"):
+        model_spec.load("my.yaml")
+    assert yaml.safe_load(yaml_files(text)["my.yaml"])["stem"] == 32
+
+
+def test_a_page_is_read_as_markdown_has_it():
+    text = (
+        "# A title: with `code`, twice\n\n```sh\nexport A=1\nA=2 make x \\\n  B=3 && cd y  # why\n"
+        "```\n\n    pip install x &\n\n- item\n    continued\n"
+    )
+    assert commands(text) == [
+        ["export", "A=1"], ["A=2", "make", "x", "B=3"], ["cd", "y"], ["pip", "install", "x"],
+    ]  # fmt: skip
+    assert anchors(text) == {"a-title-with-code-twice"}
