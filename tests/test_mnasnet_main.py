@@ -19,7 +19,8 @@ from golden_weights import weight as golden_weight
 
 import imagenet_input
 import mnasnet_main
-from utils import checkpoints, dataset_info, records, settings
+from utils import checkpoints, configuration, dataset_info, inputs, records, settings
+from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -511,6 +512,34 @@ def test_a_training_of_the_published_program_continues_here(digits_dir, tmp_path
         expected = rate * np.sqrt(squares[clear] / (after[name + "/RMSProp"][clear] + 1e-3))
         np.testing.assert_allclose(np.abs(moved[clear]), expected, rtol=2e-2, err_msg=name)
     assert (slots, averages) == (181, 181 + 2 * 49)
+
+
+def tpu_params(digits_dir, model_dir, num_eval_images):
+    """Settings of an evaluation on a TPU."""
+    given = {
+        "data_dir": digits_dir, "model_dir": str(model_dir), "mode": "eval",
+        "num_eval_images": num_eval_images, "eval_batch_size": 100,
+    }  # fmt: skip
+    return {**configuration.resolve(given), "use_tpu": True}
+
+
+def test_on_a_tpu_fewer_images_may_be_evaluated(trained, digits_dir, tmp_path, monkeypatch):
+    model_dir = shutil.copytree(trained[0], tmp_path / "m")
+    build = mnasnet_main.build_estimator
+
+    def build_for_cpu(params, training):
+        return build({**params, "use_tpu": False}, training)
+
+    monkeypatch.setattr(mnasnet_main, "build_estimator", build_for_cpu)
+    params = tpu_params(digits_dir, model_dir, 150)
+    inputs.check(params)
+    metrics = mnasnet_main.evaluate(params, checkpoints.latest(str(model_dir)))
+    assert metrics["images"] == 200  # two whole batches
+
+
+def test_on_a_tpu_too_few_images_are_known_before_the_training(digits_dir, tmp_path):
+    with pytest.raises(UserError, match="set --num_eval_images=360"):
+        inputs.check(tpu_params(digits_dir, tmp_path, 400))
 
 
 def test_exported_saved_model_classifies(trained, digits_dir):
