@@ -65,6 +65,8 @@ setuptools.setup(
         # TensorFlow 2.15 is compiled against NumPy 1.
         "numpy>=1.23,<2",
         "PyYAML>=6.0",
+        # The live line of a terminal; earlier ones do not cut a line that has no bar.
+        "tqdm>=4.70",
         # Builders of data sets read pictures of every kind.
         "pillow>=10",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.

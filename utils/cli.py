@@ -55,7 +55,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         finally:
             sys.stdout.flush()
     except UserError as e:
-        print(f"\nerror: {e}" if sys.stderr.isatty() else f"error: {e}", file=sys.stderr)
+        print(f"error: {e}", file=sys.stderr)
         status = 1
     except flags.Error as e:
         print(f"error: {_sentence(e)} --help lists the flags.", file=sys.stderr)

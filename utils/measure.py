@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable
@@ -76,20 +77,19 @@ def compare(
       UserError: the reference gives no finite logits.
     """
     found = {name: Measurement() for name in classifiers}
-    bar = progress.Progress("measure", total, "image", log_every=5000)
-    for number, (image, label) in enumerate(samples):
-        expected = reference.logits(image)
-        if not np.isfinite(expected).all():
-            raise UserError(
-                "The checkpoint's logits are not finite numbers, so its training has failed: "
-                "name an earlier one with --export_checkpoint."
-            )
-        for name, classifier in classifiers.items():
-            start = time.perf_counter()
-            logits = classifier.logits(image)  # type: ignore[attr-defined]
-            found[name].add(logits, label, time.perf_counter() - start, expected)
-        bar.update(number + 1)
-    bar.close()
+    with contextlib.closing(progress.Progress("measure", total, "image", log_every=5000)) as bar:
+        for number, (image, label) in enumerate(samples):
+            expected = reference.logits(image)
+            if not np.isfinite(expected).all():
+                raise UserError(
+                    "The checkpoint's logits are not finite numbers, so its training has failed: "
+                    "name an earlier one with --export_checkpoint."
+                )
+            for name, classifier in classifiers.items():
+                start = time.perf_counter()
+                logits = classifier.logits(image)  # type: ignore[attr-defined]
+                found[name].add(logits, label, time.perf_counter() - start, expected)
+            bar.update(number + 1)
     return found
 
 
