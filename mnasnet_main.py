@@ -274,6 +274,11 @@ def train(params: Mapping[str, Any], until: int) -> None:
             max_steps=until,
             hooks=hooks,
         )
+    if stopping.is_requested():
+        saved = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
+        logging.info(
+            "Saved step %d in %s: the same command resumes from there.", saved, params["model_dir"]
+        )
     stopping.raise_if_requested()
 
 

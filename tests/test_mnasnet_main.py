@@ -4,11 +4,13 @@ import glob
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from golden_weights import weight as golden_weight
+from test_progress import screen
 
 import imagenet_input
 import mnasnet_main
@@ -41,12 +44,12 @@ def flags(**values):
     return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
 
 
-def start(*arguments, cwd=None, environment=None):
+def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE):
     environment = {**os.environ, **(environment or {})}
     environment.pop("TPU_NAME", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
+        stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd, env=environment,
     )  # fmt: skip
 
 
@@ -614,17 +617,57 @@ def test_export_report(trained):
     assert rows["dynamic"]["bytes"] < 0.6 * rows["float32"]["bytes"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_save_first(digits_dir, tmp_path, number):
+def read_terminal(descriptor, until=None):
+    """What a process writes to a terminal, to its end or until a pattern is there."""
+    text = ""
+    while until is None or not re.search(until, text):
+        try:
+            text += os.read(descriptor, 10000).decode()
+        except OSError:  # the process has ended
+            break
+    return text
+
+
+def test_sigterm_saves_first(digits_dir, tmp_path):
     process = start(
         *flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train")
     )
     wait_for_line(process, "train step 3/")
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, err
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
-    assert checkpoints.step_of(checkpoints.latest(str(tmp_path))) >= 3
+    step = checkpoints.step_of(checkpoints.latest(str(tmp_path)))
+    assert step >= 3
+    saved = f"Saved step {step} in {tmp_path}: the same command resumes from there."
+    assert err.splitlines()[-1].endswith(saved)
+
+
+def test_ctrl_c_on_a_terminal_saves_first_and_says_so(digits_dir, tmp_path):
+    main, other = pty.openpty()
+    arguments = flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train")
+    process = start(*arguments, stderr=other)
+    os.close(other)
+    limit = threading.Timer(300, process.kill)
+    limit.start()
+    try:
+        text = read_terminal(main, until=r"train step [1-9]")
+        process.send_signal(signal.SIGINT)
+        text += read_terminal(main)
+        process.communicate()
+    finally:
+        limit.cancel()
+        process.kill()
+        os.close(main)
+    assert process.returncode == 128 + signal.SIGINT, text
+    step = checkpoints.step_of(checkpoints.latest(str(tmp_path)))
+    request, live, saved, end = screen(text)[-4:]
+    assert re.fullmatch(
+        r"[\d:]{8} SIGINT: finishing this step and saving a checkpoint; .*", request
+    )
+    assert live.startswith(f"train step {step}/100000  loss ")
+    assert saved[9:] == f"Saved step {step} in {tmp_path}: the same command resumes from there."
+    assert end == ""
 
 
 def test_killed_at_any_moment_the_next_run_goes_on(digits_dir, tmp_path):

@@ -48,6 +48,11 @@ def install() -> None:
             signal.signal(number, _handle)
 
 
+def is_requested() -> bool:
+    """Whether a signal ended the training."""
+    return _State.requested is not None
+
+
 def raise_if_requested() -> None:
     """Raises Stop if a signal ended the training."""
     if _State.requested is not None:
