@@ -275,6 +275,11 @@ def train(params: Mapping[str, Any], until: int) -> None:
             max_steps=until,
             hooks=hooks,
         )
+    if stopping.is_requested():
+        saved = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
+        logging.info(
+            "Saved step %d in %s: the same command resumes from there.", saved, params["model_dir"]
+        )
     stopping.raise_if_requested()
 
 
@@ -297,7 +302,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     metrics["skipped_images"] = inputs.num_skipped(False, params)
     counted = metrics["images"] + metrics["skipped_images"]
     # Black images fill the last batch.
-    if params["data_dir"] != "null" and counted != params["num_eval_images"]:
+    if params["data_dir"] != "null" and not inputs.is_enough(counted, params):
         raise inputs.wrong_count(counted, params)
     # When this was known: curves over time need it. CPU time tells more on a machine that is busy.
     metrics["seconds"] = round(time.monotonic() - _START, 1)

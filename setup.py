@@ -66,6 +66,8 @@ setuptools.setup(
         "PyYAML>=6.0",
         # Weights files come from strangers: the format's own library reads and checks them.
         "safetensors>=0.4",
+        # The live line of a terminal; earlier ones do not cut a line that has no bar.
+        "tqdm>=4.70",
         # Builders of data sets read pictures of every kind.
         "pillow>=10",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.

@@ -5,12 +5,14 @@ import glob
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import zlib
@@ -19,10 +21,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from golden_weights import weight as golden_weight
+from test_progress import screen
 
 import imagenet_input
 import mnasnet_main
-from utils import checkpoints, dataset_info, folder_lock, records, settings
+from utils import checkpoints, configuration, dataset_info, folder_lock, inputs, records, settings
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -44,12 +47,12 @@ def flags(**values):
     return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
 
 
-def start(*arguments, cwd=None, environment=None):
+def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE):
     environment = {**os.environ, **(environment or {})}
     environment.pop("TPU_NAME", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
+        stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd, env=environment,
     )  # fmt: skip
 
 
@@ -567,6 +570,34 @@ def test_a_training_of_the_published_program_continues_here(digits_dir, tmp_path
     assert (slots, averages) == (181, 181 + 2 * 49)
 
 
+def tpu_params(digits_dir, model_dir, num_eval_images):
+    """Settings of an evaluation on a TPU."""
+    given = {
+        "data_dir": digits_dir, "model_dir": str(model_dir), "mode": "eval",
+        "num_eval_images": num_eval_images, "eval_batch_size": 100,
+    }  # fmt: skip
+    return {**configuration.resolve(given), "use_tpu": True}
+
+
+def test_on_a_tpu_fewer_images_may_be_evaluated(trained, digits_dir, tmp_path, monkeypatch):
+    model_dir = shutil.copytree(trained[0], tmp_path / "m")
+    build = mnasnet_main.build_estimator
+
+    def build_for_cpu(params, training):
+        return build({**params, "use_tpu": False}, training)
+
+    monkeypatch.setattr(mnasnet_main, "build_estimator", build_for_cpu)
+    params = tpu_params(digits_dir, model_dir, 150)
+    inputs.check(params)
+    metrics = mnasnet_main.evaluate(params, checkpoints.latest(str(model_dir)))
+    assert metrics["images"] == 200  # two whole batches
+
+
+def test_on_a_tpu_too_few_images_are_known_before_the_training(digits_dir, tmp_path):
+    with pytest.raises(UserError, match="set --num_eval_images=360"):
+        inputs.check(tpu_params(digits_dir, tmp_path, 400))
+
+
 def test_exported_saved_model_classifies(trained, digits_dir):
     model_dir, _ = trained
     (saved,) = glob.glob(model_dir + "/export/*/saved_model.pb")
@@ -639,17 +670,57 @@ def test_export_report(trained):
     assert rows["dynamic"]["bytes"] < 0.6 * rows["float32"]["bytes"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_save_first(digits_dir, tmp_path, number):
+def read_terminal(descriptor, until=None):
+    """What a process writes to a terminal, to its end or until a pattern is there."""
+    text = ""
+    while until is None or not re.search(until, text):
+        try:
+            text += os.read(descriptor, 10000).decode()
+        except OSError:  # the process has ended
+            break
+    return text
+
+
+def test_sigterm_saves_first(digits_dir, tmp_path):
     process = start(
         *flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train")
     )
     wait_for_line(process, "train step 3/")
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, err
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
-    assert checkpoints.step_of(checkpoints.latest(str(tmp_path))) >= 3
+    step = checkpoints.step_of(checkpoints.latest(str(tmp_path)))
+    assert step >= 3
+    saved = f"Saved step {step} in {tmp_path}: the same command resumes from there."
+    assert err.splitlines()[-1].endswith(saved)
+
+
+def test_ctrl_c_on_a_terminal_saves_first_and_says_so(digits_dir, tmp_path):
+    main, other = pty.openpty()
+    arguments = flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train")
+    process = start(*arguments, stderr=other)
+    os.close(other)
+    limit = threading.Timer(300, process.kill)
+    limit.start()
+    try:
+        text = read_terminal(main, until=r"train step [1-9]")
+        process.send_signal(signal.SIGINT)
+        text += read_terminal(main)
+        process.communicate()
+    finally:
+        limit.cancel()
+        process.kill()
+        os.close(main)
+    assert process.returncode == 128 + signal.SIGINT, text
+    step = checkpoints.step_of(checkpoints.latest(str(tmp_path)))
+    request, live, saved, end = screen(text)[-4:]
+    assert re.fullmatch(
+        r"[\d:]{8} SIGINT: finishing this step and saving a checkpoint; .*", request
+    )
+    assert live.startswith(f"train step {step}/100000  loss ")
+    assert saved[9:] == f"Saved step {step} in {tmp_path}: the same command resumes from there."
+    assert end == ""
 
 
 def test_killed_at_any_moment_the_next_run_goes_on(digits_dir, tmp_path):

@@ -1,9 +1,17 @@
 """Tests of progress lines: durations, the log, the terminal."""
 
+import contextlib
+import fcntl
 import io
+import logging as python_logging
+import os
+import pty
+import struct
+import termios
 import types
 
 import pytest
+from absl import flags, logging
 
 from utils import progress
 
@@ -56,6 +64,33 @@ def terminal(monkeypatch):
     return set_stderr(monkeypatch, Terminal())
 
 
+def screen(text):
+    """The lines that a terminal shows in the end."""
+    lines, column = [""], 0
+    for character in text:
+        if character == "\n":
+            lines.append("")
+        column = 0 if character in "\r\n" else column + 1
+        if column:
+            lines[-1] = lines[-1][: column - 1] + character + lines[-1][column:]
+    return [line.rstrip() for line in lines]
+
+
+@pytest.fixture
+def own_log(terminal, monkeypatch):
+    """The log of the programs, on the terminal."""
+    handler = logging.get_absl_handler()
+    monkeypatch.setattr(handler.python_handler, "stream", terminal)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    python_logging.root.addHandler(handler)
+    yield
+    python_logging.root.removeHandler(handler)
+    logging.set_verbosity(before)
+
+
 @pytest.fixture
 def log(monkeypatch, caplog):
     """Lines of the log where stderr is no terminal; nothing else is to be written there."""
@@ -74,6 +109,34 @@ def test_rate_counts_from_the_first_unit_of_this_run(clock):
     clock.now += 2
     bar.update(50)
     assert bar.rate() == 5
+
+
+def test_rate_is_that_of_the_last_half_minute(clock):
+    bar = progress.Progress("train", 100000)
+    done = 0
+    for speed, seconds in ((1, 300), (10, 31)):
+        for _ in range(seconds):
+            clock.now += 1
+            done += speed
+            bar.update(done)
+    assert bar.rate() == 10
+
+
+def test_rate_of_steps_that_take_longer_than_that(clock):
+    bar = progress.Progress("train", 100000)
+    for done, seconds in ((100, 200), (200, 50)):
+        clock.now += seconds
+        bar.update(done)
+    assert bar.rate() == 2
+
+
+@pytest.mark.parametrize("pause", [1e-3, 0.1, 0.4])
+def test_rate_of_fast_steps(clock, pause):
+    bar = progress.Progress("scan", 10**9)
+    for done in range(1, 2001):
+        clock.now += pause
+        bar.update(done)
+    assert bar.rate() == pytest.approx(1 / pause)
 
 
 def test_restarting_the_clock_forgets_the_first_step(clock):
@@ -118,6 +181,16 @@ def test_steps_taken_many_at_a_time_give_one_line(clock, log):
     assert [line.split()[2] for line in log()] == ["25/100", "50/100"]
 
 
+def test_the_end_is_logged_once_where_asked_for(clock, log):
+    for steps in (2, 3, 4):
+        bar = progress.Progress("train", steps, log_every=3)
+        for step in range(1, steps + 1):
+            clock.now += 1
+            bar.update(step)
+        bar.log()
+    assert [line.split()[2] for line in log()] == ["2/2", "3/3", "3/4", "4/4"]
+
+
 def test_no_log_without_log_every(clock, log):
     bar = progress.Progress("evaluate", 3, unit="batch")
     for step in (1, 2, 3):
@@ -132,20 +205,25 @@ def test_no_eta_before_there_is_a_speed(clock, log):
     assert log() == ["train step 1/10"]
 
 
+def test_large_numbers_have_no_exponent(clock, log):
+    bar = progress.Progress("build", 10**6, unit="image", log_every=1)
+    clock.now += 1
+    bar.update(21654, loss=123456.78)
+    assert log() == ["build image 21654/1000000  loss 123457  21654 images/s  ETA 0:45"]
+
+
 # The terminal.
 
 
 def test_one_line_is_rewritten(clock, terminal):
     bar = progress.Progress("train", 10, log_every=1)
+    assert screen(terminal.getvalue()) == ["train step 0/10"]
     for step in (1, 2):
         clock.now += 1
         bar.update(step, loss=2.0, images=step)
-    assert terminal.getvalue() == (
-        "\rtrain step 1/10  loss 2  images 1  1 steps/s  ETA 0:09"
-        "\rtrain step 2/10  loss 2  images 2  1 steps/s  ETA 0:08"
-    )
     bar.close()
-    assert terminal.getvalue().endswith("\n")
+    last = "train step 2/10  loss 2  images 2  1 steps/s  ETA 0:08"
+    assert screen(terminal.getvalue()) == [last, ""]
     before = terminal.getvalue()
     bar.close()
     assert terminal.getvalue() == before
@@ -157,22 +235,64 @@ def test_a_shorter_line_hides_the_longer(clock, terminal):
     bar.update(1, loss=123456.0)
     clock.now += 1
     bar.update(2)
-    first, second = terminal.getvalue().split("\r")[1:]
-    assert len(second) >= len(first)
-    assert second.rstrip() == "train step 2/10  1 steps/s  ETA 0:08"
+    bar.close()
+    assert screen(terminal.getvalue()) == ["train step 2/10  1 steps/s  ETA 0:08", ""]
 
 
-def test_at_most_ten_lines_a_second_but_always_the_last(clock, terminal):
-    bar = progress.Progress("train", 100)
-    for step in range(1, 101):
+def test_many_steps_are_few_lines_but_always_the_last(clock, terminal):
+    bar = progress.Progress("train", 1000)
+    for step in range(1, 1001):
         clock.now += 0.01
         bar.update(step)
-    lines = terminal.getvalue().split("\r")[1:]
-    assert 5 <= len(lines) <= 11
-    assert lines[-1].startswith("train step 100/100")
-    assert lines[-1].rstrip().endswith("ETA 0:00")
+    bar.close()
+    assert terminal.getvalue().count("train step") < 500
+    assert screen(terminal.getvalue()) == ["train step 1000/1000  100 steps/s  ETA 0:00", ""]
 
 
-def test_nothing_shown_nothing_to_end(terminal):
-    progress.Progress("train", 10).close()
-    assert terminal.getvalue() == ""
+def test_log_lines_stand_above_the_live_line(clock, terminal, own_log):
+    bar = progress.Progress("train", 10, log_every=1)
+    clock.now += 1
+    bar.update(1, loss=1.0)
+    logging.info("saving")
+    bar.log()  # the line shows it
+    clock.now += 1
+    bar.update(2, loss=1.0)
+    bar.close()
+    logging.info("saved")
+    first, second, third, end = screen(terminal.getvalue())
+    assert first.endswith("saving") and third.endswith("saved") and end == ""
+    assert second == "train step 2/10  loss 1  1 steps/s  ETA 0:08"
+
+
+@pytest.fixture
+def sized_terminal(monkeypatch):
+    """Makes a terminal of so many columns; returns what closes it and returns what was written."""
+
+    def make(columns):
+        main, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        stream = set_stderr(monkeypatch, os.fdopen(other, "w"))
+
+        def written():
+            stream.close()
+            text = b""
+            with open(main, "rb", buffering=0) as f, contextlib.suppress(OSError):  # EIO: the end
+                while part := f.read(1000):
+                    text += part
+            return text.decode()
+
+        return written
+
+    return make
+
+
+@pytest.mark.parametrize(("columns", "least", "most"), [(30, 25, 30), (200, 48, 48), (0, 48, 48)])
+def test_the_line_is_cut_to_the_width_of_the_terminal(clock, sized_terminal, columns, least, most):
+    written = sized_terminal(columns)
+    bar = progress.Progress("train", 10)
+    clock.now += 1
+    bar.update(1, loss=1.2345)
+    bar.close()
+    line, end = screen(written())
+    assert end == "" and least <= len(line) <= most
+    assert "train step 1/10  loss 1.234  1 steps/s  ETA 0:09".startswith(line)

@@ -104,10 +104,9 @@ def _foreseen(error: Exception) -> str | None:
 
 
 def _print_error(sentence: str) -> None:
-    """Prints a sentence as one line, below a line of progress that may stand there unfinished."""
-    start = "\nerror: " if sys.stderr.isatty() else "error: "
+    """Prints a sentence as one line."""
     with contextlib.suppress(OSError):  # where stderr is full, the status has to tell
-        print(start + excerpt(sentence, _LONGEST_SENTENCE), file=sys.stderr, flush=True)
+        print("error: " + excerpt(sentence, _LONGEST_SENTENCE), file=sys.stderr, flush=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import imagenet_input
@@ -45,7 +46,14 @@ def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
             f"{model.num_classes}: name the data that it was trained for."
         )
     total = count or (info.num_eval_images if info else 0)
-    bar = progress.Progress("evaluate", total, "image", log_every=5000)
+    with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:
+        measurement = _measure_files(model, paths, count, bar)
+    if not measurement.images:
+        raise UserError(f"--data_dir={data_dir}: its {imagenet_input.EVAL_PREFIX}* are empty.")
+    return measurement
+
+
+def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.Measurement:
     measurement = measure.Measurement()
     for path in paths:
         for number, record in enumerate(records.read_records(path)):
@@ -65,9 +73,6 @@ def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
                 )
             measurement.add(probabilities, label - 1, time.perf_counter() - start)
             bar.update(measurement.images)
-    bar.close()
-    if not measurement.images:
-        raise UserError(f"--data_dir={data_dir}: its {imagenet_input.EVAL_PREFIX}* are empty.")
     return measurement
 
 

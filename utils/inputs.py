@@ -106,22 +106,29 @@ def check(params: Mapping[str, Any]) -> None:
 
 
 def _check_num_eval_images(params, paths: list[str], info, good: bad_images.Split | None) -> None:
-    """Says before the training what the first evaluation would fail at.
-
-    Not on a TPU, where num_eval_images may ask for fewer images than there are.
-    """
+    """Says before the training what the first evaluation would fail at."""
     total: int | None
     if good:
         total = good.num_records
     else:
         total = info.num_eval_images if info else records.count(paths)
-    if params["use_tpu"] or total in (None, params["num_eval_images"]):
+    if total is None or is_enough(total, params):
         return
     if good is None:  # counts differ for damage, too
         damaged = scan.first_problem(paths, params["num_label_classes"])
         if damaged:
             raise UserError(str(damaged))
     raise wrong_count(total, params)
+
+
+def is_enough(counted: int, params: Mapping[str, Any]) -> bool:
+    """Whether so many images are what num_eval_images asks for.
+
+    On a TPU an evaluation has a number of steps and may ask for fewer images than there are, and
+    its last batch then brings some more. Elsewhere the data end it, and it must be their number.
+    """
+    wanted = params["num_eval_images"]
+    return counted >= wanted if params["use_tpu"] else counted == wanted
 
 
 def wrong_count(counted: int, params: Mapping[str, Any]) -> UserError:

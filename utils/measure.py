@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable
@@ -74,27 +75,27 @@ def compare(
       UserError: the reference or a classifier gives logits that are not finite.
     """
     found = {name: Measurement() for name in classifiers}
-    bar = progress.Progress("measure", total, "image", log_every=5000)
-    for number, (image, label) in enumerate(samples):
-        expected = reference.logits(image)
-        if not np.isfinite(expected).all():
-            raise UserError(
-                "The checkpoint's logits are not finite numbers, so its training has failed: "
-                "name an earlier one with --export_checkpoint."
-            )
-        for name, classifier in classifiers.items():
-            start = time.perf_counter()
-            logits = classifier.logits(image)  # type: ignore[attr-defined]
-            seconds = time.perf_counter() - start
-            if not np.isfinite(logits).all():
+    with contextlib.closing(progress.Progress("measure", total, "image", log_every=5000)) as bar:
+        for number, (image, label) in enumerate(samples):
+            expected = reference.logits(image)
+            if not np.isfinite(expected).all():
                 raise UserError(
-                    f"{name} gives infinite numbers or NaN where the checkpoint's logits are "
-                    "finite, so nothing was exported: leave this kind of file out of --quantize or "
-                    "--post_quantize, or name another checkpoint with --export_checkpoint."
+                    "The checkpoint's logits are not finite numbers, so its training has failed: "
+                    "name an earlier one with --export_checkpoint."
                 )
-            found[name].add(logits, label, seconds, expected)
-        bar.update(number + 1)
-    bar.close()
+            for name, classifier in classifiers.items():
+                start = time.perf_counter()
+                logits = classifier.logits(image)  # type: ignore[attr-defined]
+                seconds = time.perf_counter() - start
+                if not np.isfinite(logits).all():
+                    raise UserError(
+                        f"{name} gives infinite numbers or NaN where the checkpoint's logits are "
+                        "finite, so nothing was exported: leave this kind of file out of "
+                        "--quantize or --post_quantize, or name another checkpoint with "
+                        "--export_checkpoint."
+                    )
+                found[name].add(logits, label, seconds, expected)
+            bar.update(number + 1)
     return found
 
 

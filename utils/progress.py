@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import collections
+import os
 import sys
 import time
+from collections.abc import Callable
 
 from absl import logging
+from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
+
+WINDOW_S = 30.0  # the speed is that of the last half minute
+_SAMPLE_S = 0.25  # between two places that are remembered of it
 
 
 def duration(seconds: float) -> str:
@@ -15,11 +23,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _number(value: float, digits: int) -> str:
+    """Formats with so many digits, but without an exponent where it is large."""
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
+
+
 class Progress:
     """Counts work done.
 
-    On a terminal one line is rewritten, at most ten times a second. Elsewhere a line goes to the
-    log every `log_every` units, if that is given.
+    On a terminal one line is rewritten, at most ten times a second, until `close`. Elsewhere a line
+    goes to the log every `log_every` units, if that is given.
     """
 
     def __init__(self, what: str, total: int, unit: str = "step", done: int = 0, log_every=None):
@@ -33,42 +46,59 @@ class Progress:
           log_every: units between lines in a log; None for none.
         """
         self._what, self._total, self._unit = what, total, unit
-        self._done = self._first = done
         self._log_every = log_every
         self._next_log = (done // log_every + 1) * log_every if log_every else None
-        self._start = self._shown = time.monotonic()
-        self._live = sys.stderr.isatty()
-        self._width = 0
+        self._logged = done
+        self._done = done
+        self.restart_clock()
+        self._values: dict[str, float] = {}
+        self._live = _LiveLine(self._line, total, done) if sys.stderr.isatty() else None
 
     def rate(self) -> float:
-        """Units a second since the start, 0 before the first."""
-        elapsed = time.monotonic() - self._start
-        return (self._done - self._first) / elapsed if elapsed > 0 else 0.0
+        """Units a second in the last half minute, 0 before the first."""
+        start, first = self._samples[0]
+        return (self._done - first) / (self._time - start) if self._time > start else 0.0
 
     def restart_clock(self) -> None:
         """Forgets the speed so far, as after a first step that also set things up."""
-        self._start, self._first = time.monotonic(), self._done
+        self._time = time.monotonic()
+        self._samples = collections.deque([(self._time, self._done)])
+
+    def record(self, done: int) -> None:
+        """Says that `done` units in all are done now, without showing it."""
+        self._time, self._done = time.monotonic(), done
+        if self._time - self._samples[-1][0] >= _SAMPLE_S:
+            self._samples.append((self._time, done))
+        # The oldest that is left is half a minute old, or the last one before that.
+        while len(self._samples) > 1 and self._samples[1][0] <= self._time - WINDOW_S:
+            self._samples.popleft()
+
+    def show(self, **values: float) -> None:
+        """Shows what is recorded, where it is time to; `values` stand next to it."""
+        self._values = values
+        if self._live is not None:
+            self._live.update(self._done - self._live.n)
+        elif self._next_log is not None and self._done >= self._next_log:
+            self._next_log = (self._done // self._log_every + 1) * self._log_every
+            self.log()
 
     def update(self, done: int, **values: float) -> None:
-        """Says that `done` units in all are done; `values` are shown beside them."""
-        self._done = done
-        now = time.monotonic()
-        if self._live and (now - self._shown > 0.1 or done >= self._total):
-            self._shown = now
-            line = self._line(values)
-            sys.stderr.write("\r" + line.ljust(self._width))
-            sys.stderr.flush()
-            self._width = len(line)
-        elif not self._live and self._next_log is not None and done >= self._next_log:
-            self._next_log = (done // self._log_every + 1) * self._log_every
-            logging.info("%s", self._line(values))
+        """Records that `done` units in all are done, and shows it."""
+        self.record(done)
+        self.show(**values)
 
-    def _line(self, values) -> str:
+    def log(self) -> None:
+        """Logs what was shown last, unless a live line shows it or the log has it."""
+        if self._live is None and self._logged != self._done:
+            self._logged = self._done
+            logging.info("%s", self._line())
+
+    def _line(self) -> str:
         rate = self.rate()
         parts = [f"{self._what} {self._unit} {self._done}/{self._total}"]
         parts += [
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in values.items()
+            f"{name} {_number(value, 4)}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self._values.items()
         ]
         if rate > 0:
             plural = (
@@ -78,12 +108,48 @@ class Progress:
                 if self._unit.islower()
                 else ""
             )
-            parts.append(f"{rate:.3g} {self._unit}{plural}/s")
+            parts.append(f"{_number(rate, 3)} {self._unit}{plural}/s")
             parts.append(f"ETA {duration((self._total - self._done) / rate)}")
         return "  ".join(parts)
 
     def close(self) -> None:
         """Ends the live line."""
-        if self._live and self._width:
-            sys.stderr.write("\n")
-            self._width = 0
+        if self._live is not None:
+            self._live.close()
+
+
+def _columns() -> int | None:
+    """Width of the terminal now; None where it does not tell."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return None
+    return columns - 1 if columns else None
+
+
+class _LiveLine(tqdm):
+    """A line of the terminal that is rewritten and cut to its width; the log goes above it.
+
+    The words are those of the log, for tqdm's own would tell another speed.
+    """
+
+    monitor_interval = 0  # no thread that redraws the line while nothing happens
+
+    def __init__(self, text: Callable[[], str], total: int, done: int):
+        self._text = text
+        self._log = logging.get_absl_handler().python_handler
+        self._above = DummyTqdmFile(sys.stderr)
+        self._log_stream = self._log.setStream(self._above)
+        super().__init__(
+            total=total, initial=done, file=sys.stderr, bar_format="{desc}", miniters=0,
+            nrows=24,  # given, for tqdm shows nothing where the terminal does not tell its size
+        )  # fmt: skip
+
+    @property
+    def format_dict(self):
+        return {**super().format_dict, "prefix": self._text(), "ncols": _columns()}
+
+    def close(self):
+        if self._log.stream is self._above:
+            self._log.setStream(self._log_stream)
+        super().close()

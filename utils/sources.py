@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,13 +101,14 @@ def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
 
     passed_over: collections.Counter[str] = collections.Counter()
     kept = []
-    bar = Progress("list", len(names), "folder", log_every=_LOG_FOLDERS)
-    with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
+    with (
+        contextlib.closing(Progress("list", len(names), "folder", log_every=_LOG_FOLDERS)) as bar,
+        concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool,
+    ):
         for number, found in enumerate(pool.map(walk, names), 1):
             passed_over.update(filter(None, map(_passed_over, found)))
             kept.append(sorted(file for file in found if not _passed_over(file)))
             bar.update(number)
-    bar.close()
     if passed_over:
         kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(passed_over.items()))
         logging.info("Passed over %d files that are no pictures: %s.", passed_over.total(), kinds)

@@ -59,6 +59,11 @@ def abandon(reason: str) -> None:
     _State.abandoned = reason
 
 
+def is_requested() -> bool:
+    """Whether a signal ended the training."""
+    return _State.requested is not None
+
+
 def raise_if_requested() -> None:
     """Raises Stop if a signal ended the training, UserError if it is abandoned."""
     if _State.abandoned is not None:

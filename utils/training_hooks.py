@@ -45,7 +45,7 @@ class ProgressHook(tf.train.SessionRunHook):
         self._params = params
         self._start = start
         self._progress: progress.Progress | None = None
-        self._next_summary = start
+        self._step_done = self._next_summary = self._last_summary = start
 
     def begin(self):
         self._step = tf.train.get_global_step()
@@ -65,25 +65,36 @@ class ProgressHook(tf.train.SessionRunHook):
 
     def after_run(self, run_context, run_values):
         # Read after the step: beside it, the value before or after the update would come.
-        step = int(run_context.session.run(self._step))
-        images_a_second = self._progress.rate() * self._params["train_batch_size"]
-        values = {"loss": float(run_values.results)}
+        self._step_done = int(run_context.session.run(self._step))
+        self._progress.record(self._step_done)
         if self._first:
             # The first step also sets things up; it says nothing of the speed.
-            self._progress.update(step, **values)
             self._progress.restart_clock()
             self._first = False
-            return
-        self._progress.update(step, **values, **{"images/s": round(images_a_second, 1)})
-        self._write_summary(step, images_a_second)
+        values = {"loss": float(run_values.results)}
+        if self._images_a_second():
+            values["images/s"] = round(self._images_a_second(), 1)
+        self._progress.show(**values)
+        if self._step_done >= self._next_summary:
+            self._write_summary()
 
-    def _write_summary(self, step, images_a_second):
-        if not self._params["add_summaries"] or step < self._next_summary:
+    def end(self, session):
+        # Of a run that is shorter than the interval, too, something is to be seen.
+        self._progress.log()
+        if self._step_done != self._last_summary:
+            self._write_summary()
+
+    def _images_a_second(self):
+        return self._progress.rate() * self._params["train_batch_size"]
+
+    def _write_summary(self):
+        if not self._params["add_summaries"] or not self._images_a_second():
             return
-        self._next_summary = step + self._params["log_step_count_steps"]
-        value = tf.Summary.Value(tag="images_per_second", simple_value=images_a_second)
+        self._last_summary = self._step_done
+        self._next_summary = self._step_done + self._params["log_step_count_steps"]
+        value = tf.Summary.Value(tag="images_per_second", simple_value=self._images_a_second())
         writer = tf.summary.FileWriterCache.get(self._params["model_dir"])
-        writer.add_summary(tf.Summary(value=[value]), step)
+        writer.add_summary(tf.Summary(value=[value]), self._step_done)
 
     def close(self):
         if self._progress:

@@ -1,0 +1,81 @@
+"""Tests of what a training tells of its speed, in real sessions with a clock of the test's."""
+
+import glob
+import re
+import types
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from utils import progress, training_hooks
+
+SET_UP_S, STEP_S, BATCH = 60.0, 0.5, 8
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path, caplog):
+    """Trains from a step to another; returns (lines of the log, {step: images a second})."""
+    now = 100.0
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: now))
+    caplog.set_level("INFO", "absl")
+
+    def train(start, end, log_every, total=None):
+        def pass_time(step):
+            nonlocal now
+            now += SET_UP_S if step == start + 1 else STEP_S
+            return step
+
+        params = {
+            "train_steps": total or end, "log_step_count_steps": log_every, "add_summaries": True,
+            "train_batch_size": BATCH, "model_dir": str(tmp_path),
+        }  # fmt: skip
+        global_step = tf.train.get_or_create_global_step()
+        step = tf.py_func(pass_time, [tf.assign_add(global_step, 1)], tf.int64)
+        tf.losses.add_loss(tf.constant(2.5))
+        hook = training_hooks.ProgressHook(params, start)
+        with training_hooks.closing([hook]), tf.train.SingularMonitoredSession([hook]) as session:
+            global_step.load(start, session.raw_session())
+            for _ in range(start, end):
+                session.run(step)
+        tf.summary.FileWriterCache.clear()
+        values = {
+            event.step: value.simple_value
+            for path in glob.glob(f"{tmp_path}/events*")
+            for event in tf.train.summary_iterator(path)
+            for value in event.summary.value
+        }
+        return [record.getMessage() for record in caplog.records], values
+
+    return train
+
+
+def test_speeds_are_those_of_the_steps_and_agree(train):
+    lines, _ = train(0, 8, 2, total=100)
+    assert lines == [
+        f"train step {step}/100  loss 2.5  images/s 16  2 steps/s  ETA 0:{(100 - step) // 2}"
+        for step in (2, 4, 6, 8)
+    ]
+
+
+def test_a_resumed_training_has_its_speed_from_the_second_step_on(train):
+    lines, _ = train(50, 54, 1, total=100)
+    first, *rest = lines
+    assert first == "train step 51/100  loss 2.5"
+    assert len(rest) == 3 and all("images/s 16  2 steps/s" in line for line in rest)
+
+
+def test_a_training_shorter_than_the_interval_shows_its_last_step(train):
+    lines, values = train(0, 5, 64)
+    assert lines == ["train step 5/5  loss 2.5  images/s 16  2 steps/s  ETA 0:00"]
+    assert values[5] == 16
+
+
+def test_tensorboard_has_no_speed_that_is_none(train):
+    lines, values = train(0, 7, 2)
+    assert set(values.values()) == {16.0}
+    assert set(values) == {2, 4, 6, 7}
+    assert [int(re.search(r"step (\d+)/", line)[1]) for line in lines] == [2, 4, 6, 7]
+
+
+def test_nothing_is_told_where_nothing_was_trained(train):
+    assert train(3, 3, 1) == ([], {})
