@@ -59,9 +59,9 @@ class _Pickler(pickle._Pickler):
             super().save(obj, save_persistent_id)
 
 
-def pickled(tree, legacy=False):
+def pickled(tree, legacy=False, protocol=2):
     stream = io.BytesIO()
-    pickler = _Pickler(stream, 2)
+    pickler = _Pickler(stream, protocol)
     pickler.legacy = legacy
     pickler.dump(tree)
     return stream.getvalue()
@@ -73,10 +73,10 @@ def tensor(key, shape, strides, offset=0, count=6, kind="FloatStorage"):
     return Call("torch._utils", "_rebuild_tensor_v2", data, offset, shape, strides, False, empty)
 
 
-def zip_file(tree, data, compression=zipfile.ZIP_STORED, name="data.pkl"):
+def zip_file(tree, data, compression=zipfile.ZIP_STORED, name="data.pkl", protocol=2):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr(f"archive/{name}", pickled(tree))
+        archive.writestr(f"archive/{name}", pickled(tree, protocol=protocol))
         for key, content in data.items():
             archive.writestr(f"archive/data/{key}", content)
     return stream.getvalue()

@@ -54,8 +54,9 @@ def describe(values: Mapping[str, np.ndarray]) -> Iterable[str]:
         if value.size == 1:
             line += f"  = {value.reshape(()).item()}"
         elif value.size and np.issubdtype(value.dtype, np.number):
-            line += f"  mean {value.mean(dtype=np.float64):.4g}"
-            line += f"  std {value.std(dtype=np.float64):.4g}"
+            with np.errstate(all="ignore"):  # infinite numbers have a NaN, and no warning
+                line += f"  mean {value.mean(dtype=np.float64):.4g}"
+                line += f"  std {value.std(dtype=np.float64):.4g}"
         yield line
     numbers, size = (sum(getattr(v, n) for v in values.values()) for n in ("size", "nbytes"))
     yield f"{len(values)} tensors, {numbers:,} numbers, {size / 1e6:.1f} MB"
@@ -101,7 +102,8 @@ def _relative_difference(one: np.ndarray, other: np.ndarray) -> float:
         return 1.0
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     largest = max(np.abs(one).max(), np.abs(other).max())
-    return float(np.abs(one - other).max() / largest) if largest else 0.0
+    with np.errstate(all="ignore"):  # infinite numbers differ by NaN
+        return float(np.abs(one - other).max() / largest) if largest else 0.0
 
 
 def main(argv: list[str]) -> int:

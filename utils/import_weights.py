@@ -125,6 +125,8 @@ def recorded_settings(path: str) -> dict[str, Any]:
         found = {name: json.loads(text)[name] for name in _METADATA_SETTINGS}
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(f"{source} is damaged: export the weights again.") from e
+    if None in found.values():
+        raise UserError(f"{source} is incomplete: export the weights again.")
     recorded = {
         name: settings.convert(name, value, f"{source}: {name}={quoted(value)}")
         for name, value in found.items()

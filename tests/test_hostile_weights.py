@@ -1,0 +1,142 @@
+"""Weights files from strangers: each ends in a sentence or a result, within bounds."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from torch_files import Call, tensor, zip_file
+
+from utils import weights_file
+from utils.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def tried(folder, which, seconds):
+    """Name of a file -> how the listing and the import of it end."""
+    process = subprocess.run(
+        [sys.executable, "tests/hostile_weights.py", str(folder), which],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+    *lines, last = process.stdout.splitlines()
+    ends = [(line, re.fullmatch(r"(.+): (refused: .+|taken)", line)) for line in lines]
+    wrong = [line for line, end in ends if end is None]
+    assert process.returncode == 0, "\n".join(wrong[:50]) + last + process.stderr[-2000:]
+    found = {}
+    for _, end in ends:
+        found.setdefault(end[1], []).append(end[2])
+    return found
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """What `tried` finds of the files that take no time."""
+    return tried(tmp_path_factory.mktemp("quick"), "quick", 600)
+
+
+def test_no_weights_file_does_harm(quick):
+    """Tracebacks, crashes, hangs, memory over 4 GB, code that runs and half models are harm."""
+    assert len(quick) >= 1000 and all(len(ends) == 2 for ends in quick.values())
+    assert all(imported != "taken" for _, imported in quick.values())
+
+
+@pytest.mark.slow
+def test_no_weights_file_that_takes_its_time_does_harm(tmp_path):
+    found = tried(tmp_path, "costly", 1800)
+    assert all(imported != "taken" for _, imported in found.values())
+    for name in ("millions of dictionaries", "one list for many dictionaries"):
+        assert "more than 1000000 operations" in found[f"zip: {name}"][0]
+
+
+def read(tmp_path, content, name="w.pth"):
+    (tmp_path / name).write_bytes(content)
+    return weights_file.read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("zip: nested pairs as a key", "neither a text nor a whole number"),
+        ("legacy: nested pairs as keys", "neither a text nor a whole number"),
+        ("zip: 100 dimensions", "100 dimensions, but the most is 32"),
+        ("legacy: 100 dimensions of 0", "100 dimensions, but the most is 32"),
+        ("safetensors: 100 dimensions", "100 dimensions, but the most is 32"),
+        ("zip: two thousand views of one storage", "would take 2097152000 bytes"),
+        ("archive: members that overlap", "would take 2097152000 bytes"),
+        ("archive: many members", "more than 100000 members"),
+        ("zip: one storage under many sizes", "need more data than it has"),
+        ("safetensors: overlapping", "invalid offset for tensor"),
+        ("safetensors: a hole", "invalid offset for tensor"),
+        ("zip: tensors without number", "more than 10000 tensors"),
+        ("zip: a name of a line feed", "cannot be the name of a tensor"),
+        ("zip: marks in marks", "nested more than 100 deep"),
+        ("zip: INST", "the operation INST"),
+        ("zip: STACK_GLOBAL", "os.system, not only tensors"),
+        ("zip: LONG_BINPUT of 4 billion", "not a tensor|no dictionary"),
+    ],
+)
+def test_what_is_wrong_is_said_with_a_remedy(name, words, quick):
+    for end in quick[name]:
+        assert re.search(words, end) and end.startswith("refused: w.")
+        assert end.endswith(
+            ("save the model's state_dict() alone.", "download it again or save it anew.")
+        )
+
+
+def test_a_file_larger_than_any_network_is_not_read(tmp_path):
+    with open(tmp_path / "w.pth", "wb") as f:
+        f.truncate((1 << 30) + 1)  # without a byte on the disk
+    with pytest.raises(UserError, match=r"w\.pth has 1073741825 bytes"):
+        weights_file.read(str(tmp_path / "w.pth"))
+
+
+# What is not hostile.
+
+SIX = np.arange(6, dtype="<f4")
+
+
+def test_layers_may_share_a_tensor(tmp_path):
+    state = read(
+        tmp_path,
+        zip_file({name: tensor("0", (2, 3), (3, 1)) for name in "abc"}, {"0": SIX.tobytes()}),
+    )
+    for name in "abc":
+        np.testing.assert_array_equal(state[name], SIX.reshape(2, 3))
+
+
+def test_strides_of_what_has_no_second_element_do_not_matter(tmp_path):
+    tree = {
+        "one": tensor("0", (1, 6), (1 << 62, 1)),
+        "none": tensor("0", (0, 2), (1 << 62, 1 << 62), offset=6),
+        "scalar": tensor("0", (), (), offset=5),
+    }
+    state = read(tmp_path, zip_file(tree, {"0": SIX.tobytes()}))
+    np.testing.assert_array_equal(state["one"], SIX.reshape(1, 6))
+    assert state["none"].shape == (0, 2) and state["scalar"] == 5
+
+
+def test_dictionaries_that_python_2_wrote(tmp_path):
+    """It gave an OrderedDict its entries as an argument."""
+    tree = Call("collections", "OrderedDict", [["a", tensor("0", (6,), (1,))]])
+    state = read(tmp_path, zip_file(tree, {"0": SIX.tobytes()}))
+    np.testing.assert_array_equal(state["a"], SIX)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_whatever_else_a_checkpoint_holds_is_passed_over(protocol, tmp_path):
+    beside = {
+        "epoch": 3, "loss": 0.5, "best": None, "done": True, "history": [1, [2.5, "x"], (3, -4, 5)],
+        "huge": 1 << 70, "negative": -(1 << 40), "long": "ä" * 300, 7: {}, "": (),
+        "options": {"betas": (0.9, 0.999), "names": ["a"] * 2000},
+    }  # fmt: skip
+    tree = {"extra": beside, "state_dict": {"a": tensor("0", (6,), (1,))}}
+    content = zip_file(tree, {"0": SIX.tobytes()}, protocol=protocol)
+    np.testing.assert_array_equal(read(tmp_path, content)["a"], SIX)
