@@ -16,7 +16,7 @@ PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train classify finetune finetune-curves table test test-slow bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
+.PHONY: help setup train classify finetune finetune-curves table test test-slow campaign bench bench-input bench-build bench-bigtable bench-tflite tpu-check tpu-check-all \
         complexity numbers lint format clean
 
 help:  ## List the targets
@@ -74,6 +74,9 @@ test: $(STAMP)  ## Run all tests but the slow proofs
 
 test-slow: $(STAMP)  ## Run the slow proofs
 	$(BIN)/python -m pytest -m slow
+
+campaign: $(STAMP)  ## Hostile input, damaged files and kills, counted (SECTIONS="settings kills ...")
+	$(BIN)/python -m tests.campaign $(SECTIONS)
 
 bench: $(STAMP)  ## Measure start-up, step and memory
 	$(BIN)/python -m utils.benchmark

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -259,6 +260,13 @@ def _folder(folder: Path) -> Path:
     return folder / "folder"
 
 
+def _socket(folder: Path) -> Path:
+    # Not a device of the machine's: a program that runs as root could replace it.
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+    return folder / "socket"
+
+
 _PLACES: dict[str, Callable[[Path], Path]] = {
     "missing": lambda folder: folder / "missing",
     "below a file": lambda folder: _file(folder) / "below",
@@ -267,7 +275,7 @@ _PLACES: dict[str, Callable[[Path], Path]] = {
     "an empty folder": _folder,
     "a link to itself": _loop,
     "a dangling link": _dangling,
-    "a device": lambda folder: Path("/dev/null"),
+    "a socket": _socket,
     "read-only": lambda folder: Path("/proc/campaign"),
 }
 
@@ -343,11 +351,9 @@ _COMMANDS: dict[str, list[list[str]]] = {
         ["--weights={model}", "--model_dir={new}", "--mapping={}", "--model_name=mnasnet-a1"],
     ],
     "utils.complexity": [["--model_spec={}"]],
-    "utils.published": [["--check", "--output={}"]],
-    "utils.tpu_check": [["--model_spec={}", "--env={new}"], ["--env={}"]],
 }  # fmt: skip
 _PROGRAMS = (
-    *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.benchmark", "utils.benchmark_build",
+    *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.published", "utils.tpu_check", "utils.benchmark", "utils.benchmark_build",
     "utils.benchmark_bigtable", "utils.benchmark_input", "utils.benchmark_tflite",
 )  # fmt: skip
 

@@ -46,7 +46,8 @@ def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     os.dup2(_unread_pipe() if out == UNREAD else os.open(os.path.join(folder, out), flags), 1)
     os.dup2(err.fileno(), 2)
-    sys.stdout = open(1, "w", closefd=False)  # not the server's, which may have no buffer
+    # Not the server's, which may have no buffer.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.pop("TPU_NAME", None)
     for kind, limit in limits.items():
