@@ -353,7 +353,8 @@ _COMMANDS: dict[str, list[list[str]]] = {
     "utils.complexity": [["--model_spec={}"]],
 }  # fmt: skip
 _PROGRAMS = (
-    *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.published", "utils.tpu_check", "utils.benchmark", "utils.benchmark_build",
+    *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.published", "utils.tpu_check",
+    "utils.benchmark", "utils.benchmark_build",
     "utils.benchmark_bigtable", "utils.benchmark_input", "utils.benchmark_tflite",
 )  # fmt: skip
 
