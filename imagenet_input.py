@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
-from utils import bigtable, dataset_info, records
+from utils import bigtable, dataset_info, memory, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -104,7 +104,7 @@ class ImageNetTFExampleInput:
         self.use_bfloat16 = use_bfloat16
         self.transpose_input = transpose_input
         self.image_size = image_size
-        self.num_parallel_calls = min(num_parallel_calls, 2 * (os.cpu_count() or 1))
+        self.num_parallel_calls = min(num_parallel_calls, 2 * memory.cores())
         self.resize_method = resize_method
         self.augmentation = augmentation
         self.num_classes = num_classes
@@ -473,5 +473,5 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         )  # fmt: skip
         cache = self.cache
         if cache is None:
-            cache = records.fits_bytes(rows.estimated_bytes(end - first))
+            cache = memory.fits_bytes(rows.estimated_bytes(end - first))
         return dataset.cache() if self.is_training and cache else dataset

@@ -1,13 +1,16 @@
 """Tests of what the programs share: flags, help, errors in one sentence."""
 
+import io
 import logging as python_logging
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
@@ -220,9 +223,140 @@ def test_denied_access_is_one_sentence(run, kind):
     assert (status, err) == (1, "error: access denied: gs://bucket/x is not yours.\n")
 
 
-def test_a_bug_is_no_users_mistake(capsys, run):
-    with pytest.raises(ZeroDivisionError):
-        cli.run(lambda argv: 1 / 0, ["prog"])
+def test_a_bug_is_one_sentence_and_its_trace_is_in_a_file(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, err = run(lambda argv: 1 / 0)
+    (path,) = tmp_path.iterdir()
+    assert status == 1
+    assert err == (
+        "error: this is a bug in mnasnet-tpu, not a mistake of yours: ZeroDivisionError: division "
+        f"by zero; please report it with the stack trace in {path}.\n"
+    )
+    trace = path.read_text()
+    assert "Traceback" in trace and "test_cli.py" in trace and __version__ in trace
+
+
+def test_a_bug_where_no_file_can_be_written_names_the_flag(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    status, err = run(raising(RuntimeError()))
+    assert status == 1
+    (line,) = err.splitlines()
+    assert "RuntimeError: no message" in line and "--debug" in line
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), UserError("y is wrong.")])
+def test_debug_shows_the_trace_and_is_not_for_the_program(run, error):
+    seen = []
+
+    def main(argv):
+        seen.append(argv)
+        raise error
+
+    status, err = run(main, "--a", "--debug", "b")
+    assert status == 1
+    assert seen == [["prog", "--a", "b"]]
+    assert err.startswith("Traceback") and "in main" in err
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "mnasnet-error" not in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a\nb\n" * 10_000),
+        UserError("a\nb" * 10_000),
+        tf.errors.InternalError(None, None, "x"),
+        UnicodeEncodeError("ascii", "\xe9", 0, 1, "not in range"),
+        UnicodeError(),
+        KeyError(),
+        RecursionError("deep"),
+        BufferError("\udcff"),
+        StopIteration(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_error_is_more_than_a_line(run, monkeypatch, tmp_path, error):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, err = run(raising(error))
+    assert status == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: ") and len(line) < 3000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        np.core._exceptions._ArrayMemoryError((10**6, 10**6), np.dtype("float32")),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9]"),
+    ],
+)
+def test_too_little_memory_has_a_remedy(run, error):
+    status, err = run(raising(error))
+    assert status == 1
+    (line,) = err.splitlines()
+    assert "memory" in line and "--train_batch_size" in line and "bug" not in line
+
+
+def test_ctrl_c_without_a_handler_keeps_its_status(run):
+    assert run(raising(KeyboardInterrupt())) == (130, "")
+
+
+def test_every_parser_tells_of_debug():
+    assert "--debug" in cli.ArgumentParser(prog="prog").format_help()
+    assert "--debug" in cli.help_text("prog", "")
+    for path in (ROOT / "utils").glob("**/*.py"):
+        assert "= argparse.ArgumentParser(" not in path.read_text(), path
+
+
+# The standard streams.
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_output_is_one_sentence(run, monkeypatch, lines, unbuffered):
+    with open("/dev/full", "w", errors="strict") as full:
+        full.reconfigure(write_through=unbuffered)
+        monkeypatch.setattr(sys, "stdout", full)
+        status, err = run(lambda argv: print("line\n" * lines))
+        monkeypatch.undo()
+    assert status == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: the output cannot be written (No space left on device)")
+
+
+def test_an_error_of_another_file_is_not_one_of_the_output(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, err = run(raising(OSError(28, "No space left on device", "x")))
+    assert status == 1
+    assert "output" not in err
+
+
+def test_letters_that_the_output_lacks_are_escapes(run, monkeypatch):
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run(lambda argv: print("Ä 1")) == (0, "")
+    assert written.getvalue() == b"\\xc4 1\n"
+
+
+def test_a_program_runs_with_closed_streams(run, monkeypatch):
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, name, None)
+    assert run(lambda argv: print("line")) == (0, "")
+
+
+def test_a_path_that_the_locale_cannot_spell_is_one_sentence():
+    program = "from utils import cli; cli.run(print)"
+    finished = subprocess.run(
+        [sys.executable, "-c", program, "--model_dir=Modèle"], capture_output=True, cwd=ROOT,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+        timeout=120,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    (line,) = finished.stderr.decode().splitlines()
+    assert line.startswith("error: --model_dir=Mod") and "PYTHONUTF8=1" in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

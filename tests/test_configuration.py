@@ -294,11 +294,11 @@ def test_bigtable_takes_the_project_of_the_tpu(tmp_path):
         ({"mode": "export_only"}, ["--export_dir"]),
         ({"precision": "bfloat16", "use_keras": True}, ["--precision", "--use_keras"]),
         ({"data_format": "channels_first", "tpu": "x"}, ["channels_first"]),
-        ({"min_crop_area": 1.5}, ["--min_crop_area"]),
         ({"export_checkpoint": "best"}, ["--export_checkpoint", "--mode=export_only"]),
         ({"model_dir": "/a/run[1]"}, ["--model_dir=/a/run[1]", "'['"]),
         ({"data_dir": "/a/*"}, ["--data_dir=/a/*", "'*'"]),
         ({"export_dir": "/a/b?"}, ["--export_dir=/a/b?", "'?'"]),
+        ({"model_dir": "/a\\b"}, ["--model_dir=/a\\b", "'\\'"]),
         ({"model_name": "mnasnet-a2"}, ["mnasnet-a2", "mnasnet-a1"]),
     ],
 )
@@ -451,7 +451,17 @@ def test_a_default_given_again_is_no_other_network(tmp_path):
     assert resolve(tmp_path, use_keras=True, batch_norm_epsilon=1e-3)["use_keras"] is True
 
 
-@pytest.mark.parametrize("content", ["train_steps: 5\n", "[1]\n", "a: b: c\n"])
+NETWORK = "model_name: mnasnet-a1\nnum_label_classes: 7\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "train_steps: 5\n", "[1]\n", "a: b: c\n", NETWORK + "depth_multiplier: [1]\n",
+        NETWORK + "depth_multiplier: 1.0e+9\n", NETWORK + "model_spec: {stages: 3}\n",
+        NETWORK + NETWORK,
+    ],
+)  # fmt: skip
 def test_a_foreign_params_file_is_named(tmp_path, content):
     (tmp_path / "model").mkdir()
     path = write_yaml(tmp_path / "model" / "params.yaml", content)

@@ -77,7 +77,12 @@ def test_a_folder_is_made_with_its_parents_and_may_be_there(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("", "--model_dir is missing"), ("a [b]", "has the character '\\['"), ("a?", "has the char")],
+    [
+        ("", "--model_dir is missing"),
+        ("a [b]", "has the character '\\['"),
+        ("a?", "has the char"),
+        ("a\\b", "has the character '\\\\'"),
+    ],
 )
 def test_names_that_no_folder_of_ours_can_have(tmp_path, monkeypatch, name, words):
     monkeypatch.chdir(tmp_path)

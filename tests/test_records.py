@@ -99,38 +99,6 @@ def test_no_files_is_a_users_error(tmp_path):
 def test_what_fits_in_memory(tmp_path):
     path = write(tmp_path / "train-00000-of-00001", good())
     assert records.fits_in_memory([path])
-    assert records.fits_bytes(0)
-    assert not records.fits_bytes(records.free_memory() + 1)
-    assert records.free_memory() > 0
-
-
-MACHINE = records.free_memory("/nowhere")
-LIMITS = {
-    "version 2": ({"max": "3000", "current": "1200", "stat": "file 900\ninactive_file 400\n"},
-                  2200),
-    "no cache": ({"max": "3000", "current": "1200", "stat": ""}, 1800),
-    "used up": ({"max": "3000", "current": "3500", "stat": "inactive_file 100\n"}, 0),
-    "no limit": ({"max": "max\n", "current": "1200", "stat": "inactive_file 4\n"}, None),
-    "version 1": ({"limit_in_bytes": "3000", "usage_in_bytes": "2999",
-                   "stat": "inactive_file 7\ntotal_inactive_file 5\n"}, 6),
-    "version 1, no limit": ({"limit_in_bytes": str(2**63 - 4096), "usage_in_bytes": "1",
-                             "stat": "total_inactive_file 0\n"}, None),
-    "no such files": ({}, None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", LIMITS)
-def test_the_limit_of_a_container_is_the_memory(tmp_path, kind):
-    contents, expected = LIMITS[kind]
-    folder = tmp_path / "memory" if kind.startswith("version 1") else tmp_path
-    folder.mkdir(exist_ok=True)
-    for name, text in contents.items():
-        (folder / f"memory.{name}").write_text(text)
-    found = records.free_memory(str(tmp_path))
-    if expected is None:  # the machine's, which changes from moment to moment
-        assert 0.5 * MACHINE < found < 2 * MACHINE
-    else:
-        assert found == expected
 
 
 def test_states_tell_changed_files(tmp_path):

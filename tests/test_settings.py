@@ -221,7 +221,7 @@ def test_what_travels_with_a_checkpoint_are_settings():
         ("train_steps", "100", 100),
         ("train_steps", "1e3", 1000),
         ("train_steps", 100.0, 100),
-        ("train_steps", 2**60 + 1, 2**60 + 1),
+        ("tf_random_seed", 2**60 + 1, 2**60 + 1),
         ("tf_random_seed", "0", 0),
         ("base_learning_rate", "1e-3", 0.001),
         ("base_learning_rate", 0, 0.0),
@@ -290,6 +290,12 @@ def test_what_cannot_be_converted_is_a_users_error(name, value, expected):
         ("input_image_size", 31, "32"),
         ("min_crop_area", 0, "0"),
         ("label_smoothing", 1.0, "1"),
+        ("momentum", 1 - 1e-9, "1"),
+        ("train_batch_size", 10**18, "1048576"),
+        ("train_steps", 10**400, "1000000000"),
+        ("model_dir", "x" * 5000, "4096"),
+        ("model_dir", "a\0b", "cannot be printed"),
+        ("model_dir", "a\udcff", "cannot be printed"),
     ],
 )
 def test_what_is_out_of_limits_is_a_users_error(name, value, limit):
@@ -317,8 +323,13 @@ def test_limits_hold_at_their_edges(setting):
     if setting.below is not None:
         assert not accepted(setting.below)
         assert accepted(setting.below - 0.01)
+    if setting.maximum is not None:
+        assert accepted(setting.maximum)
+        assert not accepted(setting.maximum + 1)
     if setting.minimum is None and setting.above is None:
         pytest.fail(f"{setting.name} has no lower limit, but a negative number means nothing")
+    if setting.maximum is None and setting.below is None:
+        pytest.fail(f"{setting.name} has no upper limit, but TensorFlow's numbers have")
 
 
 def test_unknown_name_gets_the_nearest():

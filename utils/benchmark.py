@@ -6,7 +6,6 @@ pictures in tests/golden/images.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import subprocess
@@ -16,7 +15,7 @@ import time
 
 import numpy as np
 
-from utils import cli, dataset_info, records
+from utils import cli, dataset_info, memory, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -91,7 +90,7 @@ def _print_row(what: str, value: str) -> None:
 
 def bench_training(data_dir: str, model_name: str, size: int, batch: int, steps: int) -> None:
     """Prints start-up, speed and memory of a training."""
-    print(f"{model_name} at {size}, batch {batch}, float32, {os.cpu_count()} cores", flush=True)
+    print(f"{model_name} at {size}, batch {batch}, float32, {memory.cores()} cores", flush=True)
     first, step, peak = measure_training(data_dir, model_name, size, batch, steps)
     _print_row("from the command to the end of step 1", f"{first:.1f} s")
     _print_row("training step (median)", f"{step:.3f} s  = {batch / step:.1f} images/s")
@@ -100,7 +99,7 @@ def bench_training(data_dir: str, model_name: str, size: int, batch: int, steps:
 
 def main(argv: list[str]) -> None:
     """Runs the benchmarks."""
-    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("--model_name", default="mnasnet-a1")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)

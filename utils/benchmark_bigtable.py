@@ -6,7 +6,6 @@ emulator (BIGTABLE_EMULATOR_HOST, or cbtemulator on PATH or in the Google Cloud 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 import imagenet_input
-from utils import bigtable, bigtable_load, cli, records
+from utils import bigtable, bigtable_load, cli, memory, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -103,7 +102,7 @@ def _source(rows: bigtable.RowReader, count: int) -> int:
 
 def main(argv: list[str]) -> None:
     """Prints rows a second and ratios."""
-    parser = argparse.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=8192, help=f"a multiple of {KEPT_ROW}")
     arguments = parser.parse_args(argv[1:])
     selection = imagenet_input.BigtableSelection(
@@ -119,7 +118,7 @@ def main(argv: list[str]) -> None:
         for first in range(0, count, bigtable.PAGE_ROWS):
             size = min(bigtable.PAGE_ROWS, count - first)
             rows.write(first, [records.example(rng.bytes(ROW_BYTES), 1) for _ in range(size)])
-        print(f"{count} rows of {ROW_BYTES / 1000:.0f} KB, {os.cpu_count()} cores")
+        print(f"{count} rows of {ROW_BYTES / 1000:.0f} KB, {memory.cores()} cores")
         works = {"raw client": _raw, "paged reader": _paged, "tf.data": _source}
         found = _rates(works, rows, count)
     for name, rate in found.items():

@@ -6,7 +6,6 @@ of it with `mnasnet-data folder`. No picture needs a new encoding; each is decod
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from utils import build_fake, build_folder, cli, data_arguments, pictures, shards
+from utils import build_fake, build_folder, cli, data_arguments, memory, pictures
 
 WIDTH, HEIGHT = 500, 375
 NUM_CLASSES = 10
@@ -51,7 +50,7 @@ def _rate(work: Callable[[str], object], folder: str, count: int) -> float:
 
 def main(argv: list[str]) -> None:
     """Prints images a second and the ratio."""
-    parser = argparse.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=data_arguments.count, default=4096)
     arguments = parser.parse_args(argv[1:])
     logging.set_verbosity(logging.WARNING)
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> None:
         source = os.path.join(folder, "pictures")
         size = _make_folder(source, count)
         print(f"{count} JPEGs of {WIDTH} x {HEIGHT}, {size / count / 1000:.0f} KB each, "
-              f"{shards.cores()} cores")  # fmt: skip
+              f"{memory.cores()} cores")  # fmt: skip
         copy = _rate(lambda target: shutil.copytree(source, target), folder, count)
         print(f"  copying the files   {copy:6.0f} images/s  100 %", flush=True)
         rate = _rate(

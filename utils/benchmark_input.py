@@ -8,10 +8,8 @@ every turn is a process of its own, so that its peak memory is its own.
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import multiprocessing
-import os
 import resource
 import statistics
 import tempfile
@@ -20,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import imagenet_input
-from utils import benchmark, cli, records
+from utils import benchmark, cli, memory, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -67,7 +65,7 @@ def measure_decoding(data_dir: str, seconds: float = 5.0) -> float:
     def make_dataset():
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         dataset = tf.data.TFRecordDataset(paths).repeat()
-        return dataset.map(decode, num_parallel_calls=2 * (os.cpu_count() or 1)).batch(BATCH)
+        return dataset.map(decode, num_parallel_calls=2 * memory.cores()).batch(BATCH)
 
     return rate(make_dataset, seconds)
 
@@ -124,7 +122,7 @@ def measure(data_dir: str, size: int, turns: int, seconds: float) -> dict[str, M
 
 def main(argv: list[str]) -> None:
     """Prints images a second, their ratio to decoding, and peak memory."""
-    parser = argparse.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
     parser.add_argument("--images", type=int, default=1024, help="pictures to make (default: 1024)")
     parser.add_argument("--turns", type=int, default=3, help="of each measurement (default: 3)")
@@ -138,7 +136,7 @@ def main(argv: list[str]) -> None:
         benchmark.make_data(data_dir, arguments.images)
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         kilobytes = sum(state.size for state in records.states(paths)) / arguments.images / 1000
-        print(f"{kilobytes:.0f} KB a picture, {arguments.size} pixels, {os.cpu_count()} cores")
+        print(f"{kilobytes:.0f} KB a picture, {arguments.size} pixels, {memory.cores()} cores")
         found = measure(data_dir, arguments.size, arguments.turns, arguments.seconds)
     for name, measured in found.items():
         print(f"  {name:<18} {measured.line(ceiling=found['decoding alone'])}")

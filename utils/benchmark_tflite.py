@@ -6,7 +6,6 @@ of the bare network (pixels already normalized), which is what the normalization
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 
@@ -43,7 +42,7 @@ def _bare(params) -> bytes:
 
 def main(argv: list[str]) -> None:
     """Prints size and latency of each file."""
-    parser = argparse.ArgumentParser(prog="benchmark_tflite", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="benchmark_tflite", description=__doc__.split("\n")[0])
     parser.add_argument("--model_name", default="mnasnet-a1")
     parser.add_argument("--size", type=int, default=224)
     arguments = parser.parse_args(argv[1:])

@@ -9,7 +9,6 @@ or .pth file. `compare` exits with 0 where names, shapes and values agree, else 
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -107,7 +106,7 @@ def _relative_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def main(argv: list[str]) -> int:
     """Lists or compares; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m utils.checkpoint_tool", description=(__doc__ or "").split("\n")[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)

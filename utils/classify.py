@@ -5,7 +5,6 @@ mnasnet-classify --model=EXPORT_DIR/mnasnet-a1.tflite picture.jpg ...
 
 from __future__ import annotations
 
-import argparse
 import os
 
 import numpy as np
@@ -101,7 +100,7 @@ def label_names(path: str, labels: str | None) -> list[str] | None:
 
 def main(argv: list[str]) -> None:
     """Prints the top classes of each picture."""
-    parser = argparse.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )

@@ -284,7 +284,7 @@ def _one_of(flags: argparse.Namespace, name: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="mnasnet-complexity",
         description="Prints parameters, multiply-adds, activations and memory of networks.",
     )

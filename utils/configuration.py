@@ -12,8 +12,8 @@ from absl import logging
 
 import mnasnet_model
 import mnasnet_models
-from utils import checkpoints, dataset_info, files, model_spec, settings
-from utils.errors import UserError
+from utils import checkpoints, dataset_info, files, model_spec, settings, strict_yaml
+from utils.errors import UserError, excerpt
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -67,14 +67,21 @@ def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
         layers.append(("--params_override", _parse_override(given["params_override"])))
     for source, layer in layers:
         settings.check_known(layer, source)
-        converted = {}
-        for name, value in layer.items():
-            if name in ("config_file", "params_override"):
+        for name in ("config_file", "params_override"):
+            if name in layer:
                 raise UserError(f"{source}: {name} can be given on the command line only.")
-            converted[name] = settings.convert(name, value, f"{source}: {name}={value!r}")
-        explicit.update(_with_spec(converted))
+        explicit.update(_converted(layer, source))
     explicit.update(_with_spec(given))
     return {name: value for name, value in explicit.items() if value is not None}
+
+
+def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A layer of known settings in their types, with the content of its model file."""
+    given = {
+        name: settings.convert(name, value, f"{source}: {name}={value!r}")
+        for name, value in layer.items()
+    }
+    return _with_spec(given, f"{source}: model_spec")
 
 
 def _config_path(name: str) -> str:
@@ -96,26 +103,30 @@ def _parse_override(text: str) -> dict[str, Any]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     is_mapping = text.lstrip().startswith("{")
     if not is_mapping and all(equals and name.strip() for name, equals, _ in pairs):
-        return {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        content = None
+        given: dict[str, Any] = {}
+        for name, _, value in pairs:
+            pair = excerpt(f"{name.strip()}={value}")
+            if name.strip() in given:
+                raise UserError(f"--params_override gives {pair} after another value: remove one.")
+            given[name.strip()] = strict_yaml.load(value, f"--params_override: {pair}")
+        return given
+    content = strict_yaml.load(text, f"--params_override={excerpt(text)}")
     if not isinstance(content, dict):
         raise UserError(
-            f"--params_override={text!r} is neither 'name=value,name=value' nor a YAML mapping."
+            f"--params_override={excerpt(text)} is neither 'name=value,name=value' nor a YAML "
+            "mapping."
         )
     return content
 
 
-def _with_spec(layer: Mapping[str, Any]) -> dict[str, Any]:
+def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[str, Any]:
     """A layer with the content of its model file, whose name it takes unless it has one."""
     spec = layer.get("model_spec")
     if isinstance(spec, str):
         name, content = model_spec.load(spec)
         return {"model_name": name, **layer, "model_spec": content}
     if isinstance(spec, dict):
-        return {**layer, "model_spec": model_spec.check(spec, "model_spec")}
+        return {**layer, "model_spec": model_spec.check(spec, source)}
     return dict(layer)
 
 
@@ -129,7 +140,7 @@ def stored_params(model_dir: str) -> dict[str, Any] | None:
     missing = [name for name in ("model_name", "num_label_classes") if name not in known]
     if missing:
         raise UserError(f"{path} does not record {missing[0]}: is it a file of this program?")
-    return known
+    return _converted(known, path)
 
 
 def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
@@ -243,10 +254,6 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
         (
             params["data_format"] == "channels_first" and (use_tpu or not has_gpu()),
             "--data_format=channels_first needs a GPU; use channels_last here.",
-        ),
-        (
-            params["min_crop_area"] > 1,
-            f"--min_crop_area={params['min_crop_area']} is more than the whole picture (1).",
         ),
     )
     unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}

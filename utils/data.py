@@ -90,7 +90,7 @@ def _verify(arguments) -> None:
 
 def main(argv: list[str]) -> int | None:
     """Runs one command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="mnasnet-data", description=__doc__)
+    parser = cli.ArgumentParser(prog="mnasnet-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     build_imagenet.add_command(commands)
     build_folder.add_command(commands)

@@ -1,4 +1,4 @@
-"""The one kind of error that is a user's to mend."""
+"""The one kind of error that a user can repair, and how its sentence shows a value."""
 
 
 class UserError(Exception):
@@ -6,3 +6,9 @@ class UserError(Exception):
 
     Programs print it without a stack trace and exit with status 1 (`utils.cli`).
     """
+
+
+def excerpt(text: str, most: int = 150) -> str:
+    """Returns a text as a sentence shows it: on one line, and cut off where it is long."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
+    return shown if len(text) <= most else f"{shown}..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import imagenet_input
@@ -14,7 +13,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 def main(argv: list[str]) -> None:
     """Prints top-1, top-5 and latency of a .tflite file or a SavedModel."""
-    parser = argparse.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split(":")[0])
+    parser = cli.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split(":")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )

@@ -6,7 +6,6 @@ Markdown. With --max_loss it fails where an int8 file lost more of the float fil
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from utils import cli, export_report
@@ -62,7 +61,7 @@ def int8_loss(report: dict[str, Any]) -> float | None:
 
 def main(argv: list[str]) -> None:
     """Prints the table, and checks int8 against float."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="export_table", description=(__doc__ or "").split(":")[0] + "."
     )
     parser.add_argument("export_dirs", nargs="+", metavar="EXPORT_DIR")

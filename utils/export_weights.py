@@ -9,7 +9,6 @@ network's specification, by which `utils.import_weights` takes the file back.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,7 +108,7 @@ def _log_how_to_load(state, stages, global_params) -> None:
 
 def main(argv: list[str]) -> None:
     """Reads the arguments and exports."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m utils.export_weights", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--model_dir", required=True, help="folder of a checkpoint")

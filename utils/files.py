@@ -7,9 +7,8 @@ import os
 import uuid
 from typing import Any
 
-import yaml
-
 import utils.tensorflow_version  # noqa: F401
+from utils import strict_yaml
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -30,10 +29,7 @@ def read_text(path: str) -> str:
 
 def read_yaml_mapping(path: str) -> dict[str, Any]:
     """Returns a YAML (or JSON) file's mapping; UserError if it is anything else."""
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as e:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}.") from e
+    content = strict_yaml.load(read_text(path), path)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -98,10 +94,10 @@ def rename(source: str, target: str) -> None:
 
 def check_no_pattern(path: str | None, flag: str) -> None:
     """UserError for a path that TensorFlow would take for a pattern, and not find."""
-    found = sorted(set(path or "") & set("*?[]"))
+    found = sorted(set(path or "") & set("*?[]\\"))
     if found:
         raise UserError(
-            f"--{flag}={path} has the character {found[0]!r}, which stands for other characters "
+            f"--{flag}={path} has the character '{found[0]}', which stands for other characters "
             "in TensorFlow's file names: choose or rename the folder."
         )
 

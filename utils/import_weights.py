@@ -14,7 +14,6 @@ Checkpoints of other TF1 programs need a mapping: a YAML file of lines `their na
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -379,7 +378,7 @@ def save(prefix: str, values: Mapping[str, np.ndarray]) -> None:
 def main(argv: list[str]) -> None:
     """Reads the arguments and imports."""
     lines = (__doc__ or "").split("\n")
-    parser = argparse.ArgumentParser(prog="mnasnet-import", description=lines[0])
+    parser = cli.ArgumentParser(prog="mnasnet-import", description=lines[0])
     add = parser.add_argument
     add(
         "--weights", required=True, help=".safetensors or .pth file, or with --mapping a checkpoint"

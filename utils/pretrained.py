@@ -6,7 +6,6 @@ python mnasnet_main.py --mode=export_only --model_dir=work/efficientnet-lite0 --
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from absl import logging
@@ -49,7 +48,7 @@ def prepare(model_dir: str) -> None:
 
 def main(argv: list[str]) -> None:
     """Reads the arguments and imports."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="python -m utils.pretrained", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--model_dir", required=True, help="folder for the checkpoint")

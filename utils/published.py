@@ -6,7 +6,6 @@ python -m utils.published --check  # exit status 1 if the file is not what would
 
 from __future__ import annotations
 
-import argparse
 import csv
 import functools
 import os
@@ -95,7 +94,7 @@ def _other(name: str, accuracy: str) -> str:
 
 def main(argv: list[str]) -> None:
     """Writes the file, or compares it."""
-    parser = argparse.ArgumentParser(prog="published", description=__doc__.split("\n")[0])
+    parser = cli.ArgumentParser(prog="published", description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--output", default=OUTPUT, help="file to write or compare")
     flags = parser.parse_args(argv[1:])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -14,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils.tensorflow_version  # noqa: F401
-from utils import files
+from utils import files, memory
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -27,17 +25,11 @@ MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 LABEL_ERROR = "Label out of range"
 GREATEST_LABEL = 2**31 - 1
-CGROUP = "/sys/fs/cgroup"
-# Limit, use, statistics, and what they call copies of files; of version 2 and of version 1.
-_CGROUP_FILES = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
-     "total_inactive_file"),
-)  # fmt: skip
 
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
     """The files of a split in order; UserError if there are none."""
+    files.check_no_pattern(data_dir, "data_dir")
     paths = sorted(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
     paths = [path for path in paths if ".tmp-" not in os.path.basename(path)]
     if not paths:
@@ -170,36 +162,6 @@ def _feature(value: str | bytes | int) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
-def free_memory(cgroup: str = CGROUP) -> int:
-    """Bytes of memory that are free here, of a container its share; 0 where nothing tells.
-
-    Args:
-      cgroup: the folder where Linux tells the limits of this process's group.
-    """
-    try:
-        machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        machine = 0
-    return max(0, min([machine, *_left_of_limits(cgroup)]))
-
-
-def _left_of_limits(cgroup: str) -> Iterator[int]:
-    for *names, cached in _CGROUP_FILES:
-        # Where there is no limit, there are no such files, or the limit is no number.
-        with contextlib.suppress(OSError, ValueError):
-            limit, used, statistics = (
-                pathlib.Path(cgroup, name).read_text("utf-8") for name in names
-            )
-            caches = dict(line.split(maxsplit=1) for line in statistics.splitlines())
-            # Copies of files in memory count as used, but give way.
-            yield int(limit) - int(used) + int(caches.get(cached, 0))
-
-
-def fits_bytes(size: int) -> bool:
-    """Whether so much fits in a quarter of the free memory."""
-    return size <= free_memory() / 4
-
-
 class FileState(NamedTuple):
     """What tells a file from a changed one: path, bytes, date of change in ns."""
 
@@ -230,7 +192,7 @@ def _state(path: str) -> FileState:
 
 def fits_in_memory(paths: list[str]) -> bool:
     """Whether files fit in a quarter of the free memory."""
-    return fits_bytes(sum(state.size for state in states(paths)))
+    return memory.fits_bytes(sum(state.size for state in states(paths)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
-import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import preprocessing
-from utils import bigtable, files, records
+from utils import bigtable, files, memory, records
 from utils.errors import UserError
 from utils.progress import Progress
 from utils.records import Problem, Segment
@@ -92,7 +91,7 @@ def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
     """What to say of the first of so many rows that cannot be used; None if all are good."""
     with tf.Graph().as_default(), tf.Session() as session:
         facts = bigtable.dataset(rows, 0, num_rows).map(
-            _facts, num_parallel_calls=2 * (os.cpu_count() or 1)
+            _facts, num_parallel_calls=2 * memory.cores()
         )
         following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
         for number in range(num_rows):
@@ -108,7 +107,7 @@ def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
 
 def _scans(paths, num_classes, count: Callable[[int], None]) -> Iterator[FileScan]:
     """Yields scans in the order of the paths; stops reading ahead when it is closed."""
-    workers = min(len(paths), os.cpu_count() or 1)
+    workers = min(len(paths), memory.cores())
     idle = [_Reader() for _ in range(workers)]
 
     def one(path):
@@ -140,7 +139,7 @@ class _Reader:
             everything, nothing = tf.constant(-1, tf.int64), tf.constant(0, tf.int64)
             segment = (self._path, self._offset, everything, nothing)
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
-            facts = dataset.map(_facts, num_parallel_calls=2 * (os.cpu_count() or 1))
+            facts = dataset.map(_facts, num_parallel_calls=2 * memory.cores())
             # Rewriting the graph would take longer than opening a file.
             options = tf.data.Options()
             options.autotune.enabled = False

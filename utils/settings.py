@@ -13,11 +13,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from utils.errors import UserError
+import numpy as np
+
+from utils.errors import UserError, excerpt
 
 IMAGENET_TRAIN_IMAGES = 1281167
 IMAGENET_EVAL_IMAGES = 50000
 IMAGENET_CLASSES = 1000
+# Beyond any training, and small enough that products of the two are exact and fit in 64 bits.
+MOST_STEPS = 10**9
+MOST_IMAGES = 10**9
+MOST_BATCH = 2**20
+MOST_CHARACTERS = 4096  # of a path on Linux
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +39,10 @@ class Setting:
       unset: what None means, for `--help`.
       choices: the only values, if not None.
       minimum: least value.
+      maximum: greatest value, which every number has, or else `below`; of a text the most
+        characters, MOST_CHARACTERS if None.
       above: the value must be greater than this.
-      below: the value must be less than this.
+      below: the value must be less than this, also as the float32 that TensorFlow computes with.
       alias: a second name of the flag.
       fine_tuning: the default where --init_checkpoint is given, if not None.
     """
@@ -45,6 +54,7 @@ class Setting:
     unset: str = "unset"
     choices: tuple[str, ...] | None = None
     minimum: float | None = None
+    maximum: float | None = None
     above: float | None = None
     below: float | None = None
     alias: str | None = None
@@ -61,7 +71,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("config_file", str, None, "YAML file of settings, or the name of a profile that "
                 "ships with the package (cpu, gpu, v3-8, v2-32, finetune, sample)."),
         Setting("params_override", str, None, "More settings, over those of --config_file: "
-                "'name=value,name=value' or a YAML mapping."),
+                "'name=value,name=value' or a YAML mapping.", maximum=100_000),
     ),
     "Device": (
         Setting("use_tpu", bool, None, "Run on a TPU.",
@@ -72,7 +82,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 unset="the one of the credentials", alias="project"),
         Setting("tpu_zone", str, None, "Zone of the TPU.", unset="this machine's", alias="zone"),
         Setting("iterations_per_loop", int, 1251, "Steps that a TPU runs between returns to the "
-                "host (1 on GPU and CPU).", minimum=1),
+                "host (1 on GPU and CPU).", minimum=1, maximum=MOST_STEPS),
         Setting("transpose_input", bool, True, "Send batches to a TPU as [H, W, C, N] and "
                 "transpose them there (never done on GPU and CPU)."),
         Setting("precision", str, "float32", "Precision of the activations; bfloat16 needs "
@@ -87,11 +97,11 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("model_spec", object, None, "YAML file that describes an architecture of your own.",
                 unset="a built-in architecture"),
         Setting("depth_multiplier", float, None, "Scales the filters of stem and blocks.",
-                unset="no scaling", above=0),
+                unset="no scaling", above=0, maximum=10),
         Setting("depth_divisor", int, None, "Scaled filters are multiples of this.", unset="8",
-                minimum=1),
+                minimum=1, maximum=1024),
         Setting("min_depth", int, None, "Least number of filters after scaling.",
-                unset="the depth divisor", minimum=1),
+                unset="the depth divisor", minimum=1, maximum=1024),
         Setting("use_keras", bool, None, "Keras layers for convolutions, else tf.layers; it decides"
                 " the names in checkpoints.", unset="the model's own; tf.layers with bfloat16"),
         Setting("dropout_rate", float, None, "Dropout before the classifier.",
@@ -99,27 +109,31 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("batch_norm_momentum", float, None, "Decay of the moving means and variances.",
                 unset="the model's own, 0.99", minimum=0, below=1, fine_tuning=0.9),
         Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization.",
-                unset="the model's own, 0.001", above=0),
+                unset="the model's own, 0.001", minimum=1e-12, maximum=1),
         Setting("num_label_classes", int, None, "Number of classes.",
-                unset="dataset_info.json's, else 1000", minimum=2),
+                unset="dataset_info.json's, else 1000", minimum=2, maximum=1_000_000),
     ),
     "Training": (
         Setting("train_steps", int, 437898, "Global step at which training ends (350 epochs of "
-                "ImageNet by default).", minimum=1),
-        Setting("train_batch_size", int, 1024, "Images a step, over all cores.", minimum=1),
+                "ImageNet by default).", minimum=1, maximum=MOST_STEPS),
+        Setting("train_batch_size", int, 1024, "Images a step, over all cores.", minimum=1,
+                maximum=MOST_BATCH),
         Setting("num_train_images", int, None, "Images an epoch.",
-                unset="dataset_info.json's, else 1281167", minimum=1),
+                unset="dataset_info.json's, else 1281167", minimum=1, maximum=MOST_IMAGES),
         Setting("base_learning_rate", float, 0.016, "Learning rate for a batch of 256; it scales "
-                "with the batch.", minimum=0, fine_tuning=0.008),
+                "with the batch.", minimum=0, maximum=1000, fine_tuning=0.008),
         Setting("warmup_epochs", float, 5.0, "Epochs of linear warm-up from 0.", minimum=0,
-                fine_tuning=1.0),
-        Setting("lr_decay_rate", float, 0.97, "Factor of the learning rate's staircase.", above=0),
-        Setting("lr_decay_epochs", float, 2.4, "Epochs between its steps.", above=0),
+                maximum=10_000, fine_tuning=1.0),
+        Setting("lr_decay_rate", float, 0.97, "Factor of the learning rate's staircase.",
+                minimum=1e-6, maximum=10),
+        Setting("lr_decay_epochs", float, 2.4, "Epochs between its steps.", minimum=1e-6,
+                maximum=10_000),
         Setting("momentum", float, 0.9, "Momentum of RMSProp.", minimum=0, below=1),
         Setting("rmsprop_decay", float, 0.9, "Decay of RMSProp's mean square.", minimum=0, below=1),
-        Setting("rmsprop_epsilon", float, 0.001, "Added to RMSProp's mean square.", above=0),
+        Setting("rmsprop_epsilon", float, 0.001, "Added to RMSProp's mean square.", minimum=1e-20,
+                maximum=1),
         Setting("weight_decay", float, 1e-5, "Factor of the L2 loss of all but batch-norm "
-                "variables.", minimum=0),
+                "variables.", minimum=0, maximum=1),
         Setting("label_smoothing", float, 0.1, "Share of the label spread over all classes.",
                 minimum=0, below=1),
         Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
@@ -131,36 +145,38 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "stay as --init_checkpoint has them, batch normalization too; none trains all.",
                 unset="none"),
         Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
-                "and dropout.", unset="another one each run", minimum=0),
+                "and dropout.", unset="another one each run", minimum=0, maximum=2**62),
         Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
-                minimum=1),
+                minimum=1, maximum=MOST_STEPS),
         Setting("add_summaries", bool, True, "Write training summaries for TensorBoard."),
         Setting("save_checkpoints_steps", int, None, "Steps between checkpoints.",
                 unset="on a TPU iterations_per_loop or 100, else steps_per_eval or 1000",
-                minimum=1),
+                minimum=1, maximum=MOST_STEPS),
         Setting("keep_checkpoint_max", int, 5, "Checkpoints to keep; 0 for all. The best stays in "
-                "archive/.", minimum=0),
+                "archive/.", minimum=0, maximum=1_000_000),
         Setting("use_async_checkpointing", bool, False, "Save checkpoints in the background."),
     ),
     "Evaluation": (
         Setting("eval_batch_size", int, 1024, "Images a step, over all cores (at most "
-                "num_eval_images on GPU and CPU).", minimum=1),
+                "num_eval_images on GPU and CPU).", minimum=1, maximum=MOST_BATCH),
         Setting("num_eval_images", int, None, "Images to evaluate.",
-                unset="dataset_info.json's, else 50000", minimum=1),
-        Setting("steps_per_eval", int, 6255, "Training steps between evaluations.", minimum=1),
+                unset="dataset_info.json's, else 50000", minimum=1, maximum=MOST_IMAGES),
+        Setting("steps_per_eval", int, 6255, "Training steps between evaluations.", minimum=1,
+                maximum=MOST_STEPS),
         Setting("eval_timeout", int, None, "Seconds that --mode=eval waits for a checkpoint.",
-                unset="for ever", minimum=0),
+                unset="for ever", minimum=0, maximum=10**9),
     ),
     "Input": (
-        Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32),
+        Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32,
+                maximum=4096),
         Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
                 "published accuracies, bilinear since July 2019.",
                 choices=("bicubic", "bilinear")),
         Setting("min_crop_area", float, 0.08, "Least area of a training crop, as a share of the "
-                "picture.", above=0),
+                "picture.", minimum=1e-6, maximum=1),
         Setting("random_flip", bool, True, "Mirror half of the training pictures."),
         Setting("num_parallel_calls", int, 64, "Pictures decoded at a time (at most twice the "
-                "cores).", minimum=1),
+                "cores).", minimum=1, maximum=1_000_000),
         Setting("skip_bad_images", bool, False, "Leave out damaged records and pictures instead of "
                 "stopping; a first run looks for them and keeps the list in model_dir; a file "
                 "cut short is still an error, as nobody can count what it lost."),
@@ -193,7 +209,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "are normalized already, (x - mean) / std, as historical ones did; int8 files "
                 "always take raw ones."),
         Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
-                "with.", unset="all", minimum=1),
+                "with.", unset="all", minimum=1, maximum=MOST_IMAGES),
     ),
 }  # fmt: skip
 
@@ -239,7 +255,7 @@ def check_known(names, source: str) -> None:
         if name not in SETTINGS:
             near = difflib.get_close_matches(str(name), SETTINGS, 1)
             hint = f"did you mean {near[0]!r}?" if near else "see --help for the settings."
-            raise UserError(f"{source} has the unknown setting {name!r}: {hint}")
+            raise UserError(f"{source} has the unknown setting {excerpt(repr(name))}: {hint}")
 
 
 def convert(name: str, value: Any, given: str) -> Any:
@@ -252,10 +268,10 @@ def convert(name: str, value: Any, given: str) -> Any:
         return None
     converted = _to_kind(setting.kind, value)
     if converted is None:
-        raise UserError(f"{given} is not {_KIND_NAMES[setting.kind]}.")
+        raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[setting.kind]}.")
     wrong = _outside_limits(setting, converted)
     if wrong:
-        raise UserError(f"{given} is not possible: {wrong}.")
+        raise UserError(f"{excerpt(given)} is not possible: {wrong}.")
     return converted
 
 
@@ -283,25 +299,44 @@ def _to_kind(kind: type, value: Any) -> Any:
         # Not by way of float, which has 53 bits.
         with contextlib.suppress(ValueError):
             return int(value)
+    if kind is int and isinstance(value, int):
+        return value
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(number):
         return None
     if kind is int:
-        return int(value if isinstance(value, int) else number) if number == int(number) else None
+        return int(number) if number == int(number) else None
     return number
 
 
 def _outside_limits(setting: Setting, value: Any) -> str | None:
     """What a value should be instead; None for a possible one."""
-    if setting.choices is not None and value not in setting.choices:
-        return f"choose one of {', '.join(setting.choices)}"
+    if isinstance(value, dict):
+        return None
+    if isinstance(value, str):
+        return _unlike_text(setting, value)
     if setting.minimum is not None and value < setting.minimum:
-        return f"the least is {setting.minimum:g}"
+        return f"it must be at least {setting.minimum}"
+    if setting.maximum is not None and value > setting.maximum:
+        return f"it must be at most {setting.maximum}"
     if setting.above is not None and value <= setting.above:
-        return f"it must be greater than {setting.above:g}"
-    if setting.below is not None and value >= setting.below:
-        return f"it must be less than {setting.below:g}"
+        return f"it must be greater than {setting.above}"
+    if setting.below is not None and np.float32(value) >= setting.below:
+        return f"it must be less than {setting.below}"
+    return None
+
+
+def _unlike_text(setting: Setting, text: str) -> str | None:
+    """What a text should be instead; None for a possible one."""
+    if setting.choices is not None and text not in setting.choices:
+        return f"choose one of {', '.join(setting.choices)}"
+    most = setting.maximum or MOST_CHARACTERS
+    if len(text) > most:
+        return f"it must be at most {most} characters long"
+    # TensorFlow takes names as UTF-8, and cuts some off at a zero byte.
+    if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
+        return "it has a character that cannot be printed; remove it"
     return None

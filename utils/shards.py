@@ -30,7 +30,7 @@ from typing import NamedTuple
 from absl import logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import dataset_info, files
+from utils import dataset_info, files, memory
 from utils.dataset_info import DatasetInfo
 from utils.errors import UserError
 from utils.pictures import Unreadable
@@ -143,13 +143,6 @@ def split(prefix: str, items: Sequence[Item], count: int) -> list[Shard]:
     ]
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def is_finished(output_dir: str, description: DatasetInfo) -> bool:
     """Whether the folder holds this data set, complete; the log says so, or what is missing.
 
@@ -217,7 +210,7 @@ def build(
         data set are gone, and the input gives others now.
     """
     files.make_writable_dir(output_dir, "output_dir")
-    num_threads = num_threads or 2 * cores()
+    num_threads = num_threads or 2 * memory.cores()
     try:
         with _claimed(output_dir):
             known = dataset_info.load(output_dir)

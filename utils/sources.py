@@ -12,7 +12,7 @@ from typing import NamedTuple
 from absl import logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import files, pictures, records, shards
+from utils import files, memory, pictures, records, shards
 from utils.errors import UserError
 from utils.pictures import Unreadable
 from utils.progress import Progress
@@ -196,7 +196,7 @@ def _reason(error: Exception) -> str:
 
 def num_threads(root: str) -> int:
     """Pictures to read at a time: more where reading is waiting for a bucket."""
-    return max(64, 2 * shards.cores()) if files.is_remote(root) else 2 * shards.cores()
+    return max(64, 2 * memory.cores()) if files.is_remote(root) else 2 * memory.cores()
 
 
 def need_dir(path: str, flag: str) -> None:

@@ -140,7 +140,7 @@ def _first(error: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog="tpu_check", description="Compiles the training step with the real TPU compiler."
     )
     lists = "separated by commas (default: %(default)s)"

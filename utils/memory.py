@@ -1,0 +1,75 @@
+"""What this process may use of the machine: memory and cores, of a container its share."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+CGROUP = "/sys/fs/cgroup"
+# Limit, use, statistics, and what they call copies of files; of version 2 and of version 1.
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+     "total_inactive_file"),
+)  # fmt: skip
+# Microseconds of computing that the group gets in each period, and the period, likewise.
+_CPU_FILES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+
+
+def free_memory(cgroup: str = CGROUP) -> int:
+    """Returns the bytes of memory that are free here, of a container its share; 0 if unknown.
+
+    Args:
+      cgroup: the folder where Linux tells the limits of this process's group.
+    """
+    try:
+        machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        machine = 0
+    return max(0, min([machine, *_left_of_limits(cgroup)]))
+
+
+def _left_of_limits(cgroup: str) -> Iterator[int]:
+    for *names, cached in _MEMORY_FILES:
+        # Where there is no limit, there are no such files, or the limit is no number.
+        with contextlib.suppress(OSError, ValueError):
+            limit, used, statistics = (_read(cgroup, name) for name in names)
+            caches = dict(line.split(maxsplit=1) for line in statistics.splitlines())
+            # Copies of files in memory count as used, but give way.
+            yield int(limit) - int(used) + int(caches.get(cached, 0))
+
+
+def fits_bytes(size: int) -> bool:
+    """Returns whether so many bytes fit in a quarter of the free memory."""
+    return size <= free_memory() / 4
+
+
+def cores(cgroup: str = CGROUP) -> int:
+    """Returns how many cores this process may use, at least 1; a share of a core counts as one.
+
+    Threads beyond that only take memory, and a container that computes more is held up.
+
+    Args:
+      cgroup: the folder where Linux tells the limits of this process's group.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        machine = len(os.sched_getaffinity(0))
+    else:
+        machine = os.cpu_count() or 1
+    return min([machine, *_core_limits(cgroup)])
+
+
+def _core_limits(cgroup: str) -> Iterator[int]:
+    for names in _CPU_FILES:
+        # Without a limit the files are missing, or the quota is "max" or -1.
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (int(n) for name in names for n in _read(cgroup, name).split())
+            if quota > 0 and period > 0:
+                yield math.ceil(quota / period)
+
+
+def _read(cgroup: str, name: str) -> str:
+    return pathlib.Path(cgroup, name).read_text("utf-8")
