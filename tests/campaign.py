@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import campaign_files, campaign_kills, campaign_process
+from tests import campaign_files, campaign_kills, campaign_process, hostile_settings
 from tests.campaign_files import Base
 from tests.campaign_process import finished, finished_or_refused, misbehaviour, refused, run
 from utils import records, settings
@@ -57,14 +57,25 @@ def settings_cases() -> list[Case]:
 
     None may start a training: the folder of data does not exist.
     """
-    return [
-        Case(
-            f"{setting.name}={value[:20]!r} in {layer}", _wrong_setting(setting.name, value, layer)
-        )
-        for setting in settings.SETTINGS.values()
-        for value in _WRONG[setting.kind]
-        for layer in ("a flag", "an override", "a file")
+    hostile = [
+        Case(" ".join(arguments)[:60], _hostile_setting(arguments, part))
+        for arguments, part in hostile_settings.CASES
     ]
+    return hostile + [
+        Case(f"{name}={value[:20]!r} in {layer}", _wrong_setting(name, value, layer))
+        for name, setting in settings.SETTINGS.items()
+        for value in _WRONG[setting.kind]
+        for layer in ("a flag", "a file")
+    ]
+
+
+def _hostile_setting(arguments: list[str], part: str):
+    def attempt(base: Base, folder: Path) -> Verdicts:
+        hostile_settings.write_files(folder)
+        argv = hostile_settings.with_folder(arguments, folder)
+        yield refused(run("mnasnet_main", argv, folder), part)
+
+    return attempt
 
 
 def _wrong_setting(name: str, value: str, layer: str):
@@ -72,7 +83,6 @@ def _wrong_setting(name: str, value: str, layer: str):
         file = folder / "settings.yaml"
         given = {
             "a flag": f"--{name}={value}",
-            "an override": f"--params_override={name}={value}",
             "a file": f"--config_file={file}",
         }[layer]
         file.write_text(f"{name}: {value}\n")
