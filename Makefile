@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help train finetune classify finetune-curves table bench bench-input bench-build bench-bigtable bench-tflite \
-        complexity tpu-check tpu-check-all setup test test-slow lint format numbers clean
+        complexity tpu-check tpu-check-all setup test test-slow campaign lint format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -108,6 +108,9 @@ test: $(STAMP)  ## Run all tests but the slow ones
 
 test-slow: $(STAMP)  ## Run the slow tests (eight minutes)
 	$(BIN)/python -m pytest -m slow
+
+campaign: $(STAMP)  ## Try hostile input, damaged files and kills; count failures
+	$(BIN)/python -m tests.campaign $(SECTIONS)
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .

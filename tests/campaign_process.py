@@ -1,0 +1,157 @@
+"""Processes of a campaign: each attempt runs a program of the package as a process of its own.
+
+A server process imports TensorFlow once and forks for each attempt, so that an attempt takes tenths
+of a second instead of seconds. The server ends with the process that has started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["mnasnet_main", "tests.campaign_process"])
+
+TIME_LIMIT = 240  # seconds; what takes longer counts as a hang
+MEMORY_LIMIT = 4 << 30
+UNREAD = "a pipe that nobody reads"
+FULL = "/dev/full"
+
+
+class Outcome(NamedTuple):
+    """How a program ended. `status` is -N after signal N and None where it had to be ended."""
+
+    status: int | None
+    err: str
+
+
+def _unread_pipe() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int], out, err):
+    """Runs in the forked process: `python -m module argv`, with its output in a file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    os.dup2(_unread_pipe() if out == UNREAD else os.open(os.path.join(folder, out), flags), 1)
+    os.dup2(err.fileno(), 2)
+    # Not the server's, which may have no buffer.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    os.chdir(folder)
+    os.environ.pop("TPU_NAME", None)
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, (limit, limit))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk is an error, not a signal
+    sys.argv = [module, *argv]
+    from utils import cli
+
+    cli.run(importlib.import_module(module).main)
+
+
+class Program:
+    """A running program; `folder` is its working directory and takes its output."""
+
+    def __init__(self, module: str, argv: list, folder: Path, limits=None, out="out"):
+        # A pipe, because a limit on the size of files would hold for a file of errors, too.
+        reading, writing = multiprocessing.Pipe(duplex=False)
+        given = [str(argument) for argument in argv]
+        self._process = _SERVER.Process(
+            target=_program, args=(module, given, str(folder), limits or {}, out, writing)
+        )
+        self._err = bytearray()
+        self._reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._process.start()
+        writing.close()
+        self._reader.start()
+
+    def _read(self, reading) -> None:
+        while data := os.read(reading.fileno(), 1 << 16):
+            self._err += data
+        reading.close()
+
+    def err(self) -> str:
+        """What the program has written to its errors so far."""
+        return self._err.decode(errors="replace")
+
+    def wait(self, seconds: float = TIME_LIMIT) -> Outcome:
+        """The outcome; the process is ended where it takes too long."""
+        self._process.join(seconds)
+        status = self._process.exitcode
+        self.kill()
+        self._reader.join(5)
+        return Outcome(status, self.err())
+
+    def wait_for(self, condition: Callable[[str], bool], seconds: float = TIME_LIMIT) -> None:
+        """Returns when the errors fulfil a condition, or the program has ended."""
+        end = time.monotonic() + seconds
+        while self._process.is_alive() and time.monotonic() < end and not condition(self.err()):
+            time.sleep(0.01)
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._process.is_alive():
+                os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def run(module: str, argv: list, folder: Path, limits=None, out: str = "out") -> Outcome:
+    """Runs a program to its end, or to the time limit. `out` is the file that takes its output."""
+    return Program(module, argv, folder, limits, out).wait()
+
+
+def misbehaviour(outcome: Outcome) -> str | None:
+    """What no program may do, whatever it is given; None if it did nothing of the kind."""
+    if outcome.status is None:
+        return f"hang of more than {TIME_LIMIT} s"
+    if outcome.status < 0:
+        return f"crash by signal {-outcome.status}"
+    for sign in ("Traceback (most recent call last)", "Exception ignored"):
+        if sign in outcome.err:
+            return f"stack trace: {outcome.err.strip().splitlines()[-1]}"
+    if outcome.status and not _sentences(outcome.err):
+        return f"status {outcome.status} without a sentence: {outcome.err[-200:]!r}"
+    return None
+
+
+def refused(outcome: Outcome, *words: str) -> str | None:
+    """Why an outcome is not one sentence with the words; None where it is."""
+    if problem := misbehaviour(outcome):
+        return problem
+    if outcome.status not in (1, 2):
+        return f"status {outcome.status} instead of a refusal"
+    sentences = _sentences(outcome.err)
+    if len(sentences) != 1:
+        return f"{len(sentences)} sentences: {sentences}"
+    missing = [word for word in words if word not in sentences[0]]
+    return f"{missing} not in {sentences[0]!r}" if missing else None
+
+
+def finished(outcome: Outcome) -> str | None:
+    """Why an outcome is no success; None where it is one."""
+    return misbehaviour(outcome) or (f"refused: {outcome.err[-300:]}" if outcome.status else None)
+
+
+def finished_or_refused(outcome: Outcome, *words: str) -> str | None:
+    """For what a program may take or refuse: None for a success or one sentence."""
+    return misbehaviour(outcome) or (refused(outcome, *words) if outcome.status else None)
+
+
+def _sentences(err: str) -> list[str]:
+    # argparse writes `prog: error: ...` after its usage.
+    lines = err.splitlines()
+    return [line for line in lines if line.startswith("error: ") or ": error: " in line]
