@@ -379,6 +379,69 @@ def test_a_tpu_of_another_machine_is_refused(tmp_path, tpu, is_remote):
     assert expected in sentence(status, err)
 
 
+# Rows of other prefixes, and large rows.
+
+
+@pytest.mark.parametrize("other", ["train_2_", "train_000000021-", "train_00000002000", "train_5"])
+def test_rows_of_a_longer_prefix_are_another_data_set(loaded, tmp_path, other):
+    rows, examples = loaded
+    paths = write_files(tmp_path, examples)
+    second = bigtable.RowReader(rows.selection._replace(prefix=other))
+    second.write(0, make_examples(3))
+    rows.check(200)
+    assert rows.count() == 200
+    assert load(paths, rows.selection) == 0
+    assert bigtable_load.verify_split(paths, rows.selection) == 200
+    second.check(3)
+    rows.write(207, examples[:1])
+    with pytest.raises(UserError, match="has row train_0000000207 though 200"):
+        rows.check(200)
+
+
+def test_a_prefix_that_has_rows_of_a_longer_one_alone(loaded):
+    rows = bigtable.RowReader(loaded[0].selection._replace(prefix="train_000000"))
+    with pytest.raises(UserError, match="no rows with prefix 'train_000000'"):
+        rows.check(200)
+    assert rows.count() == 0
+
+
+def large_example():
+    """An example that is larger than what a client of the emulator receives (4 MB)."""
+    return records.example(bytes(5 * 2**20), 1)
+
+
+def test_a_row_too_large_to_be_read_is_named(loaded):
+    rows, _ = loaded
+    rows.write(133, [large_example()])
+    rows.check(200)
+    expected = (
+        r"row train_0000000133: it is too large for a message \(52\d{5} bytes, and 4194304 are the "
+        "most"
+    )
+    with pytest.raises(UserError, match=expected):
+        rows.read(0, 200)
+    assert "row train_0000000133: it is too large" in failure(rows)
+
+
+def test_a_large_row_is_repaired_by_loading(loaded, tmp_path):
+    rows, examples = loaded
+    rows.write(133, [large_example()])
+    paths = write_files(tmp_path, examples)
+    with pytest.raises(UserError, match="row train_0000000133: it is too large"):
+        bigtable_load.verify_split(paths, rows.selection)
+    assert load(paths, rows.selection) == 200 - bigtable.PAGE_ROWS
+    assert bigtable_load.verify_split(paths, rows.selection) == 200
+
+
+@pytest.mark.slow  # it takes two gigabytes of memory
+def test_a_row_too_large_to_be_written_is_named(loaded):
+    rows, examples = loaded
+    enormous = records.example(bytes(257 * 2**20), 1)
+    with pytest.raises(UserError, match="row train_0000000202: it is too large for a message"):
+        rows.write(200, [*examples[:2], enormous, *examples[3:5]])
+    assert rows.read(200, 202) == examples[:2]
+
+
 # Faults while running.
 
 

@@ -9,6 +9,7 @@ emptied in mid-run all look like "no more rows".
 from __future__ import annotations
 
 import http
+import re
 import threading
 import time
 import warnings
@@ -25,6 +26,7 @@ PAGE_ROWS = 128  # a larger page costs memory, a smaller one calls (make bench-b
 START_TIMEOUT_S = 10.0  # before a run: an answer soon
 RUN_TIMEOUT_S = 25.0  # during a run: time for a server to come back with its data
 INDEX_DIGITS = 10
+_END = 10**INDEX_DIGITS - 1  # a number that no row has
 _lock = threading.Lock()
 _tables: dict[tuple[str, str, str], object] = {}
 _first_error: UserError | None = None
@@ -98,6 +100,22 @@ def _is_not_found(error: BaseException | None) -> bool:
     return getattr(error, "code", None) == http.HTTPStatus.NOT_FOUND
 
 
+def _is_too_large(reason: str) -> bool:
+    """Whether a message was larger than client or server take (the emulator's client: 4 MB)."""
+    return "larger than max" in reason
+
+
+def _number_behind(rest: bytes) -> int:
+    """The least number whose ten digits sort behind a key's rest; `_END` or more for none."""
+    digits = rest[:INDEX_DIGITS]
+    digits = digits[: len(digits) - len(digits.lstrip(b"0123456789"))]
+    number = int(digits or b"0") * 10 ** (INDEX_DIGITS - len(digits))
+    follows = rest[len(digits) : len(digits) + 1]
+    if len(digits) < INDEX_DIGITS and follows <= b"9":
+        return number
+    return number + 10 ** (INDEX_DIGITS - len(digits))
+
+
 class RowReader:
     """Reads the rows of a selection by number, in pages."""
 
@@ -114,8 +132,18 @@ class RowReader:
         s = self.selection
         return f"Bigtable table {s.project}/{s.instance}/{s.table}"
 
-    def query(self, first: int, end: int, column: bool = True, limit: int | None = None):
-        """The client's query for rows first..end-1, by default of the column's cells alone."""
+    def query(
+        self,
+        first: int,
+        end: int,
+        column: bool = True,
+        limit: int | None = None,
+        values: bool = True,
+    ):
+        """The client's query for rows first..end-1, by default of the column's cells alone.
+
+        Without values the cells are empty: whether a row is there is known without its picture.
+        """
         data = _data()
         from google.cloud.bigtable.data import row_filters
 
@@ -127,6 +155,8 @@ class RowReader:
                 row_filters.ColumnQualifierRegexFilter(_exactly(s.column_qualifier).encode()),
                 *filters,
             ]
+        if not values:
+            filters.append(row_filters.StripValueTransformerFilter(True))
         chain = filters[0] if len(filters) == 1 else row_filters.RowFilterChain(filters=filters)
         rows = data.RowRange(start_key=self.key(first), end_key=self.key(end))
         return data.ReadRowsQuery(row_ranges=rows, row_filter=chain, limit=limit)
@@ -159,12 +189,23 @@ class RowReader:
 
     def exists(self, number: int, column: bool = True) -> bool:
         """Whether a row is there (with a cell in the column)."""
-        return bool(self._read(self.query(number, number + 1, column)))
+        return bool(self._read(self.query(number, number + 1, column, values=False)))
 
     def first_row(self, number: int, column: bool = True):
-        """The first row from a number on (with a cell in the column); None if there is none."""
-        found = self._read(self.query(number, 10**INDEX_DIGITS - 1, column, limit=1))
-        return found[0] if found else None
+        """The first row from a number on (with an empty cell in the column); None without one.
+
+        A key that only begins with the prefix is another data set's: next to train_0000000000
+        there may be train_2_0000000000.
+        """
+        while number < _END:
+            found = self._read(self.query(number, _END, column, limit=1, values=False))
+            if not found:
+                return None
+            rest = found[0].row_key.removeprefix(self.selection.prefix.encode())
+            if len(rest) == INDEX_DIGITS and rest.isdigit():
+                return found[0]
+            number = _number_behind(rest)
+        return None
 
     def read_patiently(self, first: int, end: int) -> list[bytes]:
         """`read`, tried again for `RUN_TIMEOUT_S` while the server or rows are missing."""
@@ -181,8 +222,22 @@ class RowReader:
             time.sleep(1)
 
     def values(self, first: int, end: int, timeout: float | None = None) -> list[bytes | None]:
-        """The cells of rows first..end-1, whatever they hold; None where a row is missing."""
-        rows = self._read(self.query(first, end), timeout)
+        """The cells of rows first..end-1, whatever they hold; None where a row is missing.
+
+        Raises:
+          CorruptRowError: a row is larger than what the client may receive; the key is named.
+          UserError: the server does not answer.
+        """
+        try:
+            rows = self._read(self.query(first, end), timeout)
+        except UserError as e:
+            reason = str(e)
+            if not _is_too_large(reason):
+                raise
+            if end - first == 1:
+                raise self.too_large(first, reason) from e
+            middle = (first + end) // 2  # the error does not say which row it is
+            return self.values(first, middle, timeout) + self.values(middle, end, timeout)
         found = {row.row_key: row.cells[0].value for row in rows}
         return [found.get(self.key(number)) for number in range(first, end)]
 
@@ -220,6 +275,16 @@ class RowReader:
             "compares the rows with the files.)"
         )
 
+    def too_large(self, number: int, reason: str) -> CorruptRowError:
+        """What to say of a row that does not fit into a message between client and server."""
+        size = re.search(r"\((\d+) vs\. (\d+)\)", reason)
+        sizes = f" ({size[1]} bytes, and {size[2]} are the most)" if size else ""
+        return CorruptRowError(
+            f"{self}, row {self.key(number).decode()}: it is too large for a message{sizes}: "
+            "replace its picture by a smaller one in the files and load them again (mnasnet-data "
+            "bigtable-load writes the rows that differ)."
+        )
+
     def write(self, first: int, examples: list[bytes]) -> None:
         """Writes examples as rows from number `first` on; UserError if a row is refused."""
         data = _data()
@@ -245,6 +310,13 @@ class RowReader:
         except Exception as e:
             refused = getattr(e, "exceptions", None)  # one a row
             reason = cause(refused[-1].__cause__ or refused[-1]) if refused else cause(e)
+            if _is_too_large(reason) and len(examples) > 1:
+                middle = len(examples) // 2
+                self.write(first, examples[:middle])
+                self.write(first + middle, examples[middle:])
+                return
+            if _is_too_large(reason):
+                raise self.too_large(first, reason) from e
             raise UserError(
                 f"{self} cannot be written: {reason}. Is the server there, and has the table the "
                 f"column family {s.column_family}? (mnasnet-data bigtable-load --create makes it.)"

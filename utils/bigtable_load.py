@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -111,8 +112,10 @@ def load_split(paths: list[str], selection: imagenet_input.BigtableSelection, to
     rows = bigtable.RowReader(selection)
 
     def load(first: int, page: list[bytes]) -> int:
-        if rows.values(first, first + len(page), bigtable.RUN_TIMEOUT_S) == page:
-            return 0
+        # A row that is too large to be read back is written anew.
+        with contextlib.suppress(bigtable.CorruptRowError):
+            if rows.values(first, first + len(page), bigtable.RUN_TIMEOUT_S) == page:
+                return 0
         rows.write(first, page)
         return len(page)
 
