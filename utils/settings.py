@@ -285,7 +285,7 @@ def _to_kind(kind: type, value: Any) -> Any:
             return int(value)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(number):
         return None

@@ -17,15 +17,14 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from absl import logging
 
@@ -219,7 +218,7 @@ def build(
     files.make_writable_dir(output_dir, "output_dir")
     num_threads = num_threads or 2 * cores()
     try:
-        with _claimed(output_dir):
+        with files.claimed(output_dir, "output_dir", "build"):
             known = dataset_info.load(output_dir)
             if known and known.shards and _recipe(known) == _recipe(description):
                 return _mend(output_dir, known, description, shards, make, num_threads)
@@ -286,28 +285,6 @@ def _filled_in(description: DatasetInfo, reports: dict[str, _Report]) -> Dataset
         shards={name: reports[name].records for name in sorted(reports)},
         shard_bytes={name: reports[name].num_bytes for name in sorted(reports)},
     )
-
-
-@contextlib.contextmanager
-def _claimed(output_dir: str) -> Iterator[None]:
-    """Keeps a second build out of a folder; buckets have no such lock."""
-    if files.is_remote(output_dir):
-        yield
-        return
-    folder = os.open(output_dir, os.O_RDONLY)
-    try:
-        # Not every file system can lock; without a lock two builds only waste time.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                raise UserError(
-                    f"Another build is writing to --output_dir={output_dir}: wait for its end or "
-                    "choose another folder."
-                ) from e
-        yield
-    finally:
-        os.close(folder)
 
 
 def _names(folder: str) -> set[str]:
@@ -403,9 +380,10 @@ class _Work:
         there = name if name in names else name + _DONE
         if name + _MADE not in names or there not in names:
             return None
+        path = self._path(name + _MADE)
         try:
-            report = _Report(**json.loads(files.read_text(self._path(name + _MADE))))
-        except (UserError, ValueError, TypeError):
+            report = files.read_json(path, "what a file holds", "remove it", _checked_report)
+        except UserError:
             return None
         same = report.fingerprint == self._fingerprints[name]
         size = tf.io.gfile.stat(self._path(there)).length
@@ -485,6 +463,14 @@ class _Work:
         with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
             made = (self._path(name + _MADE) for name in self._fingerprints)
             list(pool.map(tf.io.gfile.remove, made))
+
+
+def _checked_report(content: Any) -> _Report:
+    kinds = dict(fingerprint=str, records=int, num_bytes=int, unreadable=list, changed=dict)
+    report = _Report(**{name: files.member(content, name, kind) for name, kind in kinds.items()})
+    dict(report.unreadable)  # pairs
+    collections.Counter(report.changed).total()
+    return report
 
 
 def _fingerprint(shard: Shard, recipe: Sequence[str]) -> str:

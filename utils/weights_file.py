@@ -16,7 +16,6 @@ import json
 import math
 import pickle
 import struct
-import uuid
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -100,7 +99,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 def write_safetensors(
     path: str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes float32 arrays, and texts on them, as a file, beside its place and renamed."""
+    """Writes float32 arrays, and texts on them, as a file; UserError if it cannot be written."""
     header: dict[str, Any] = {_METADATA: {"format": "pt", **(metadata or {})}}
     blocks, offset = [], 0
     for key, array in state.items():
@@ -111,13 +110,7 @@ def write_safetensors(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data start at a multiple of 8
-    beside = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
-    try:
-        with tf.io.gfile.GFile(beside, "wb") as f:
-            f.write(b"".join([struct.pack("<Q", len(text)), text, *blocks]))
-        tf.io.gfile.rename(beside, path, overwrite=True)
-    except tf.errors.OpError as e:
-        raise UserError(f"{path} cannot be written: {files.reason(e)}.") from e
+    files.write_bytes(path, b"".join([struct.pack("<Q", len(text)), text, *blocks]))
 
 
 def _is_safetensors(path: str) -> bool:
