@@ -55,6 +55,8 @@ def find(error: BaseException) -> Failure | None:
     if not isinstance(error, ERRORS):
         return None
     text = getattr(error, "message", None) or str(error)
+    if "No usable temporary directory" in text:  # Python's words where all are full
+        return Failure(None, text, "make room in one of them, or name another one in TMPDIR")
     for number, remedy in _REMEDIES.items():
         reason = os.strerror(number)
         found = re.search(rf"(?:([^;\n]+); )?{re.escape(reason)}", text)

@@ -27,14 +27,11 @@ def read(export_dir: str) -> dict[str, Any] | None:
     if not tf.io.gfile.exists(path):
         return None
     remedy = "remove it, or choose another --export_dir"
-    return files.read_json(path, "a report of this program", remedy, checked)
+    return files.read_json(path, "a report of this program", remedy, _checked)
 
 
-def checked(content: Any) -> dict[str, Any]:
-    """Parsed JSON that is a report; TypeError, KeyError or ValueError for any other.
-
-    It has what its readers take for granted: of files that were measured all of the numbers.
-    """
+def _checked(content: Any) -> dict[str, Any]:
+    """The report, if it has all that its readers take for granted."""
     identity = files.member(content, "identity", dict)
     files.member(identity, "global_step", int)
     for name, row in files.member(content, "files", dict).items():

@@ -32,7 +32,7 @@ def read_text(path: str) -> str:
         with tf.io.gfile.GFile(path) as f:
             return f.read().removeprefix("\ufeff")
     except (tf.errors.OpError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} cannot be read: {_reason_and_remedy(e)}.") from e
+        raise UserError(f"{path} cannot be read: {reason(e)}.") from e
 
 
 def read_json(path: str, what: str, remedy: str, parse: Callable[[Any], _Parsed]) -> _Parsed:
@@ -134,7 +134,7 @@ def write_bytes(path: str, content: bytes) -> None:
         with contextlib.suppress(tf.errors.OpError):
             tf.io.gfile.remove(unfinished)
         if isinstance(e, tf.errors.OpError):
-            raise UserError(f"{path} cannot be written: {_reason_and_remedy(e)}.") from e
+            raise UserError(f"{path} cannot be written: {reason(e)}.") from e
         raise
 
 
@@ -217,7 +217,7 @@ def make_writable_dir(path: str, flag: str) -> None:
         if not is_remote(path) and not os.access(path, os.W_OK):
             raise UserError(f"--{flag}={path} is not writable: choose another folder.")
     except tf.errors.OpError as e:
-        raise UserError(f"--{flag}={path} cannot be made: {_reason_and_remedy(e)}.") from e
+        raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
 
 
 @contextlib.contextmanager
@@ -255,7 +255,7 @@ def check_writable(path: str, flag: str) -> None:
             f.write("")
         tf.io.gfile.remove(unfinished)
     except tf.errors.OpError as e:
-        raise UserError(f"--{flag}={path} cannot be written: {_reason_and_remedy(e)}.") from e
+        raise UserError(f"--{flag}={path} cannot be written: {reason(e)}.") from e
 
 
 def in_package(package: str, path: str) -> str | None:
@@ -275,15 +275,15 @@ def in_package(package: str, path: str) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """The line of an error that says something, without the noise that TensorFlow adds."""
+    """The line of an error that says something, without the noise that TensorFlow adds.
+
+    Of a disk's error it is what the system says, and what helps.
+    """
+    failure = disk_errors.find(error)
+    if failure:
+        return f"{failure.reason}; {failure.remedy}"
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", "File ")
     lines = [line.strip() for line in message.splitlines()]
     useful = [line for line in lines if line and not line.startswith(noise)]
     return (useful or lines)[0].rstrip(".")
-
-
-def _reason_and_remedy(error: Exception) -> str:
-    """What an error says, without its path, and what helps where that is known."""
-    failure = disk_errors.find(error)
-    return f"{failure.reason}; {failure.remedy}" if failure else reason(error)
