@@ -1,5 +1,8 @@
 """What all tests share: TensorFlow 1 behaviour, a fresh graph for each test, the sample data."""
 
+import contextlib
+import resource
+
 import utils.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
 
 import pytest  # isort: skip
@@ -24,3 +27,19 @@ def digits_dir(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("data") / "digits")
     sample_data.build(path)
     return path
+
+
+@pytest.fixture
+def file_size_limit():
+    """A block in which the system refuses to write a file beyond a size, as a full disk does."""
+
+    @contextlib.contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

@@ -109,13 +109,24 @@ def test_a_wrong_label_is_an_error(params):
         bad_images.of_split(params, "train-")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"train-": {}}', '{"train-": {"files": 3}}'])
+SPLIT = {"files": [["a", 1, 2]], "segments": [["a", 0, 1, 0]], "problems": []}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '{"train-": {}}', '{"train-": {"files": 3}}',
+        json.dumps({"train-": {**SPLIT, "files": [["a", 1]]}}),
+        json.dumps({"train-": {**SPLIT, "segments": [["a", 0, "1", 0]]}}),
+        json.dumps({"train-": {**SPLIT, "problems": [{"path": "a", "record": "1"}]}}),
+    ],
+)  # fmt: skip
 def test_a_broken_list_is_named(params, content):
     os.makedirs(params["model_dir"])
     path = os.path.join(params["model_dir"], bad_images.FILE_NAME)
     with open(path, "w") as f:
         f.write(content)
-    with pytest.raises(UserError, match=f"{bad_images.FILE_NAME} is no list"):
+    with pytest.raises(UserError, match=f"{bad_images.FILE_NAME} is not a list"):
         bad_images.of_split(params, "train-")
 
 

@@ -548,6 +548,40 @@ def test_evaluations_are_recorded_once_a_step(model_dir):
     assert os.listdir(model_dir) == ["evaluations.json"]
 
 
+BEST = {**metrics(1, 0.5), "checkpoint": "model.ckpt-1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("evaluations.json", content) for content in (
+            "", "[", "null", "{}", "3", "[3]", "[{}]", '["global_step"]',
+            json.dumps([metrics(1, 0.5)])[:-9], json.dumps([metrics("1", 0.5)]),
+            json.dumps([metrics(1, None)]), json.dumps([metrics(1, True)]),
+            json.dumps([metrics(1, float("nan"))]),
+        )),
+        *(("archive/best.json", content) for content in (
+            "", "{", "null", "[]", "{}", json.dumps(BEST)[:-9],
+            json.dumps(metrics(1, 0.5)), json.dumps({**BEST, "checkpoint": 3}),
+            json.dumps({**BEST, "checkpoint": "../model.ckpt-1"}),
+            json.dumps({**BEST, "top_1_accuracy": "0.5"}),
+            json.dumps({**BEST, "global_step": 1.5}),
+        )),
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_named_and_stays(model_dir, name, content):
+    path = pathlib.Path(model_dir, name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    checkpoint = save(model_dir, 2)
+    with pytest.raises(UserError) as error:
+        checkpoints.record_evaluation(model_dir, metrics(2, 0.6))
+        checkpoints.archive_if_best(model_dir, checkpoint, metrics(2, 0.6))
+    text = str(error.value)
+    assert text.startswith(f"{path} is not a ") and "or remove it" in text and "\n" not in text
+    assert path.read_text() == content
+
+
 def test_the_state_file_of_a_folder_given_by_a_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.makedirs("work/model")

@@ -215,7 +215,7 @@ def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_d
 def test_a_broken_report(exported, tmp_path):  # noqa: F811
     (tmp_path / "export_report.json").write_text("{}")
     shutil.copy(exported + "/tiny.tflite", tmp_path)
-    assert "is no report of this program" in mistake(classify, f"--model={tmp_path}", "a.jpg")
+    assert "is not a report of this program" in mistake(classify, f"--model={tmp_path}", "a.jpg")
     text = mistake(classify, f"--model={tmp_path}/tiny.tflite", "/none.jpg")
     assert text == "/none.jpg does not exist: check the path."
 

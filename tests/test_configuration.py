@@ -470,6 +470,38 @@ def test_a_foreign_params_file_is_named(tmp_path, content):
     assert path in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model_name", None), ("model_name", "mnasnet-z"), ("model_name", [1]),
+        ("model_name", "a b"), ("num_label_classes", None), ("num_label_classes", "many"),
+        ("num_label_classes", -1), ("depth_multiplier", {}), ("depth_divisor", 1.5),
+        ("use_keras", "x"), ("input_image_size", [64]),
+        pytest.param("input_image_size", 10**400, id="huge"),
+        ("resize_method", "nearest"), ("model_spec", "x.yaml"), ("model_spec", {}),
+        ("model_spec", {"stages": 3}), ("base_learning_rate", "fast"), ("train_steps", True),
+    ],
+)  # fmt: skip
+def test_a_recorded_setting_of_another_kind_is_named(tmp_path, name, value):
+    params = record(tmp_path)
+    path = write_yaml(tmp_path / "model" / "params.yaml", {**params, name: value})
+    with pytest.raises(UserError) as error:
+        resolve(tmp_path)
+    text = str(error.value)
+    assert path in text and "restore it from a copy, or remove it" in text and "\n" not in text
+    assert any(word in text for word in (name, "the model has no stages", str(value)))
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.4])
+def test_recorded_settings_that_are_cut_short_are_named(tmp_path, share):
+    record(tmp_path)
+    path = tmp_path / "model" / "params.yaml"
+    path.write_text(path.read_text()[: int(path.stat().st_size * share)])
+    with pytest.raises(UserError, match=str(path)) as error:
+        resolve(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 # Fine-tuning.
 
 

@@ -80,7 +80,12 @@ GOOD = {"name": "x", "num_train_images": 1, "num_eval_images": 2, "num_label_cla
         {**GOOD, "label_names": None},
         {**GOOD, "label_names": ["one"]},
         {**GOOD, "shards": 3},
+        {**GOOD, "shards": {"train-00000-of-00001": "3"}},
         {**GOOD, "shard_bytes": ["train-00000-of-00001"]},
+        {**GOOD, "shard_bytes": {"train-00000-of-00001": -1}},
+        {**GOOD, "label_names": [1, 2, 3]},
+        {**GOOD, "name": 3},
+        {**GOOD, "builder": None},
     ],
 )
 def test_what_is_no_description_is_named(tmp_path, content):

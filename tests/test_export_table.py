@@ -57,6 +57,19 @@ def test_without_both_measurements_there_is_nothing_to_compare(tmp_path, kinds):
         export_table.main(["export_table", "--max_loss=1", folder])
 
 
+@pytest.mark.parametrize(
+    "damage", [{"latency_ms": None}, {"bytes": "1"}, {"agreement": []}, {"kind": 3}]
+)
+def test_a_damaged_report_is_named(tmp_path, damage):
+    folder = write(tmp_path / "a", "net-a", float32=0.9)
+    path = tmp_path / "a" / "export_report.json"
+    report = json.loads(path.read_text())
+    report["files"]["net-a_float32"].update(damage)
+    path.write_text(json.dumps(report))
+    with pytest.raises(UserError, match=f"{path} is not a report of this program"):
+        export_table.main(["export_table", folder])
+
+
 def test_a_folder_without_export(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no export_report"):
         export_table.main(["export_table", str(tmp_path)])

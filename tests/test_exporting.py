@@ -6,9 +6,11 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 
 import numpy as np
@@ -24,6 +26,7 @@ from utils import (
     export_report,
     exporting,
     files,
+    folder_lock,
     import_weights,
     records,
     settings,
@@ -31,6 +34,7 @@ from utils import (
 )
 from utils.errors import UserError
 
+ROOT = pathlib.Path(__file__).parent.parent
 SIZE = 32
 SPEC = {
     "stages": ["r1_k3_s22_e1_i8_o8_noskip", "r2_k3_s22_e3_i8_o16_se0.5"],
@@ -307,20 +311,12 @@ def test_a_foreign_file_is_left_alone(model_dir, target):
     assert set(listing(target)) == {"tiny.tflite"}
 
 
-@pytest.mark.parametrize("was_placing", [False, True])
-def test_after_a_kill_while_files_were_put_in_place(model_dir, target, was_placing):
-    # As a run leaves it that was killed when it had copied, and after it had placed, two of three.
-    tf.io.gfile.makedirs(target + "/unfinished-mnasnet-export")
+def test_what_a_killed_export_left_is_removed(model_dir, target):
+    tf.io.gfile.makedirs(target + "/unfinished-mnasnet-export/temp-123")
     files.write_text(target + "/unfinished-mnasnet-export/labels.txt", "half")
-    if was_placing:
-        tf.io.gfile.makedirs(target + "/123")
-        files.write_text(target + "/123/saved_model.pb", "whole")
-        files.write_text(target + "/tiny.tflite", "whole")
-        names = ["123", "tiny.tflite", "labels.txt"]
-        files.write_text(target + "/unfinished-mnasnet-export/placing.json", json.dumps(names))
     export(settings_of(model_dir, target))
     made = listing(target)
-    assert not [name for name in made if name.startswith(("123", "unfinished", "labels"))]
+    assert not [name for name in made if name.startswith(("unfinished", "labels"))]
     assert made["tiny.tflite"] > 1000 and "export_report.json" in made
 
 
@@ -440,20 +436,74 @@ def test_training_files_without_a_record(model_dir, tmp_path):
         export(params)
 
 
-def test_a_disk_that_fills_while_the_files_are_put_in_place(model_dir, tmp_path, monkeypatch):
-    params = settings_of(model_dir, tmp_path)
+@pytest.mark.parametrize("limit", [1_000, 20_000])  # the labels fit; the SavedModel, too
+def test_a_disk_that_takes_no_more(model_dir, digits_dir, tmp_path, file_size_limit, limit):
+    params = settings_of(model_dir, tmp_path, data_dir=digits_dir, export_eval_images=10)
     export(params)
     first = listing(str(tmp_path))
-
-    def full(source, target):
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-
-    monkeypatch.setattr(files, "copy", full)
-    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+    with file_size_limit(limit), pytest.raises(UserError) as error:
         export({**params, "post_quantize": True})
-    monkeypatch.undo()
+    assert re.search(f"{tmp_path}.*File too large; .*ulimit", str(error.value))
     export(params)  # is there still
     assert listing(str(tmp_path)) == first
+
+
+def test_a_temporary_folder_that_takes_no_more(model_dir, tmp_path, monkeypatch, file_size_limit):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    target = f"ram://bucket/{uuid.uuid4()}"
+    with file_size_limit(20_000), pytest.raises(UserError) as error:
+        export(settings_of(model_dir, target))
+    assert f"The temporary folder {tmp_path} cannot be written" in str(error.value)
+    assert os.listdir(tmp_path) == [] and listing(target) == {}
+
+
+EXPORT = """
+import json, sys
+import utils.tensorflow_version
+import test_exporting
+test_exporting.tf.disable_v2_behavior()
+test_exporting.export(json.loads(sys.argv[1]))
+"""
+
+
+def test_a_killed_export_leaves_the_earlier_one_and_no_temporary_file(model_dir, tmp_path):
+    target, temporary = tmp_path / "made", tmp_path / "temporary"
+    temporary.mkdir()
+    export(settings_of(model_dir, target))
+    first = listing(str(target))
+    params = settings_of(model_dir, target, post_quantize=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", EXPORT, json.dumps(params)], stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary),
+                       "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    try:
+        while not list(target.glob("unfinished-*/*/saved_model.pb")):
+            assert process.poll() is None and time.monotonic() < deadline, "it has not begun"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert os.listdir(temporary) == []
+    left = {
+        n: s
+        for n, s in listing(str(target)).items()
+        if not n.startswith(("unfinished-", folder_lock.FILE_NAME))
+    }
+    assert left == first
+    export(params)
+    made = listing(str(target))
+    assert "tiny_postquant.tflite" in made
+    assert not [name for name in made if name.startswith("unfinished-")]
+
+
+def test_two_exports_to_a_folder_at_a_time(model_dir, tmp_path):
+    with (
+        folder_lock.hold(str(tmp_path), "export_dir", "export"),
+        pytest.raises(UserError, match="Another export is writing to --export_dir="),
+    ):
+        export(settings_of(model_dir, tmp_path))
 
 
 def test_a_foreign_label_file_is_found_before_the_work(model_dir, digits_dir, tmp_path):

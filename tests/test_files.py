@@ -32,6 +32,81 @@ def test_a_failed_write_leaves_the_old_text(tmp_path):
     assert files.read_text(path) == "old"
 
 
+def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_next_to_it(
+    tmp_path, file_size_limit
+):
+    path = str(tmp_path / "a.txt")
+    files.write_text(path, "old")
+    with file_size_limit(100), pytest.raises(UserError) as error:
+        files.write_bytes(path, b"x" * 1000)
+    assert str(error.value).startswith(f"{path} cannot be written: File too large; raise the limit")
+    assert files.read_text(path) == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_in_the_place_of_a_file_stays(tmp_path):
+    (tmp_path / "a.txt" / "b").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"a\.txt cannot be written: .*; move away the folder"):
+        files.write_text(str(tmp_path / "a.txt"), "new")
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder"])
+def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=f"--json={tmp_path}/{name} is "):
+        files.check_writable(str(tmp_path / name), "json")
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+
+
+# JSON.
+
+
+def size_of(content):
+    return files.member(content, "size", int)
+
+
+def test_json_is_written_and_read(tmp_path):
+    path = str(tmp_path / "a.json")
+    files.write_json(path, {"size": 3, "name": "Ä"})
+    assert files.read_json(path, "a size", "remove it", size_of) == 3
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b'{"size": ', "Expecting value"),
+        (b"[]", "[] is not a mapping"),
+        (b"null", "None is not a mapping"),
+        (b"{}", "'size' is missing"),
+        (b'{"size": true}', "size is True and not a whole number"),
+        (b'{"size": 1.5}', "size is 1.5 and not a whole number"),
+        (b'{"size": ["' + b"x" * 5000 + b'"]}', "... and not"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"size": ' + b"9" * 5000 + b"}", "digits"),
+    ],
+)
+def test_json_that_is_something_else_is_a_users_error(tmp_path, content, found):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        files.read_json(str(path), "a size", "remove it", size_of)
+    text = str(error.value)
+    assert text.startswith(f"{path} is not a size (") and text.endswith("): remove it.")
+    assert found in text
+    assert "\n" not in text and len(text) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize("name", [None, 3, "", ".", "..", "a/b", "/a"])
+def test_names_in_a_folder(name):
+    with pytest.raises(ValueError, match="is not a name in its folder"):
+        files.name_in_folder(name)
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x80"])
 def test_what_cannot_be_read_is_a_users_error(tmp_path, content):
     path = tmp_path / "a.txt"

@@ -6,7 +6,6 @@ The list of `bad_images.json` in model_dir holds as long as names, sizes and dat
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -101,17 +100,35 @@ def _load(model_dir: str) -> dict[str, Split]:
     path = os.path.join(model_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return {}
-    try:
-        return {
-            key: Split(
-                tuple(Segment(*segment) for segment in split["segments"]),
-                tuple(Problem(**problem) for problem in split["problems"]),
-                tuple(records.FileState(*state) for state in split["files"]),
-            )
-            for key, split in json.loads(files.read_text(path)).items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise UserError(f"{path} is no list of this program ({e}): remove it.") from e
+    remedy = "remove it, and the records are looked at again"
+    return files.read_json(path, "a list of bad images", remedy, _checked)
+
+
+def _checked(content: Any) -> dict[str, Split]:
+    if not isinstance(content, dict):
+        raise TypeError("it is not a mapping")
+    return {key: _checked_split(files.member(content, key, dict)) for key in content}
+
+
+def _checked_split(content: Mapping[str, Any]) -> Split:
+    states = [records.FileState(*row) for row in _rows(content, "files", (str, int, int))]
+    segments = [Segment(*row) for row in _rows(content, "segments", (str, int, int, int))]
+    problems = []
+    for problem in files.member(content, "problems", list):
+        files.member(problem, "path", str)
+        files.member(problem, "record", int)
+        files.member(problem, "reason", str)
+        files.member(problem, "offset", int, type(None))
+        problems.append(Problem(**problem))
+    return Split(tuple(segments), tuple(problems), tuple(states))
+
+
+def _rows(content: Mapping[str, Any], key: str, kinds: tuple[type, ...]) -> list[list[Any]]:
+    rows = files.member(content, key, list)
+    for row in rows:
+        if not isinstance(row, list) or tuple(map(type, row)) != kinds:
+            raise TypeError(f"{key} has the row {row!r:.60}")
+    return rows
 
 
 def _save(model_dir: str, splits: dict[str, Split]) -> None:
@@ -123,4 +140,4 @@ def _save(model_dir: str, splits: dict[str, Split]) -> None:
         }
         for key, split in splits.items()
     }
-    files.write_text(os.path.join(model_dir, FILE_NAME), json.dumps(content, indent=1) + "\n")
+    files.write_json(os.path.join(model_dir, FILE_NAME), content, indent=1)

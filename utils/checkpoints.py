@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 import time
@@ -305,6 +305,13 @@ class SaverHook(tf.train.CheckpointSaverHook):
     def __init__(self, model_dir: str, save_steps: int):
         super().__init__(model_dir, save_steps=save_steps, save_graph_def=False)
 
+    def _save(self, session, step):
+        try:
+            return super()._save(session, step)
+        except tf.errors.OutOfRangeError as e:
+            # A file too large for its disk; a session would take it for the end of the images.
+            raise OSError(e.message) from e
+
     def after_create_session(self, session, coord):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
 
@@ -348,27 +355,56 @@ def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
     return all(name in held for name in names)
 
 
-def _read_json(path: str) -> Any:
-    return json.loads(files.read_text(path)) if tf.io.gfile.exists(path) else None
-
-
 def evaluations(model_dir: str) -> list[dict[str, Any]]:
-    """What earlier evaluations of a model_dir gave, one dict a checkpoint, in order."""
-    return _read_json(os.path.join(model_dir, EVALUATIONS_FILE)) or []
+    """What earlier evaluations of a model_dir gave, one dict a checkpoint, in order.
+
+    Raises:
+      UserError: the file of them is damaged.
+    """
+    path = os.path.join(model_dir, EVALUATIONS_FILE)
+    if not tf.io.gfile.exists(path):
+        return []
+    remedy = "restore it from a copy, or remove it, and the newest checkpoint is evaluated again"
+    return files.read_json(path, "a list of evaluations", remedy, _checked_evaluations)
+
+
+def _checked_evaluations(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise TypeError("it is not a list")
+    return [_checked_metrics(metrics) for metrics in content]
+
+
+def _checked_metrics(content: Any) -> dict[str, Any]:
+    files.member(content, "global_step", int)
+    if not math.isfinite(files.member(content, "top_1_accuracy", int, float)):
+        raise ValueError("top_1_accuracy is not finite")
+    return content
 
 
 def record_evaluation(model_dir: str, metrics: Mapping[str, Any]) -> None:
     """Adds an evaluation, replacing an earlier one of the same step."""
     kept = [e for e in evaluations(model_dir) if e["global_step"] != metrics["global_step"]]
-    text = json.dumps([*kept, dict(metrics)], indent=2)
-    files.write_text(os.path.join(model_dir, EVALUATIONS_FILE), text + "\n")
+    files.write_json(os.path.join(model_dir, EVALUATIONS_FILE), [*kept, dict(metrics)])
 
 
 def best(model_dir: str) -> dict[str, Any] | None:
-    """Metrics of the archived best checkpoint, with its path under `checkpoint`."""
+    """Metrics of the archived best checkpoint, with its path under `checkpoint`.
+
+    Raises:
+      UserError: the file of them is damaged.
+    """
     archive = os.path.join(model_dir, ARCHIVE_DIR)
-    found = _read_json(os.path.join(archive, BEST_FILE))
-    return found and {**found, "checkpoint": os.path.join(archive, found["checkpoint"])}
+    path = os.path.join(archive, BEST_FILE)
+    if not tf.io.gfile.exists(path):
+        return None
+    remedy = "restore it from a copy, or remove it, and the next evaluation archives its checkpoint"
+    found = files.read_json(path, "a record of the best checkpoint", remedy, _checked_best)
+    return {**found, "checkpoint": os.path.join(archive, found["checkpoint"])}
+
+
+def _checked_best(content: Any) -> dict[str, Any]:
+    files.name_in_folder(_checked_metrics(content)["checkpoint"])
+    return content
 
 
 def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> bool:
@@ -385,8 +421,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
     for source in tf.io.gfile.glob(checkpoint + ".*"):
         target = os.path.join(archive, os.path.basename(source))
         tf.io.gfile.copy(source, target, overwrite=True)
-    record = {**metrics, "checkpoint": name}
-    files.write_text(os.path.join(archive, BEST_FILE), json.dumps(record, indent=2) + "\n")
+    files.write_json(os.path.join(archive, BEST_FILE), {**metrics, "checkpoint": name})
     write_state(archive, [name])
     for path in tf.io.gfile.glob(os.path.join(archive, "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):

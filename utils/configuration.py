@@ -131,16 +131,41 @@ def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[s
 
 
 def stored_params(model_dir: str) -> dict[str, Any] | None:
-    """The settings recorded in a model_dir; None where there are none."""
+    """The settings recorded in a model_dir, converted; None where there are none.
+
+    Raises:
+      UserError: the file is damaged, or describes no network.
+    """
     path = os.path.join(model_dir, PARAMS_FILE)
     if not tf.io.gfile.exists(path):
         return None
     content = files.read_yaml_mapping(path)
-    known = {name: value for name, value in content.items() if name in settings.SETTINGS}
-    missing = [name for name in ("model_name", "num_label_classes") if name not in known]
-    if missing:
-        raise UserError(f"{path} does not record {missing[0]}: is it a file of this program?")
-    return _converted(known, path)
+    remedy = "restore it from a copy, or remove it and give the settings of the network as flags"
+    for name in ("model_name", "num_label_classes"):
+        if content.get(name) is None:
+            raise UserError(f"{path} does not record {name}: {remedy}.")
+    try:
+        return _checked(content)
+    except (UserError, NotImplementedError, ValueError) as e:
+        raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
+
+
+def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a params.yaml, converted; an error if they describe no network."""
+    stored = {
+        name: settings.convert(name, value, f"{name}={value!r}")
+        for name, value in content.items()
+        if name in settings.SETTINGS
+    }
+    spec = stored.get("model_spec")
+    if isinstance(spec, dict):
+        model_spec.check(spec, "model_spec")
+    elif spec is not None:
+        raise UserError(f"model_spec={spec!r} is not a mapping")
+    if not mnasnet_models.is_scope_name(stored["model_name"]):
+        raise UserError(f"model_name={stored['model_name']!r} cannot name variables")
+    network({**{name: s.default for name, s in settings.SETTINGS.items()}, **stored})
+    return stored
 
 
 def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:

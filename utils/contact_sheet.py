@@ -7,10 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from utils import pictures
-from utils.errors import UserError
-
-import tensorflow.compat.v1 as tf  # isort: skip
+from utils import files, pictures
 
 COLUMNS, ROWS = 8, 6
 _SIDE, _GAP, _TEXT, _TITLE = 160, 14, 22, 48  # pixels
@@ -22,11 +19,7 @@ def write(path: str, title: str, tiles: Sequence[tuple[bytes, str]]) -> None:
     pictures.require_pillow()
     encoded = io.BytesIO()
     draw(title, tiles).save(encoded, "PNG")
-    try:
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(encoded.getvalue())
-    except tf.errors.OpError as e:
-        raise UserError(f"--contact_sheet={path} cannot be written: {e.message}.") from e
+    files.write_bytes(path, encoded.getvalue())
 
 
 def draw(title: str, tiles: Sequence[tuple[bytes, str]]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -45,10 +44,9 @@ class DatasetInfo:
 
     def write(self, data_dir: str) -> None:
         """Writes dataset_info.json and, where names are known, labels.txt."""
-        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
         if self.label_names:
             write_label_names(data_dir, self.label_names)
-        files.write_text(os.path.join(data_dir, FILE_NAME), text + "\n")
+        files.write_json(os.path.join(data_dir, FILE_NAME), dataclasses.asdict(self))
 
 
 def load(data_dir: str | None) -> DatasetInfo | None:
@@ -62,28 +60,42 @@ def load(data_dir: str | None) -> DatasetInfo | None:
     path = os.path.join(data_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    try:
-        content = json.loads(files.read_text(path))
-        known = {field.name for field in dataclasses.fields(DatasetInfo)}
-        info = DatasetInfo(**{key: value for key, value in content.items() if key in known})
-        for key in ("num_train_images", "num_eval_images", "num_label_classes"):
-            if type(getattr(info, key)) is not int or getattr(info, key) < 0:
-                raise UserError(f"{path} has {key}={getattr(info, key)!r}, which is no count.")
-        if isinstance(info.label_names, str) or isinstance(info.features, str):
-            raise TypeError("label_names and features are lists")
-        if not (isinstance(info.shards, dict) and isinstance(info.shard_bytes, dict)):
-            raise TypeError("shards and shard_bytes map the names of files to numbers")
-        info = dataclasses.replace(
-            info, label_names=tuple(info.label_names), features=tuple(info.features)
-        )
-    except (ValueError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} is not a data set description: {e}.") from e
+    remedy = "correct it, or copy the data set again"
+    return files.read_json(path, "a data set description", remedy, _checked)
+
+
+def _checked(content: Any) -> DatasetInfo:
+    known: dict[str, Any] = {"name": files.member(content, "name", str)}
+    for key in ("num_train_images", "num_eval_images", "num_label_classes"):
+        known[key] = _count(content, key)
+    for key in {"label_names", "features"} & set(content):
+        known[key] = _texts(content, key)
+    for key in {"shards", "shard_bytes"} & set(content):
+        numbers = files.member(content, key, dict)
+        known[key] = {name: _count(numbers, name) for name in numbers}
+    if "builder" in content:
+        known["builder"] = files.member(content, "builder", str)
+    info = DatasetInfo(**known)
     if info.label_names and len(info.label_names) != info.num_label_classes:
-        raise UserError(
-            f"{path} has {len(info.label_names)} label_names for num_label_classes="
-            f"{info.num_label_classes}: correct one of them."
+        raise ValueError(
+            f"it has {len(info.label_names)} label_names for num_label_classes="
+            f"{info.num_label_classes}"
         )
     return info
+
+
+def _count(mapping: Any, key: str) -> int:
+    number = files.member(mapping, key, int)
+    if number < 0:
+        raise ValueError(f"{key} is {number}, which is not a count")
+    return number
+
+
+def _texts(mapping: Any, key: str) -> tuple[str, ...]:
+    texts = files.member(mapping, key, list)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{key} are not all texts")
+    return tuple(texts)
 
 
 def damaged_files(info: DatasetInfo, data_dir: str) -> list[str]:

@@ -6,16 +6,15 @@ folder) with its `kind` and what was measured.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from utils import files
-from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 FILE_NAME = "export_report.json"
+LABELS_KIND = "names of the classes"
 
 
 def read(export_dir: str) -> dict[str, Any] | None:
@@ -27,19 +26,31 @@ def read(export_dir: str) -> dict[str, Any] | None:
     path = os.path.join(export_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    try:
-        report = json.loads(files.read_text(path))
-        # What its readers take for granted.
-        int(report["identity"]["global_step"])
-        all(row["kind"] for row in report["files"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(
-            f"{path} is no report of this program: remove it, or choose another --export_dir."
-        ) from e
-    return report
+    remedy = "remove it, or choose another --export_dir"
+    return files.read_json(path, "a report of this program", remedy, _checked)
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    """The report, if it has all that its readers take for granted."""
+    identity = files.member(content, "identity", dict)
+    files.member(identity, "global_step", int)
+    for name, row in files.member(content, "files", dict).items():
+        files.name_in_folder(name)
+        files.member(row, "kind", str)
+        if row["kind"] != LABELS_KIND:
+            _check_measured(identity, row)
+    return content
+
+
+def _check_measured(identity: dict[str, Any], row: dict[str, Any]) -> None:
+    files.member(identity, "model_name", str)
+    files.member(row, "bytes", int)
+    for name in ("largest_logit_difference", "latency_ms"):
+        files.member(row, name, int, float)
+    for name in ("top_1_accuracy", "top_5_accuracy", "agreement"):
+        files.member(row, name, int, float, type(None))
 
 
 def write(export_dir: str, report: dict[str, Any]) -> None:
     """Writes the report: the export is complete."""
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    files.write_text(os.path.join(export_dir, FILE_NAME), text + "\n")
+    files.write_json(os.path.join(export_dir, FILE_NAME), report)

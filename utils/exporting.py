@@ -1,15 +1,14 @@
 """Exports: SavedModel and TensorFlow Lite files, each measured beside the checkpoint.
 
-Everything is made in a folder beside and renamed when it is complete and measured; an earlier
-export of other weights is moved to `earlier/`, never overwritten.
+Everything is made in a folder of its own and put in place when it is complete and measured
+(`export_placing`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,12 +21,16 @@ from utils import (
     bad_images,
     checkpoints,
     dataset_info,
+    disk_errors,
+    export_placing,
     export_report,
     files,
+    folder_lock,
     inputs,
     measure,
     records,
     scan,
+    scratch,
     session,
     tflite,
     tflite_metadata,
@@ -36,9 +39,6 @@ from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# Holds an export on its way, and a list of its files while they are put in place.
-UNFINISHED_DIR = "unfinished-mnasnet-export"
-_PLACING_FILE = "placing.json"
 LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
 NUM_CALIBRATION_IMAGES = 200
@@ -58,13 +58,13 @@ def check(params: Mapping[str, Any]) -> None:
             "names: choose a folder of its own, such as one below it."
         )
     files.make_writable_dir(params["export_dir"], "export_dir")
+    with folder_lock.hold(params["export_dir"], "export_dir", "export"):
+        export_placing.finish(params["export_dir"])
     earlier = export_report.read(params["export_dir"])
-    placing = os.path.join(params["export_dir"], UNFINISHED_DIR, _PLACING_FILE)
-    if not tf.io.gfile.exists(placing):  # else they may be what a killed run left
-        made = [_tflite_name(params, kind) for kind in _kinds(params)]
-        if dataset_info.label_names(params):
-            made.append(LABELS_FILE)
-        _check_not_foreign(params["export_dir"], made, earlier)
+    made = [_tflite_name(params, kind) for kind in _kinds(params)]
+    if dataset_info.label_names(params):
+        made.append(LABELS_FILE)
+    _check_not_foreign(params["export_dir"], made, earlier)
     _check_images(params)
 
 
@@ -92,7 +92,6 @@ def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> N
     check(params)
     export_dir = params["export_dir"]
     wanted = _identity(params, checkpoint)
-    _remove_unfinished(export_dir)
     earlier = export_report.read(export_dir)
     if earlier and earlier["identity"] == wanted and _is_whole(export_dir, earlier):
         logging.info("%s already holds the export of step %d.", export_dir, wanted["global_step"])
@@ -103,13 +102,43 @@ def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> N
             "name another one with --export_checkpoint."
         )
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mnasnet-export-") as beside:
-        made = _make(params, checkpoint, estimator, model_fn, beside)
-        _publish(beside, export_dir, {"identity": wanted, "files": made}, earlier)
+    with (
+        folder_lock.hold(export_dir, "export_dir", "export"),
+        _explaining_full_disk(export_dir),
+        export_placing.unfinished(export_dir) as folder,
+    ):
+        with _local(folder) as made_in:
+            made = _make(params, checkpoint, estimator, model_fn, made_in)
+            _check_not_foreign(export_dir, list(made), earlier)
+            if made_in != folder:
+                for name in made:
+                    files.copy(os.path.join(made_in, name), os.path.join(folder, name))
+        export_placing.place(export_dir, {"identity": wanted, "files": made}, earlier)
     logging.info(
         "Exported step %d to %s in %.1f s: %s.",
         wanted["global_step"], export_dir, time.monotonic() - start, ", ".join(made),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _local(folder: str) -> Iterator[str]:
+    """The folder to make an export in: the one given, or a local one if that is in a bucket."""
+    if not files.is_remote(folder):
+        yield folder
+        return
+    with scratch.folder("mnasnet-export-") as local:
+        yield local
+
+
+@contextlib.contextmanager
+def _explaining_full_disk(export_dir: str) -> Iterator[None]:
+    try:
+        yield
+    except disk_errors.ERRORS as e:
+        failure = disk_errors.find(e)
+        if failure is None or export_dir not in (failure.path or ""):
+            raise
+        raise UserError(f"--export_dir={export_dir} cannot be written: {failure}.") from e
 
 
 def _identity(params, checkpoint) -> dict[str, Any]:
@@ -135,13 +164,15 @@ def _is_whole(export_dir: str, report: Mapping[str, Any]) -> bool:
     return all(tf.io.gfile.exists(os.path.join(export_dir, name)) for name in report["files"])
 
 
+# AutoGraph, which nothing here needs, writes to the temporary folder what a kill would leave there.
+@tf.autograph.experimental.do_not_convert
 def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str, Any]]:
     """Makes and measures all files in a local folder; name -> what was measured."""
     made: dict[str, dict[str, Any]] = {}
     names = dataset_info.label_names(params)
     if names:
         files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(names) + "\n")
-        made[LABELS_FILE] = {"kind": "names of the classes"}
+        made[LABELS_FILE] = {"kind": export_report.LABELS_KIND}
     saved_model = _saved_model(params, checkpoint, estimator, folder)
     made[saved_model] = {"kind": "SavedModel", "bytes": _size(os.path.join(folder, saved_model))}
     with tflite.Network(model_fn, params, checkpoint) as network:
@@ -153,8 +184,7 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
             content = tflite_metadata.add(
                 content, params["model_name"], names, mean, stddev, params["resize_method"]
             )
-            with open(os.path.join(folder, name), "wb") as f:
-                f.write(content)
+            files.write_bytes(os.path.join(folder, name), content)
             made[name] = {"kind": kind, "bytes": len(content)}
         _measure(params, network, folder, made)
     return made
@@ -334,19 +364,6 @@ def _saved_model(params, checkpoint, estimator, folder) -> str:
     return os.path.basename(os.fsdecode(path).rstrip("/"))
 
 
-def _move_earlier(export_dir: str, report: Mapping[str, Any]) -> None:
-    """Moves an earlier export out of the way, whole."""
-    step = report["identity"]["global_step"]
-    target = os.path.join(export_dir, "earlier", f"step-{step}-{int(time.time())}")
-    tf.io.gfile.makedirs(target)
-    # The report last: until then a second attempt knows what is left to move.
-    for name in [*report["files"], export_report.FILE_NAME]:
-        source = os.path.join(export_dir, name)
-        if tf.io.gfile.exists(source):
-            files.rename(source, os.path.join(target, name))
-    logging.info("The earlier export of step %d is now in %s.", step, target)
-
-
 def _check_not_foreign(export_dir: str, names: list[str], earlier) -> None:
     """UserError if a file is in the way that no earlier export made."""
     for name in sorted({*names} - {*(earlier or {"files": ()})["files"]}):
@@ -356,42 +373,3 @@ def _check_not_foreign(export_dir: str, names: list[str], earlier) -> None:
                 f"{target} is there already and was not made by this program: remove it, or choose "
                 "another --export_dir."
             )
-
-
-def _publish(made_in: str, export_dir: str, report: dict[str, Any], earlier) -> None:
-    """Puts the files in their places; UserError, and the earlier export intact, if that fails."""
-    _check_not_foreign(export_dir, list(report["files"]), earlier)
-    try:
-        _place(made_in, export_dir, report, earlier)
-    except (tf.errors.OpError, OSError) as e:
-        raise UserError(
-            f"--export_dir={export_dir} cannot be written: {files.reason(e)}; make room "
-            "or choose another folder, and run the same command again."
-        ) from e
-
-
-def _place(made_in: str, export_dir: str, report: dict[str, Any], earlier) -> None:
-    """Copies the files beside their places, then renames them; the report comes last."""
-    names = list(report["files"])
-    beside = os.path.join(export_dir, UNFINISHED_DIR)
-    tf.io.gfile.makedirs(beside)
-    for name in names:
-        files.copy(os.path.join(made_in, name), os.path.join(beside, name))
-    if earlier:
-        _move_earlier(export_dir, earlier)
-    files.write_text(os.path.join(beside, _PLACING_FILE), json.dumps(names) + "\n")
-    for name in names:
-        files.rename(os.path.join(beside, name), os.path.join(export_dir, name))
-    export_report.write(export_dir, report)
-    files.remove(beside)
-
-
-def _remove_unfinished(export_dir: str) -> None:
-    """Removes what a killed run left of an export that has no report yet."""
-    beside = os.path.join(export_dir, UNFINISHED_DIR)
-    placing = os.path.join(beside, _PLACING_FILE)
-    has_report = tf.io.gfile.exists(os.path.join(export_dir, export_report.FILE_NAME))
-    if tf.io.gfile.exists(placing) and not has_report:
-        for name in json.loads(files.read_text(placing)):
-            files.remove(os.path.join(export_dir, name))
-    files.remove(beside)

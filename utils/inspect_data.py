@@ -8,7 +8,6 @@ contact sheet.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -290,7 +289,7 @@ def run(
     found = summary(data_dir, splits, info, num_classes)
     print("\n".join(lines(found)))
     if json_path:
-        files.write_text(json_path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        files.write_json(json_path, found)
     if contact_sheet_path:
         names = dict(enumerate(info.label_names if info else (), 1))
         title = f"{(info and info.name) or data_dir}: {splits[0].name}"

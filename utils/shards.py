@@ -24,7 +24,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 
@@ -373,9 +373,10 @@ class _Work:
         there = name if name in names else name + _DONE
         if name + _MADE not in names or there not in names:
             return None
+        path = self._path(name + _MADE)
         try:
-            report = _Report(**json.loads(files.read_text(self._path(name + _MADE))))
-        except (UserError, ValueError, TypeError):
+            report = files.read_json(path, "what a file holds", "remove it", _checked_report)
+        except UserError:
             return None
         same = report.fingerprint == self._fingerprints[name]
         size = tf.io.gfile.stat(self._path(there)).length
@@ -455,6 +456,14 @@ class _Work:
         with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
             made = (self._path(name + _MADE) for name in self._fingerprints)
             list(pool.map(tf.io.gfile.remove, made))
+
+
+def _checked_report(content: Any) -> _Report:
+    kinds = dict(fingerprint=str, records=int, num_bytes=int, unreadable=list, changed=dict)
+    report = _Report(**{name: files.member(content, name, kind) for name, kind in kinds.items()})
+    dict(report.unreadable)  # pairs
+    collections.Counter(report.changed).total()
+    return report
 
 
 def _fingerprint(shard: Shard, recipe: Sequence[str]) -> str:

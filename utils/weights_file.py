@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import struct
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,16 +75,10 @@ def read_metadata(path: str) -> dict[str, Any]:
 def write_safetensors(
     path: str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes float32 arrays, and texts on them, as a file, beside its place and renamed."""
+    """Writes float32 arrays, and texts on them, as a file; UserError if it cannot be written."""
     arrays = {key: np.asarray(array, "<f4", order="C") for key, array in state.items()}
     content = safetensors.numpy.save(arrays, {"format": "pt", **(metadata or {})})
-    beside = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
-    try:
-        with tf.io.gfile.GFile(beside, "wb") as f:
-            f.write(content)
-        tf.io.gfile.rename(beside, path, overwrite=True)
-    except tf.errors.OpError as e:
-        raise UserError(f"{path} cannot be written: {files.reason(e)}.") from e
+    files.write_bytes(path, content)
 
 
 def _is_safetensors(path: str) -> bool:

@@ -1,0 +1,77 @@
+"""Temporary folders: gone at the end, after a kill at the next start, and never while in use."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from utils import scratch
+from utils.errors import UserError
+
+HOLD = """
+import sys, tempfile
+from utils import scratch
+tempfile.tempdir = sys.argv[1]
+with scratch.folder("x-") as folder:
+    open(folder + "/a", "w").close()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def holder(temporary):
+    """Another program that uses a folder, and that folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(temporary)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )  # fmt: skip
+    folder = process.stdout.readline().strip()
+    yield process, folder
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def test_a_folder_is_gone_at_the_end(temporary):
+    with pytest.raises(ZeroDivisionError), scratch.folder("x-") as folder:
+        os.makedirs(folder + "/b/c")
+        assert os.path.dirname(folder) == str(temporary)
+        raise ZeroDivisionError
+    assert os.listdir(temporary) == []
+
+
+def test_only_what_a_kill_left_is_removed(temporary, holder):
+    process, held = holder
+    (temporary / "x-file").write_text("not a folder")
+    (temporary / "y-other").mkdir()
+    with scratch.folder("x-"), scratch.folder("x-") as folder:
+        assert os.listdir(folder) == []
+        assert os.listdir(held) == ["a"]
+        assert len(os.listdir(temporary)) == 5
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert os.path.isdir(held)
+    with scratch.folder("x-"):
+        assert not os.path.exists(held)
+    assert sorted(os.listdir(temporary)) == ["x-file", "y-other"]
+
+
+def test_a_temporary_folder_that_takes_no_more(temporary, file_size_limit):
+    with file_size_limit(1000), pytest.raises(UserError) as error, scratch.folder("x-") as folder:
+        file = tf.io.gfile.GFile(folder + "/a", "wb")
+        file.write(b"x" * 2000)
+        file.close()
+    text = str(error.value)
+    assert text.startswith(f"The temporary folder {temporary} cannot be written: File too large;")
+    assert "in the variable TMPDIR" in text
+    assert os.listdir(temporary) == []
