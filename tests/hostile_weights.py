@@ -818,7 +818,7 @@ def _metadata():
         stage = "_".join(f"{f}{size}" if f == field else f"{f}1" for f in fields) + "_s11"
         yield (
             f"stages of {field}{size[:20]} ({len(size)})",
-            _settings({**good, "model_spec": {"stages": [stage]}}),
+            _settings({**good, "model_spec": {"stages": [stage], "stem_size": 1}}),
         )
     stages = {
         "numbers": [3],
