@@ -420,10 +420,10 @@ def _wrong_path(module: str, argv: list[str], kind: str):
             "picture": copy.pictures / "class-0" / "0.jpg",
         }  # fmt: skip
         place = _PLACES[kind](folder)
-        outcome = run(
-            module, [argument.format(place, place, **values) for argument in argv], folder
-        )
-        yield finished_or_refused(outcome)
+        given = [argument.format(place, place, **values) for argument in argv]
+        outcome = run(module, given, folder)
+        replaced = kind == "a socket" and not place.is_socket()
+        yield finished_or_refused(outcome) or ("the socket was replaced" if replaced else None)
 
     return attempt
 

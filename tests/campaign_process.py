@@ -24,6 +24,7 @@ _SERVER.set_forkserver_preload(["mnasnet_main", "tests.campaign_process"])
 
 TIME_LIMIT = 240  # seconds; what takes longer counts as a hang
 MEMORY_LIMIT = 4 << 30
+BUG = "this is a bug in mnasnet-tpu"  # a sentence, but no user's mistake
 UNREAD = "a pipe that nobody reads"
 FULL = "/dev/full"
 
@@ -50,6 +51,7 @@ def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.pop("TPU_NAME", None)
+    os.environ["TMPDIR"] = folder  # what a program leaves among temporary files goes with it
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk is an error, not a signal
@@ -123,6 +125,8 @@ def misbehaviour(outcome: Outcome) -> str | None:
     for sign in ("Traceback (most recent call last)", "Exception ignored"):
         if sign in outcome.err:
             return f"stack trace: {outcome.err.strip().splitlines()[-1]}"
+    if BUG in outcome.err:
+        return f"bug: {outcome.err.strip().splitlines()[-1]}"
     if outcome.status and not _sentences(outcome.err):
         return f"status {outcome.status} without a sentence: {outcome.err[-200:]!r}"
     return None

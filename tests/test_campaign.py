@@ -39,6 +39,7 @@ def test_a_section_has_no_failure(section, base):
         (Outcome(-11, ""), "crash by signal 11"),
         (Outcome(1, TRACE), "stack trace: KeyError: 1"),
         (Outcome(1, "error: x.\n" + TRACE), "stack trace"),
+        (Outcome(1, "error: this is a bug in mnasnet-tpu: KeyError: 1\n"), "bug: "),
         (Outcome(1, ""), "without a sentence"),
         (Outcome(3, "error: --x=1 is wrong.\n"), "status 3"),
         (Outcome(0, ""), "status 0 instead of a refusal"),
