@@ -113,15 +113,15 @@ def claimed_shape(image_bytes: tf.Tensor) -> tf.Tensor:
       int32 [3]: height, width and channels; zeros for a picture of another kind.
     """
 
-    def gif():
-        width_and_height = tf.decode_raw(tf.substr(image_bytes, 6, 4), tf.uint16)
-        return tf.concat([tf.cast(width_and_height[::-1], tf.int32), [3]], 0)
-
-    is_gif = tf.equal(tf.substr(image_bytes, 0, 4), b"GIF8")
-    shape = tf.case(
-        [(is_jpeg(image_bytes), lambda: tf.io.extract_jpeg_shape(image_bytes)), (is_gif, gif)],
-        default=lambda: tf.zeros([3], tf.int32),
-        exclusive=True,
+    # Zeros behind it, so that a picture of a few bytes can be asked, too.
+    header = tf.substr(tf.strings.join([image_bytes, b"\0" * 10]), 0, 10)
+    width_and_height = tf.cast(tf.decode_raw(tf.substr(header, 6, 4), tf.uint16), tf.int32)
+    gif = tf.concat([width_and_height[::-1], [3]], 0)
+    is_gif = tf.equal(tf.substr(header, 0, 4), b"GIF8")
+    shape = tf.cond(
+        is_jpeg(image_bytes),
+        lambda: tf.io.extract_jpeg_shape(image_bytes),
+        lambda: gif * tf.cast(is_gif, tf.int32),
     )
     return tf.ensure_shape(shape, [3])
 

@@ -24,6 +24,7 @@ LABEL_KEY = "image/class/label"
 LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
 MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
+BEYOND_END = "the record ends behind the file's end"
 LABEL_ERROR = "Label out of range"
 GREATEST_LABEL = 2**31 - 1
 # What a feature holds, by the field of tf.train.Feature.
@@ -213,18 +214,39 @@ class Problem:
 
 def read_records(path: str) -> Iterator[bytes]:
     """Yields a file's records; UserError names the record where it breaks off."""
-    count = 0
+    size = _state(path).size
+    # TensorFlow's reader takes a length's beginning at the end of a file for nothing, and a length
+    # of terabytes ends the process.
+    whole = None if files.is_remote(path) else count_whole(path)
+    number = end = 0
     try:
-        for record in tf.python_io.tf_record_iterator(path):
+        for record in itertools.islice(tf.python_io.tf_record_iterator(path), whole):
             yield record
-            count += 1
+            number += 1
+            end += len(record) + FRAME_BYTES
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as e:
-        raise UserError(
-            f"{path}, record {count}: the file is truncated or damaged ({files.reason(e)}); "
-            "copy it again."
-        ) from e
+        raise _damaged(path, number, files.reason(e)) from e
     except tf.errors.OpError as e:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+    if end < size:
+        raise _damaged(path, number, BEYOND_END)
+
+
+def _damaged(path: str, number: int, reason: str) -> UserError:
+    return UserError(
+        f"{path}, record {number}: the file is truncated or damaged ({reason}); copy it again."
+    )
+
+
+def count_whole(path: str, offset: int = 0) -> int:
+    """Counts the records of a local file, from an offset on, that end in it by their lengths."""
+    begins = list(_frames(path, offset))
+    if not begins:
+        return 0
+    with open(path, "rb") as f:
+        f.seek(begins[-1])
+        end = begins[-1] + int.from_bytes(f.read(LENGTH_BYTES), "little") + FRAME_BYTES
+    return len(begins) - (end > os.path.getsize(path))
 
 
 def counts(paths: list[str]) -> list[int] | None:

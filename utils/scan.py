@@ -136,8 +136,8 @@ class _Reader:
         with tf.Graph().as_default() as graph:
             self._path = tf.placeholder(tf.string, [])
             self._offset = tf.placeholder(tf.int64, [])
-            everything, nothing = tf.constant(-1, tf.int64), tf.constant(0, tf.int64)
-            segment = (self._path, self._offset, everything, nothing)
+            self._count = tf.placeholder(tf.int64, [])
+            segment = (self._path, self._offset, self._count, tf.constant(0, tf.int64))
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
             facts = dataset.map(_facts, num_parallel_calls=2 * memory.cores())
             facts = dataset_options.apply(facts, rewrite=False)
@@ -148,8 +148,14 @@ class _Reader:
         self._next = self._session.make_callable(following)
 
     def open(self, path: str, offset: int) -> None:
-        """Starts at the record that begins `offset` bytes into a file."""
-        self._session.run(self._initializer, {self._path: path, self._offset: offset})
+        """Starts at the record that begins `offset` bytes into a file.
+
+        It ends before one whose length leads behind the file's end, for which TensorFlow's reader
+        would ask for memory.
+        """
+        count = -1 if files.is_remote(path) else records.count_whole(path, offset)
+        place = {self._path: path, self._offset: offset, self._count: count}
+        self._session.run(self._initializer, place)
 
     def close(self) -> None:
         """Ends the session."""
@@ -200,11 +206,11 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
         number = len(starts)
         try:
             fact = reader.next()
-        except tf.errors.OutOfRangeError:
-            break
         except (tf.errors.OpError, *DATA_ERRORS) as e:
-            framing = isinstance(e, tf.errors.DataLossError)
+            framing = isinstance(e, (tf.errors.DataLossError, tf.errors.OutOfRangeError))
             length = _length_at(path, offset, size)
+            if framing and length == 0:
+                length = None  # a block of zeros, not of millions of records
             reason = _reason(path, offset, length, num_classes, framing, e)
             bad[number] = Problem(path, number, reason, offset)
             starts.append(offset)
@@ -266,8 +272,10 @@ def _length_at(path: str, offset: int, size: int) -> int | None:
 def _reason(path, offset, length, num_classes, framing, error) -> str:
     if framing:
         rest = ", nor what follows it" if length is None else ""
+        is_end = isinstance(error, tf.errors.OutOfRangeError)
+        cause = records.BEYOND_END if is_end else files.reason(error)
         return (
-            f"the file is truncated or damaged here ({files.reason(error)}) and the record cannot "
+            f"the file is truncated or damaged here ({cause}) and the record cannot "
             f"be read{rest}; copy the file again."
         )
     serialized = _read(path, offset + records.HEADER_BYTES, length)

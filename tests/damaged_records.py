@@ -1,0 +1,208 @@
+"""TFRecord files with one damaged record each: what copying, building and malice can do to them.
+
+A file has three records, each a picture with a label from 1 to `CLASSES`; one of them is damaged,
+by default the second.
+"""
+
+import gzip
+import random
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import picture_files
+import tensorflow.compat.v1 as tf
+
+IMAGE_KEY, LABEL_KEY = "image/encoded", "image/class/label"
+CLASSES = 10
+DAMAGED = 1  # the number of the record that is replaced
+HEADER_BYTES, FRAME_BYTES = 12, 16
+
+
+class Damage(NamedTuple):
+    """A damaged file.
+
+    Attributes:
+      name: what was done to it.
+      content: the file's bytes.
+      record: the number of the first record that cannot be used.
+      words: what a sentence on it has to say.
+      is_label: whether the record is readable, and its label alone is wrong.
+    """
+
+    name: str
+    content: bytes
+    record: int
+    words: str
+    is_label: bool = False
+
+
+def _crc32c(data: bytes) -> int:
+    """The checksum of TFRecord files, masked as they mask it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def header(length: int) -> bytes:
+    """What is before a record: its length and the length's checksum."""
+    packed = struct.pack("<Q", length)
+    return packed + struct.pack("<I", _crc32c(packed))
+
+
+def framed(record: bytes) -> bytes:
+    """A record as it stands in a file."""
+    return header(len(record)) + record + struct.pack("<I", _crc32c(record))
+
+
+def feature(*values) -> tf.train.Feature:
+    """A feature of bytes, floats or integers; of no kind without values."""
+    if not values:
+        return tf.train.Feature()
+    if isinstance(values[0], bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    if isinstance(values[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def example(**features: tf.train.Feature) -> bytes:
+    """A serialized example with the features `image` and `label`, or others by their names."""
+    names = {"image": IMAGE_KEY, "label": LABEL_KEY}
+    named = {names.get(name, name): value for name, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString(
+        deterministic=True
+    )
+
+
+def small_jpeg(**options) -> bytes:
+    """A JPEG of little more than a thousand bytes, so that checksums in Python take no time."""
+    return picture_files.save(picture_files.smooth()[:24, :32], "JPEG", **options)
+
+
+def good() -> list[bytes]:
+    """The three records of an undamaged file."""
+    return [example(image=feature(small_jpeg()), label=feature(n + 1)) for n in range(3)]
+
+
+def content_of(records: list[bytes]) -> bytes:
+    """A file of records."""
+    return b"".join(map(framed, records))
+
+
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+def files() -> Iterator[Damage]:
+    """Damage to a file's frames: cuts, flipped bytes, lengths that lie, other files."""
+    first, second, third = map(framed, good())
+    whole = first + second + third
+    start, size = len(first), len(second)
+    for name, place in {
+        "in the length": 3, "behind the length": 8, "in the length's checksum": 10,
+        "before the data": HEADER_BYTES, "in the data": size // 2, "before the checksum": size - 4,
+        "in the checksum": size - 1,
+    }.items():  # fmt: skip
+        yield Damage(f"cut {name}", whole[: start + place], 1, "truncated")
+    yield Damage("cut in the first record", whole[: start // 2], 0, "truncated")
+    yield Damage("cut before the last byte", whole[:-1], 2, "truncated")
+    for name, place in {
+        "first byte of the length": 0, "last byte of the length": 7, "length's checksum": 8,
+        "first byte of the data": HEADER_BYTES, "middle of the data": size // 2,
+        "last byte of the data": size - 5, "checksum": size - 4, "last byte": size - 1,
+    }.items():  # fmt: skip
+        yield Damage(f"flipped {name}", _flipped(whole, start + place), 1, "damaged")
+    yield Damage("flipped first byte of the file", _flipped(whole, 0), 0, "damaged")
+    body = second[HEADER_BYTES:]
+    for name, length in {
+        "a byte more": size - FRAME_BYTES + 1, "a byte less": size - FRAME_BYTES - 1,
+        "beyond the end": 10**6, "terabytes": 2**43, "all ones": 2**64 - 1,
+    }.items():  # fmt: skip
+        lying = first + header(length) + body + third
+        yield Damage(f"length that claims {name}", lying, 1, "damaged")
+    yield Damage("byte lost", whole[: start + 20] + whole[start + 21 :], 1, "damaged")
+    yield Damage("byte added", whole[: start + 20] + b"x" + whole[start + 20 :], 1, "damaged")
+    zeros = whole[:start] + bytes(size) + third
+    yield Damage("record of zeros", zeros, 1, "damaged")
+    yield Damage("zeros behind the end", whole + bytes(512), 3, "damaged")
+    yield Damage("text behind the end", whole + b"and so on\n" * 9, 3, "damaged")
+    for name, content in {
+        "text": b"some text that is no record at all\n" * 20, "zeros": bytes(4096),
+        "noise": random.Random(0).randbytes(4096), "a JPEG": small_jpeg(),
+        "compressed": gzip.compress(whole, mtime=0), "a few bytes": b"TF",
+    }.items():  # fmt: skip
+        yield Damage(f"file of {name}", content, 0, "damaged")
+
+
+def examples() -> Iterator[tuple[str, bytes, str]]:
+    """(name, record, words of the sentence) of records that are no picture with a label."""
+    image, label = feature(small_jpeg()), feature(1)
+    whole = example(image=image, label=label)
+    for name, record in {
+        "text": b"some text", "noise": random.Random(1).randbytes(200), "a JPEG": small_jpeg(),
+        "half an example": whole[: len(whole) // 2], "an example and noise": whole + b"\xff\xff",
+        "JSON": b'{"image/encoded": "", "image/class/label": 1}',
+    }.items():  # fmt: skip
+        yield f"record of {name}", record, "this is no tf.train.Example"
+    yield "empty record", b"", f"{IMAGE_KEY} is missing"
+    yield "no image", example(label=label), f"{IMAGE_KEY} is missing"
+    yield "no label", example(image=image), f"{LABEL_KEY} is missing"
+    yield "misspelt label", example(image=image, labels=label), f"{LABEL_KEY} is missing"
+    yield "label of no kind", example(image=image, label=feature()), f"{LABEL_KEY} is missing"
+    none = tf.train.Feature(int64_list=tf.train.Int64List())
+    yield "no value", example(image=image, label=none), f"{LABEL_KEY} has 0 values"
+    yield "two labels", example(image=image, label=feature(1, 2)), f"{LABEL_KEY} has 2 values"
+    two = feature(small_jpeg(), small_jpeg())
+    yield "two images", example(image=two, label=label), f"{IMAGE_KEY} has 2 values"
+    yield "label as text", example(image=image, label=feature(b"1")), f"{LABEL_KEY} holds bytes"
+    yield "label as float", example(image=image, label=feature(1.0)), f"{LABEL_KEY} holds floats"
+    numbers = feature(255, 216, 255)
+    yield "image as pixels", example(image=numbers, label=label), f"{IMAGE_KEY} holds integers"
+
+
+def labels() -> Iterator[tuple[str, bytes, str]]:
+    """(name, record, words of the sentence) of records whose label is out of range."""
+    for label in (0, -1, CLASSES + 1, 2**31 - 1, 2**31, 2**32 + 1, 2**63 - 1, -(2**63)):
+        record = example(image=feature(small_jpeg()), label=feature(label))
+        yield f"label {label}", record, f"label {label} "
+
+
+def images() -> Iterator[tuple[str, bytes, str]]:
+    """(name, record, words of the sentence) of records whose picture cannot be decoded."""
+
+    def record(encoded: bytes) -> bytes:
+        return example(image=feature(encoded), label=feature(1))
+
+    encoded = {"JPEG": small_jpeg(), "progressive JPEG": small_jpeg(progressive=True)}
+    small = picture_files.smooth()[:24, :32]
+    encoded |= {kind: picture_files.save(small, kind) for kind in ("PNG", "BMP")}
+    for kind, data in encoded.items():
+        for share in (0.02, 0.3, 0.6, 0.9):
+            part = record(data[: int(share * len(data))])
+            yield f"{kind} cut at {share:.0%}", part, "cannot be decoded"
+    others = {kind: picture_files.save(small, kind) for kind in ("WEBP", "TIFF")}
+    for name, data in {
+        "empty picture": b"", "text as a picture": b"no picture at all", "SVG": b"<svg/>",
+        "a JPEG's first bytes": b"\xff\xd8\xff", "zeros as a picture": bytes(1000),
+        "JPEG of no size": picture_files.jpeg_claiming(0, 0),
+        "PNG of no size": picture_files.png_claiming(0, 0),
+        "JPEG wider than JPEGs can be": picture_files.jpeg_claiming(65535, 65535), **others,
+    }.items():  # fmt: skip
+        yield name, record(data), "cannot be decoded"
+    for kind, data in picture_files.GIGANTIC.items():
+        yield f"gigantic {kind}", record(data), "cannot be decoded"
+
+
+def all_damages() -> Iterator[Damage]:
+    """Every damaged file."""
+    yield from files()
+    for kind in (examples, labels, images):
+        for name, record, words in kind():
+            first, _, third = good()
+            content = content_of([first, record, third])
+            yield Damage(name, content, DAMAGED, words, is_label=kind is labels)
