@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags, logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import files, settings, stopping
+from utils import disk_errors, files, settings, stopping
 from utils.errors import UserError
 from utils.version import __version__
 
@@ -42,8 +42,9 @@ def set_up_logging() -> None:
 def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> None:
     """Runs a program and exits with its status.
 
-    A user's mistake (UserError) prints one sentence and exits with 1; Ctrl-C and SIGTERM exit with
-    128 + the signal's number; so does an output that nobody reads any more (141).
+    A user's mistake (UserError), or a disk that refuses to read or write, prints one sentence and
+    exits with 1; Ctrl-C and SIGTERM exit with 128 + the signal's number; so does an output that
+    nobody reads any more (141).
     """
     set_up_logging()
     stopping.install()
@@ -60,15 +61,28 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     except flags.Error as e:
         print(f"error: {_sentence(e)} --help lists the flags.", file=sys.stderr)
         status = 1
-    except (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as e:
-        print(f"error: access denied: {files.reason(e)}.", file=sys.stderr)
-        status = 1
     except BrokenPipeError:  # such as `... | head`: who read the output has enough
         # Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
+    except disk_errors.ERRORS as e:
+        reason = _environment_reason(e)
+        if reason is None:
+            raise
+        print(f"error: {reason}.", file=sys.stderr)
+        status = 1
     python_logging.shutdown()
     sys.exit(status or 0)
+
+
+def _environment_reason(error: Exception) -> str | None:
+    """What a disk or a bucket refused; None for any other error."""
+    failure = disk_errors.find(error)
+    if failure:
+        return str(failure)
+    if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
+        return f"access denied: {files.reason(error)}"
+    return None
 
 
 def _sentence(error: Exception) -> str:
