@@ -24,6 +24,7 @@ from utils import (
     cli,
     configuration,
     dataset_info,
+    disk_errors,
     exporting,
     files,
     folder_lock,
@@ -43,6 +44,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 _START = time.monotonic()
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 TOP_K = 5
+EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
 
 
 # The model function.
@@ -314,8 +316,9 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
         f" ({metrics['skipped_images']} bad ones left out)" if metrics["skipped_images"] else "",
         time.monotonic() - start,
     )  # fmt: skip
-    checkpoints.record_evaluation(params["model_dir"], metrics)
+    # In this order: a checkpoint whose evaluation is recorded is not evaluated again.
     checkpoints.archive_if_best(params["model_dir"], checkpoint, metrics)
+    checkpoints.record_evaluation(params["model_dir"], metrics)
     return metrics
 
 
@@ -362,6 +365,7 @@ def run_training(params: Mapping[str, Any]) -> None:
 def _run_training(params: Mapping[str, Any]) -> None:
     model_dir, last = params["model_dir"], params["train_steps"]
     with_eval = params["mode"] == "train_and_eval"
+    _check_what_is_there(model_dir)
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     if checkpoint:
@@ -405,6 +409,19 @@ def _run_training(params: Mapping[str, Any]) -> None:
         run_export(params)
 
 
+def _check_what_is_there(model_dir: str) -> None:
+    """UserError, before hours of work, for what would be in the way of their results."""
+    for name in (checkpoints.ARCHIVE_DIR, EVAL_DIR):
+        path = os.path.join(model_dir, name)
+        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+            raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
+    path = os.path.join(model_dir, dataset_info.LABELS_FILE_NAME)
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
+    checkpoints.evaluations(model_dir)
+    checkpoints.best(model_dir)
+
+
 def _log_best(model_dir: str) -> None:
     best = checkpoints.best(model_dir)
     if best:
@@ -426,6 +443,7 @@ def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None) -> None:
 def run_evaluation(params: Mapping[str, Any]) -> None:
     """mode=eval: evaluates each new checkpoint of a training run, until its last step."""
     model_dir = params["model_dir"]
+    _check_what_is_there(model_dir)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
@@ -461,6 +479,11 @@ def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
         return checkpoints.latest(params["model_dir"])
     if wanted == "best":
         best = checkpoints.best(params["model_dir"])
+        if best and checkpoints.find(best["checkpoint"]) is None:
+            raise UserError(
+                f"The best checkpoint, {best['checkpoint']}, is missing: restore it from a copy, "
+                "or name another one with --export_checkpoint."
+            )
         return best["checkpoint"] if best else None
     found = checkpoints.find(wanted)
     if found is None:
@@ -499,7 +522,21 @@ def main(argv: list[str]) -> None:
     configuration.log_summary(params)
     if params["mode"] != "export_only":
         inputs.check(params)
-    MODES[params["mode"]](params)
+    with _explaining_disk_errors(params):
+        MODES[params["mode"]](params)
+
+
+@contextlib.contextmanager
+def _explaining_disk_errors(params):
+    """Turns an error of the disk into a sentence that also says what is kept."""
+    try:
+        yield
+    except disk_errors.ERRORS as e:
+        failure = disk_errors.find(e)
+        if failure is None:
+            raise
+        kept = checkpoints.latest(params["model_dir"])
+        raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e
 
 
 def console() -> None:

@@ -577,6 +577,16 @@ def test_what_cannot_be_exported(model_dir, tmp_path, given, words):
     assert listing(str(tmp_path / "made")) == {}
 
 
+def test_a_best_checkpoint_that_is_gone(tmp_path):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    record = {"global_step": 3, "top_1_accuracy": 0.5, "checkpoint": "model.ckpt-3"}
+    (archive / "best.json").write_text(json.dumps(record))
+    params = settings_of(tmp_path, "none", export_checkpoint="best", mode="export_only")
+    with pytest.raises(UserError, match=f"The best checkpoint, {archive}/model.ckpt-3, is missing"):
+        mnasnet_main.run_export(params)
+
+
 @pytest.mark.parametrize("prefix", ["train", "validation"])
 @pytest.mark.parametrize(
     ("label", "position", "words"), [(1, 2, "the picture cannot be decoded"), (11, 1, "label 11")]

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags, logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import files, settings, standard_streams, stopping, unforeseen
+from utils import disk_errors, files, settings, standard_streams, stopping, unforeseen
 from utils.errors import UserError, excerpt
 from utils.version import __version__
 
@@ -83,6 +83,8 @@ def _foreseen(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, flags.Error):
         return f"{_sentence(error)} --help lists the flags."
+    if failure := disk_errors.find(error):
+        return f"{failure}."
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
         return f"access denied: {files.reason(error)}."
     if isinstance(error, MemoryError) or (

@@ -59,7 +59,9 @@ def find(error: BaseException) -> Failure | None:
         return Failure(None, text, "make room in one of them, or name another one in TMPDIR")
     for number, remedy in _REMEDIES.items():
         reason = os.strerror(number)
-        found = re.search(rf"(?:([^;\n]+); )?{re.escape(reason)}", text)
+        # "PATH; No space left on device", and in one place "PATH is not a directory".
+        pattern = rf"(?:([^;\n]+?)(?:; | is ))?{re.escape(reason)}"
+        found = re.search(pattern, text, re.IGNORECASE)
         if found:
             return Failure(found[1], reason, remedy)
     return None
