@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
-from utils import bigtable, dataset_info, dataset_options, memory, records
+from utils import bigtable, dataset_info, dataset_options, examples, memory, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -117,11 +117,11 @@ class ImageNetTFExampleInput:
 
     def dataset_parser(self, value: tf.Tensor, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
         """One serialized example to (image [S, S, 3], label int32)."""
-        image_bytes, label = records.parse(value)
+        image_bytes, label = examples.parse(value)
         label = label - 1
         if self.num_classes is not None:
             in_range = tf.logical_and(label >= 0, label < self.num_classes)
-            message = records.label_message(label + 1, self.num_classes)
+            message = examples.label_message(label + 1, self.num_classes)
             with tf.control_dependencies([tf.Assert(in_range, [message])]):
                 label = tf.identity(label)
         image = preprocessing.preprocess_image(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import campaign_process
-from utils import records
+from utils import examples, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -178,14 +178,14 @@ def _damaged_examples(example: bytes) -> Iterator[tuple[str, bytes]]:
     yield "record of garbage", b"\xff\xfe garbage"
     yield "record cut in the middle", example[: len(example) // 2]
     for label in (0, -1, 5, 1 << 40):
-        yield f"label {label}", records.example(b"no picture", label)
+        yield f"label {label}", examples.example(b"no picture", label)
     for name, picture in (
         ("empty picture", b""),
         ("picture of garbage", b"\xff\xd8\xff no picture"),
         ("picture of text", b"hello"),
         ("half a picture", records.unpack(example, "x", 0)[0][:500]),
     ):
-        yield name, records.example(picture, 1)
+        yield name, examples.example(picture, 1)
 
 
 def framed(record: bytes) -> bytes:

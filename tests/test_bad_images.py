@@ -7,14 +7,14 @@ import picture_files
 import pytest
 from test_records import good, picture, write
 
-from utils import bad_images, records, settings
+from utils import bad_images, examples, settings
 from utils.errors import UserError
 
 
 @pytest.fixture
 def params(tmp_path):
     examples = good(6)
-    examples[2] = records.example(b"no picture", 1)
+    examples[2] = examples.example(b"no picture", 1)
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train-00000-of-00001", examples)
     return {
@@ -59,7 +59,7 @@ def test_changed_files_are_looked_at_again(params):
 
 
 def test_each_split_has_its_list(params):
-    write(os.path.join(params["data_dir"], "validation-0"), [records.example(b"", 1), *good(1)])
+    write(os.path.join(params["data_dir"], "validation-0"), [examples.example(b"", 1), *good(1)])
     bad_images.of_split(params, "train-")
     bad_images.of_split(params, "validation-")
     listed = list_of(params)
@@ -70,14 +70,14 @@ def test_each_split_has_its_list(params):
 @pytest.mark.parametrize("kind", ["jpeg", "gif"])
 def test_a_picture_of_gigantic_size_is_left_out(params, kind):
     path = os.path.join(params["data_dir"], "train-00000-of-00001")
-    write(path, [*good(1), records.example(picture_files.GIGANTIC[kind], 1), *good(1)])
+    write(path, [*good(1), examples.example(picture_files.GIGANTIC[kind], 1), *good(1)])
     (problem,) = bad_images.of_split(params, "train-").problems
     assert str(problem).startswith(f"{path}, record 1: the picture has 30000 x 30000 pixels")
 
 
 def test_no_good_record_is_an_error(params):
     path = os.path.join(params["data_dir"], "train-00000-of-00001")
-    write(path, [records.example(b"no picture", 1)])
+    write(path, [examples.example(b"no picture", 1)])
     with pytest.raises(UserError, match="no record is good"):
         bad_images.of_split(params, "train-")
 
@@ -104,7 +104,7 @@ def test_no_record_at_all_is_an_error(params):
 
 def test_a_wrong_label_is_an_error(params):
     path = os.path.join(params["data_dir"], "train-00000-of-00001")
-    write(path, [records.example(picture(), 1001)])
+    write(path, [examples.example(picture(), 1001)])
     with pytest.raises(UserError, match="record 0: label 1001"):
         bad_images.of_split(params, "train-")
 

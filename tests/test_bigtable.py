@@ -13,7 +13,7 @@ from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
 from test_records import example_of
 
 import imagenet_input
-from utils import bigtable, bigtable_load, checkpoints, data, records, scan
+from utils import bigtable, bigtable_load, checkpoints, data, examples, records, scan
 from utils.errors import UserError
 
 projects = itertools.count()
@@ -38,7 +38,7 @@ def make_selection(prefix="train_", **more):
 
 
 def make_examples(count):
-    return [records.example(b"picture %d" % i, i % 10 + 1) for i in range(count)]
+    return [examples.example(b"picture %d" % i, i % 10 + 1) for i in range(count)]
 
 
 def write_files(folder, examples, prefix="train-", shards=3):
@@ -215,7 +215,7 @@ def test_verify_names_what_differs(loaded, tmp_path):
     rows, examples = loaded
     paths = write_files(tmp_path, examples)
     assert bigtable_load.verify_split(paths, rows.selection) == 200
-    rows.write(150, [records.example(b"another", 1)])
+    rows.write(150, [examples.example(b"another", 1)])
     with pytest.raises(UserError, match="train_0000000150 differs"):
         bigtable_load.verify_split(paths, rows.selection)
     rows.write(150, [examples[150], *examples[151:], examples[0]])
@@ -285,7 +285,7 @@ def test_values_keep_trailing_zero_bytes(server):
     selection = make_selection()
     bigtable_load.create_table(selection)
     rows = bigtable.RowReader(selection)
-    examples = [records.example(b"ends in zeros\0\0\0", 1) + b"\x12\x00"] * 3
+    examples = [examples.example(b"ends in zeros\0\0\0", 1) + b"\x12\x00"] * 3
     rows.write(0, examples)
     assert read_all(bigtable.dataset(rows, 0, 3)) == examples
 
@@ -331,9 +331,9 @@ def pictures(digits_dir, count):
 
 BAD_VALUES = {
     "no example": (b"no example", "this is no tf.train.Example"),
-    "picture": (records.example(b"\xff\xd8\xff broken", 1), "the picture cannot be decoded"),
-    "label": (records.example(b"picture", 11), "label 11 is not in 1..10"),
-    "wide label": (records.example(b"picture", 2**32 + 1), "label 4294967297 does not fit"),
+    "picture": (examples.example(b"\xff\xd8\xff broken", 1), "the picture cannot be decoded"),
+    "label": (examples.example(b"picture", 11), "label 11 is not in 1..10"),
+    "wide label": (examples.example(b"picture", 2**32 + 1), "label 4294967297 does not fit"),
     "typed label": (
         example_of(image__encoded=[b"picture"], image__class__label=[1.0]),
         "the feature image/class/label holds floats where integers are expected",
@@ -407,7 +407,7 @@ def test_a_prefix_that_has_rows_of_a_longer_one_alone(loaded):
 
 def large_example():
     """An example that is larger than what a client of the emulator receives (4 MB)."""
-    return records.example(bytes(5 * 2**20), 1)
+    return examples.example(bytes(5 * 2**20), 1)
 
 
 def test_a_row_too_large_to_be_read_is_named(loaded):
@@ -436,7 +436,7 @@ def test_a_large_row_is_repaired_by_loading(loaded, tmp_path):
 @pytest.mark.slow  # it takes two gigabytes of memory
 def test_a_row_too_large_to_be_written_is_named(loaded):
     rows, examples = loaded
-    enormous = records.example(bytes(257 * 2**20), 1)
+    enormous = examples.example(bytes(257 * 2**20), 1)
     with pytest.raises(UserError, match="row train_0000000202: it is too large for a message"):
         rows.write(200, [*examples[:2], enormous, *examples[3:5]])
     assert rows.read(200, 202) == examples[:2]

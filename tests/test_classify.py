@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_exporting import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
 
-from utils import classify, dataset_info, evaluate, records
+from utils import classify, dataset_info, evaluate, examples
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -168,7 +168,7 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
 def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):  # noqa: F811
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
         if data is not None:
-            writer.write(records.example(data, label))
+            writer.write(examples.example(data, label))
     arguments = (f"--model={exported}/tiny.tflite", f"--data_dir={tmp_path}")
     assert words in mistake(evaluate, *arguments)
     assert "--images=0 is not possible" in mistake(evaluate, *arguments, "--images=0")

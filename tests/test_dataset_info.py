@@ -6,7 +6,7 @@ import json
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import dataset_info, records
+from utils import dataset_info, examples, records
 from utils.dataset_info import DatasetInfo
 from utils.errors import UserError
 
@@ -106,7 +106,7 @@ def files(tmp_path):
         name = f"train-{number:05d}-of-00002"
         with tf.io.TFRecordWriter(str(tmp_path / name)) as writer:
             for _ in range(count):
-                writer.write(records.example(b"x", 1))
+                writer.write(examples.example(b"x", 1))
         shards[name], shard_bytes[name] = count, (tmp_path / name).stat().st_size
     return tmp_path, DatasetInfo("x", 7, 0, 3, shards=shards, shard_bytes=shard_bytes)
 

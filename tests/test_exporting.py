@@ -23,6 +23,7 @@ import mnasnet_main
 from utils import (
     classify,
     dataset_info,
+    examples,
     export_report,
     exporting,
     files,
@@ -375,7 +376,7 @@ def test_calibration_images_are_of_all_classes(digits_dir, tmp_path):
         for label in sorted(found):
             picture = io.BytesIO()
             Image.new("RGB", (40, 40), (20 * label,) * 3).save(picture, "PNG")
-            writer.write(records.example(picture.getvalue(), label))
+            writer.write(examples.example(picture.getvalue(), label))
     params = settings_of("none", "none", data_dir=str(tmp_path))
     images = exporting._calibration_images(params)
     assert len(images) == exporting.NUM_CALIBRATION_IMAGES
@@ -592,9 +593,9 @@ def test_a_best_checkpoint_that_is_gone(tmp_path):
     ("label", "position", "words"), [(1, 2, "the picture cannot be decoded"), (11, 1, "label 11")]
 )
 def test_images_that_cannot_be_read(model_dir, tmp_path, pictures, prefix, label, position, words):
-    examples = [records.example(picture, 1) for picture in pictures]
-    examples[position] = records.example(pictures[0] if label == 11 else b"no picture", label)
-    good = [records.example(picture, 1) for picture in pictures]
+    examples = [examples.example(picture, 1) for picture in pictures]
+    examples[position] = examples.example(pictures[0] if label == 11 else b"no picture", label)
+    good = [examples.example(picture, 1) for picture in pictures]
     for name in ("train", "validation"):
         with tf.io.TFRecordWriter(str(tmp_path / f"{name}-00000-of-00001")) as writer:
             for content in examples if name == prefix else good:

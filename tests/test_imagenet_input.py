@@ -12,7 +12,7 @@ from PIL import Image
 import imagenet_input
 import preprocessing
 from imagenet_input import PADDING, ImageNetInput
-from utils import dataset_info, records, scan
+from utils import dataset_info, examples, records, scan
 from utils.errors import UserError
 
 SIZE = 32
@@ -31,7 +31,7 @@ def write_shards(folder, prefix, labels, num_shards):
         path = str(folder / f"{prefix}{number:05d}-of-{num_shards:05d}")
         with tf.io.TFRecordWriter(path) as writer:
             for label in part:
-                writer.write(records.example(jpeg(int(label) * 10), int(label)))
+                writer.write(examples.example(jpeg(int(label) * 10), int(label)))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def write_large_and_small(path, num_images):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(num_images):
             picture = buffer.getvalue() if number % 4 == 0 else jpeg(10)
-            writer.write(records.example(picture, number + 1))
+            writer.write(examples.example(picture, number + 1))
 
 
 def test_order_does_not_depend_on_how_long_pictures_take(tmp_path):
@@ -122,7 +122,7 @@ def test_sample_data_are_counted_once(digits_dir):
     labels = labels_of(batches(make_input(digits_dir, num_classes=10), 100))
     assert len(labels) == 400
     stored = [
-        tf.train.Example.FromString(record).features.feature[records.LABEL_KEY].int64_list.value[0]
+        tf.train.Example.FromString(record).features.feature[examples.LABEL_KEY].int64_list.value[0]
         for path in records.list_files(digits_dir, "validation-")
         for record in records.read_records(path)
     ]
@@ -149,7 +149,7 @@ def test_evaluation_pixels_are_those_of_preprocessing(digits_dir):
     (images, _), *_ = batches(make_input(digits_dir, resize_method="bilinear"), 3, limit=1)
     path = records.list_files(digits_dir, "validation-")[0]
     for place, record in zip(range(3), records.read_records(path), strict=False):
-        image_bytes = tf.train.Example.FromString(record).features.feature[records.IMAGE_KEY]
+        image_bytes = tf.train.Example.FromString(record).features.feature[examples.IMAGE_KEY]
         image = preprocessing.preprocess_image(
             image_bytes.bytes_list.value[0], image_size=SIZE, resize_method="bilinear"
         )
@@ -171,7 +171,7 @@ def numbers_of_host(source, index, num_hosts):
                 example = tf.train.Example.FromString(session.run(record))
             except tf.errors.OutOfRangeError:
                 return numbers
-            numbers.append(example.features.feature[records.LABEL_KEY].int64_list.value[0])
+            numbers.append(example.features.feature[examples.LABEL_KEY].int64_list.value[0])
 
 
 @pytest.mark.parametrize("num_hosts", [1, 3, 4, 8])
@@ -380,7 +380,7 @@ def test_a_seed_does_not_repeat_the_augmentation(tmp_path):
     # One picture, not flat, so that every crop shows.
     path = records.list_files(str(tmp_path), "train-")[0]
     with tf.io.TFRecordWriter(path) as writer:
-        writer.write(records.example(golden_files.picture("tiny.jpg"), 1))
+        writer.write(examples.example(golden_files.picture("tiny.jpg"), 1))
     images = np.concatenate(
         [images for images, _ in batches(make_input(str(tmp_path), True, seed=3), 4, limit=3)]
     )
@@ -399,7 +399,7 @@ def test_augmentation_reaches_the_pixels(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(ramp).save(buffer, "PNG")
     with tf.io.TFRecordWriter(path) as writer:
-        writer.write(records.example(buffer.getvalue(), 1))
+        writer.write(examples.example(buffer.getvalue(), 1))
     whole = preprocessing.Augmentation(area_range=(0.99, 1.0), flip=False)
     source = make_input(str(tmp_path), True, augmentation=whole)
     ((images, _),) = batches(source, 64, limit=1)
@@ -462,8 +462,8 @@ def test_null_data_are_black_images_without_end(data_dir, is_training):
 def test_label_out_of_range_is_an_error(tmp_path, is_training, label):
     prefix = "train-" if is_training else "validation-"
     with tf.io.TFRecordWriter(str(tmp_path / f"{prefix}00000-of-00001")) as writer:
-        writer.write(records.example(jpeg(10), 1))
-        writer.write(records.example(jpeg(10), label))
+        writer.write(examples.example(jpeg(10), 1))
+        writer.write(examples.example(jpeg(10), label))
     source = make_input(str(tmp_path), is_training, num_classes=10)
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=rf"Label out of range: {label} is not in 1\.\.10"
@@ -474,7 +474,7 @@ def test_label_out_of_range_is_an_error(tmp_path, is_training, label):
 def test_labels_at_the_limits_pass(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
         for label in (1, 10):
-            writer.write(records.example(jpeg(10), label))
+            writer.write(examples.example(jpeg(10), label))
     np.testing.assert_array_equal(
         labels_of(batches(make_input(str(tmp_path), num_classes=10), 2)), [0, 9]
     )

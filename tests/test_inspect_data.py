@@ -10,7 +10,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import build_fake, contact_sheet, data, dataset_info, inspect_data, records
+from utils import build_fake, contact_sheet, data, dataset_info, examples, inspect_data
 from utils.build_fake import Options
 from utils.errors import UserError
 
@@ -22,7 +22,7 @@ def write(path, examples):
 
 
 def example(seed=0, label=1):
-    return records.example(picture_files.jpeg(seed), label)
+    return examples.example(picture_files.jpeg(seed), label)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_wild_label_in_a_data_set_without_description(folder, label):
     write(folder / "validation-00000-of-00001", [example(0, 2), example(1, label)])
     status, found = inspect(folder)
     classes = found["splits"]["validation"]["classes"]
-    shown = min(label, records.GREATEST_LABEL)
+    shown = min(label, examples.GREATEST_LABEL)
     assert [(c["label"], c["images"]) for c in classes] == [(2, 1), (shown, 1)]
     assert status == (label > 10**9)
 
@@ -118,8 +118,8 @@ BAD = {
     "label too large": (lambda: example(0, 4), "label 4 is not in 1..3"),
     "label 0": (lambda: example(0, 0), "label 0 is not in 1..3"),
     "no example": (lambda: b"\xff\xff", "no tf.train.Example"),
-    "no picture": (lambda: records.example(b"text", 1), "cannot be decoded"),
-    "truncated": (lambda: records.example(picture_files.jpeg()[:-300], 1), "cannot be decoded"),
+    "no picture": (lambda: examples.example(b"text", 1), "cannot be decoded"),
+    "truncated": (lambda: examples.example(picture_files.jpeg()[:-300], 1), "cannot be decoded"),
 }
 
 
@@ -214,7 +214,7 @@ def test_the_contact_sheet(folder, tmp_path):
 
 def test_the_sample_is_spread_over_all_readable_records(folder):
     made = [example(n, n % 3 + 1) for n in range(7, 12)]
-    made[2] = records.example(b"text", 1)
+    made[2] = examples.example(b"text", 1)
     write(folder / "train-00001-of-00002", made)
     train = inspect_data.scan_splits(str(folder), 3)[0]
     expected = [(picture_files.jpeg(n), n % 3 + 1) for n in range(12) if n != 9]
@@ -234,7 +234,7 @@ def test_a_contact_sheet_shows_pictures_with_wrong_labels(folder, tmp_path, labe
 
 def test_a_data_set_without_one_readable_record(folder, tmp_path):
     for path in folder.glob("*-of-*"):
-        write(path, [records.example(b"text", 1)] * 2)
+        write(path, [examples.example(b"text", 1)] * 2)
     status, found = inspect(folder, f"--contact_sheet={tmp_path}/sheet.png")
     assert status == 1
     assert len(found["problems"]) == 6

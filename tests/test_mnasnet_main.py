@@ -25,7 +25,7 @@ from test_progress import screen
 
 import imagenet_input
 import mnasnet_main
-from utils import checkpoints, configuration, dataset_info, folder_lock, inputs, records, settings
+from utils import checkpoints, configuration, dataset_info, examples, folder_lock, inputs, settings
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -864,9 +864,9 @@ def test_a_wrong_number_of_evaluation_images_is_known_before_the_training(
     tmp_path, pictures, described, skip
 ):
     data_dir, model_dir = tmp_path / "data", tmp_path / "model"
-    examples = [records.example(pictures[0], 1)] * 9
+    examples = [examples.example(pictures[0], 1)] * 9
     if skip:
-        examples[4] = records.example(b"no picture", 1)  # counted, too
+        examples[4] = examples.example(b"no picture", 1)  # counted, too
     write_data(data_dir, examples)
     if described:
         dataset_info.DatasetInfo("x", 9, 9, 10).write(str(data_dir))
@@ -883,7 +883,7 @@ def test_a_wrong_number_of_evaluation_images_is_known_before_the_training(
 @pytest.mark.parametrize("described", [False, True])
 def test_an_empty_split(tmp_path, pictures, empty, described):
     data_dir = tmp_path / "data"
-    write_data(data_dir, [records.example(pictures[0], 1)] * 3)
+    write_data(data_dir, [examples.example(pictures[0], 1)] * 3)
     (data_dir / f"{empty}-00000-of-00001").write_bytes(b"")
     if described:
         counts = {"train": 3, "validation": 3, empty: 0}
@@ -906,8 +906,8 @@ def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path):
 
 @pytest.mark.parametrize("position", [0, 50])
 def test_label_out_of_range(tmp_path, pictures, position):
-    examples = [records.example(pictures[0], 1)] * 60
-    examples[position] = records.example(pictures[0], 12)
+    examples = [examples.example(pictures[0], 1)] * 60
+    examples[position] = examples.example(pictures[0], 12)
     write_data(tmp_path / "data", examples)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
@@ -918,7 +918,7 @@ def test_label_out_of_range(tmp_path, pictures, position):
 
 
 def test_truncated_record(tmp_path, pictures):
-    write_data(tmp_path / "data", [records.example(p, 1) for p in pictures * 3])
+    write_data(tmp_path / "data", [examples.example(p, 1) for p in pictures * 3])
     path = tmp_path / "data" / "train-00000-of-00001"
     path.write_bytes(path.read_bytes()[:-20])
     status, _, err = run(
@@ -930,8 +930,8 @@ def test_truncated_record(tmp_path, pictures):
 
 @pytest.mark.parametrize("position", [1, 25])
 def test_picture_that_is_none(tmp_path, pictures, position):
-    examples = [records.example(p, 1) for p in pictures * 3]
-    examples[position] = records.example(b"\xff\xd8\xff no picture", 1)
+    examples = [examples.example(p, 1) for p in pictures * 3]
+    examples[position] = examples.example(b"\xff\xd8\xff no picture", 1)
     write_data(tmp_path / "data", examples)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
@@ -942,7 +942,7 @@ def test_picture_that_is_none(tmp_path, pictures, position):
 
 @pytest.mark.parametrize("position", [1, 25])
 def test_record_that_is_no_example(tmp_path, pictures, position):
-    examples = [records.example(p, 1) for p in pictures * 3]
+    examples = [examples.example(p, 1) for p in pictures * 3]
     examples[position] = b"\xff\xfe garbage"
     write_data(tmp_path / "data", examples)
     status, _, err = run(
@@ -953,9 +953,9 @@ def test_record_that_is_no_example(tmp_path, pictures, position):
 
 
 def test_bad_images_are_left_out_and_counted(tmp_path, pictures):
-    examples = [records.example(p, 1) for p in pictures * 3]
+    examples = [examples.example(p, 1) for p in pictures * 3]
     train, validation = list(examples), list(examples)
-    train[3] = validation[0] = records.example(b"no picture", 1)
+    train[3] = validation[0] = examples.example(b"no picture", 1)
     validation[20] = b"\xff\xfe garbage"
     write_data(tmp_path / "data", train, validation)
     path = tmp_path / "data" / "train-00000-of-00001"
@@ -984,8 +984,8 @@ def test_bad_images_are_left_out_and_counted(tmp_path, pictures):
 
 
 def test_labels_out_of_range_are_never_left_out(tmp_path, pictures):
-    examples = [records.example(p, 1) for p in pictures * 3]
-    examples[20] = records.example(pictures[0], 11)
+    examples = [examples.example(p, 1) for p in pictures * 3]
+    examples[20] = examples.example(pictures[0], 11)
     write_data(tmp_path / "data", examples)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10),

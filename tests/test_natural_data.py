@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import data, dataset_info, natural_data, records
+from utils import data, dataset_info, examples, natural_data, records
 from utils.errors import UserError
 
 LABELS = [photograph.label for photograph in natural_data.PHOTOGRAPHS]
@@ -32,8 +32,8 @@ def splits(natural_dir):
                 feature = tf.train.Example.FromString(record).features.feature
                 made[prefix].append(
                     (
-                        feature[records.IMAGE_KEY].bytes_list.value[0],
-                        feature[records.LABEL_KEY].int64_list.value[0],
+                        feature[examples.IMAGE_KEY].bytes_list.value[0],
+                        feature[examples.LABEL_KEY].int64_list.value[0],
                     )
                 )
     return made

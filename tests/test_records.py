@@ -10,7 +10,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import records
+from utils import examples, records
 from utils.errors import UserError
 
 CLASSES = 10
@@ -30,7 +30,7 @@ def write(path, examples):
 
 
 def good(count=3):
-    return [records.example(picture(), number % CLASSES + 1) for number in range(count)]
+    return [examples.example(picture(), number % CLASSES + 1) for number in range(count)]
 
 
 def example_of(**features):
@@ -49,19 +49,19 @@ def example_of(**features):
 
 # What is no usable record, and a word of the reason.
 BAD = {
-    "label 0": (lambda: records.example(picture(), 0), "label 0 "),
-    "label 11": (lambda: records.example(picture(), CLASSES + 1), "label 11 "),
-    "negative label": (lambda: records.example(picture(), -1), "label -1 "),
-    "no picture": (lambda: records.example(b"no picture", 1), "decoded"),
-    "empty picture": (lambda: records.example(b"", 1), "decoded"),
+    "label 0": (lambda: examples.example(picture(), 0), "label 0 "),
+    "label 11": (lambda: examples.example(picture(), CLASSES + 1), "label 11 "),
+    "negative label": (lambda: examples.example(picture(), -1), "label -1 "),
+    "no picture": (lambda: examples.example(b"no picture", 1), "decoded"),
+    "empty picture": (lambda: examples.example(b"", 1), "decoded"),
     "half a JPEG": (
-        lambda: records.example(golden_files.picture("astronaut.jpg")[:3000], 1), "decoded"
+        lambda: examples.example(golden_files.picture("astronaut.jpg")[:3000], 1), "decoded"
     ),
     "gigantic JPEG": (
-        lambda: records.example(picture_files.GIGANTIC["jpeg"], 1), "30000 x 30000 pixels"
+        lambda: examples.example(picture_files.GIGANTIC["jpeg"], 1), "30000 x 30000 pixels"
     ),
     "gigantic GIF": (
-        lambda: records.example(picture_files.GIGANTIC["gif"], 1), "30000 x 30000 pixels"
+        lambda: examples.example(picture_files.GIGANTIC["gif"], 1), "30000 x 30000 pixels"
     ),
     "garbage": (lambda: b"\xff\xfe garbage", "Example"),
     "no features": (lambda: b"", "image/encoded"),
@@ -90,7 +90,7 @@ BAD = {
         "image/encoded holds integers where bytes are expected",
     ),
     "label beyond 32 bits": (
-        lambda: records.example(picture(), 2**32 + 1), "label 4294967297 does not fit in 32 bits"
+        lambda: examples.example(picture(), 2**32 + 1), "label 4294967297 does not fit in 32 bits"
     ),
 }  # fmt: skip
 
@@ -181,7 +181,7 @@ def spread_numbers(segments, count):
 
 def numbered(path, first, count):
     """A file of examples whose labels are first, first + 1, ..."""
-    return write(path, [records.example(b"x", first + n) for n in range(count)])
+    return write(path, [examples.example(b"x", first + n) for n in range(count)])
 
 
 @pytest.mark.parametrize(("count", "expected"), [
@@ -210,7 +210,7 @@ def test_from_a_bucket_the_first_records_of_files_from_all_over():
         path = f"{folder}/{number}"
         with tf.io.TFRecordWriter(path) as writer:
             for label in range(5):
-                writer.write(records.example(b"x", 10 * number + label + 1))
+                writer.write(examples.example(b"x", 10 * number + label + 1))
         segments.append(records.Segment(path))
     assert spread_numbers(segments, 4) == [1, 21, 41, 61]
     assert spread_numbers(segments[:2], 4) == [1, 2, 11, 12]
@@ -228,7 +228,7 @@ def test_a_damaged_length_ends_the_frames(tmp_path):
 
 @pytest.mark.parametrize("label", [1, 1000, 2**31 - 1])
 def test_an_example_parses_to_what_it_was_made_of(label):
-    image_bytes, parsed = records.parse(tf.constant(records.example(b"\x00bytes", label)))
+    image_bytes, parsed = examples.parse(tf.constant(examples.example(b"\x00bytes", label)))
     assert parsed.dtype == tf.int32
     with tf.Session() as session:
         assert session.run([image_bytes, parsed]) == [b"\x00bytes", label]
@@ -237,37 +237,37 @@ def test_an_example_parses_to_what_it_was_made_of(label):
 @pytest.mark.parametrize(("label", "parsed"), [(2**32 + 1, 2**31 - 1), (-(2**32) + 1, 1 - 2**31)])
 def test_a_label_beyond_32_bits_does_not_become_one_in_range(label, parsed):
     with tf.Session() as session:
-        assert session.run(records.parse(tf.constant(records.example(b"x", label)))[1]) == parsed
+        assert session.run(examples.parse(tf.constant(examples.example(b"x", label)))[1]) == parsed
 
 
 def test_examples_are_deterministic():
-    assert records.example(b"x", 3) == records.example(b"x", 3)
+    assert examples.example(b"x", 3) == examples.example(b"x", 3)
 
 
 def test_label_message():
     with tf.Session() as session:
-        message = session.run(records.label_message(tf.constant(11), 10)).decode()
-    assert message.startswith(records.LABEL_ERROR)
+        message = session.run(examples.label_message(tf.constant(11), 10)).decode()
+    assert message.startswith(examples.LABEL_ERROR)
     assert "11" in message
     assert "1..10" in message
 
 
 @pytest.mark.parametrize("label", [1, CLASSES])
 def test_good_examples_have_no_problem(label):
-    example = records.example(picture(), label)
-    assert records.problem_of(example, CLASSES) is None
-    assert records.undecodable(example) is None
+    example = examples.example(picture(), label)
+    assert examples.problem_of(example, CLASSES) is None
+    assert examples.undecodable(example) is None
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
 def test_every_format_that_training_reads_is_decodable(image_format):
-    assert records.undecodable(records.example(picture(image_format), 1)) is None
+    assert examples.undecodable(examples.example(picture(image_format), 1)) is None
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_examples_have_a_problem(kind):
     make, word = BAD[kind]
-    reason = records.problem_of(make(), CLASSES) or records.undecodable(make())
+    reason = examples.problem_of(make(), CLASSES) or examples.undecodable(make())
     assert word in reason
 
 
@@ -335,7 +335,7 @@ def test_a_bad_first_record_is_refused(tmp_path, kind):
 
 def test_first_records_are_looked_at_all_over_the_split(tmp_path):
     paths = [write(tmp_path / f"train-{number:02}", good(1)) for number in range(16)]
-    write(tmp_path / "train-14", [records.example(picture(), 99)])
+    write(tmp_path / "train-14", [examples.example(picture(), 99)])
     with pytest.raises(UserError, match="train-14, record 0"):
         records.check_first_records(paths, CLASSES)
 
@@ -346,7 +346,7 @@ def test_some_empty_files_do_no_harm(tmp_path):
         records.check_first_records(paths, CLASSES)
     write(tmp_path / "train-13", good(1))  # not among those that are looked at first
     records.check_first_records(paths, CLASSES)
-    write(tmp_path / "train-13", [records.example(picture(), 99)])
+    write(tmp_path / "train-13", [examples.example(picture(), 99)])
     with pytest.raises(UserError, match="train-13, record 0: label 99"):
         records.check_first_records(paths, CLASSES)
 

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from sklearn import datasets
 
-from utils import data, dataset_info, records, sample_data
+from utils import data, dataset_info, examples, records, sample_data
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def splits(digits_dir):
                 feature = tf.train.Example.FromString(record).features.feature
                 made[prefix].append(
                     (
-                        feature[records.IMAGE_KEY].bytes_list.value[0],
-                        feature[records.LABEL_KEY].int64_list.value[0],
+                        feature[examples.IMAGE_KEY].bytes_list.value[0],
+                        feature[examples.LABEL_KEY].int64_list.value[0],
                     )
                 )
     return made
@@ -67,7 +67,7 @@ def test_every_shard_has_every_class(digits_dir):
     for path in records.list_files(digits_dir, "train-"):
         labels = {
             tf.train.Example.FromString(record)
-            .features.feature[records.LABEL_KEY]
+            .features.feature[examples.LABEL_KEY]
             .int64_list.value[0]
             for record in records.read_records(path)
         }

@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from test_records import BAD, CLASSES, good, picture, write
 
-from utils import records, scan
+from utils import examples, records, scan
 from utils.errors import UserError
 
 # The first bad record.
@@ -35,15 +35,15 @@ def test_the_bad_record_is_found(tmp_path, kind, place):
 
 def test_the_first_of_two_bad_pictures_is_found(tmp_path):
     examples = good(30)
-    examples[11] = examples[23] = records.example(b"no picture", 1)
+    examples[11] = examples[23] = examples.example(b"no picture", 1)
     found = scan.first_problem([write(tmp_path / "a", examples)], CLASSES)
     assert found.record == 11
 
 
 def test_the_first_bad_record_of_a_file_is_found_whatever_its_kind(tmp_path):
     examples = good(6)
-    examples[1] = records.example(b"no picture", 1)
-    examples[4] = records.example(picture(), 99)
+    examples[1] = examples.example(b"no picture", 1)
+    examples[4] = examples.example(picture(), 99)
     found = scan.first_problem([write(tmp_path / "a", examples)], CLASSES)
     assert found.record == 1
 
@@ -104,7 +104,7 @@ def test_facts_of_good_files(digits_dir):
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
 def test_sizes_of_pictures_of_every_kind(tmp_path, image_format):
-    path = write(tmp_path / "a", [records.example(picture(image_format), 3)])
+    path = write(tmp_path / "a", [examples.example(picture(image_format), 3)])
     (found,) = scan.scan([path], CLASSES)
     assert found.facts.tolist() == [[3, 16, 16, len(picture(image_format))]]
 
@@ -115,9 +115,9 @@ def test_sizes_of_pictures_of_every_kind(tmp_path, image_format):
     ids=str,
 )
 def test_segments_leave_out_the_bad_pictures_alone(tmp_path, bad):
-    examples = [records.example(picture(), number + 1) for number in range(10)]
+    examples = [examples.example(picture(), number + 1) for number in range(10)]
     for number in bad:
-        examples[number] = records.example(b"no picture", number + 1)
+        examples[number] = examples.example(b"no picture", number + 1)
     path = write(tmp_path / "a", examples)
     (found,) = scan.scan([path], CLASSES)
     assert [p.record for p in found.problems] == list(bad)
@@ -140,7 +140,7 @@ def test_labels_out_of_range_are_problems_but_stay(tmp_path, kind):
 
 @pytest.mark.parametrize("damaged", [(0,), (4,), (2, 3), (1, 4)])
 def test_records_behind_damage_are_kept(tmp_path, damaged):
-    examples = [records.example(picture(), number + 1) for number in range(5)]
+    examples = [examples.example(picture(), number + 1) for number in range(5)]
     path = write(tmp_path / "a", examples)
     content, starts = bytearray((tmp_path / "a").read_bytes()), frame_starts(path)
     for number in damaged:

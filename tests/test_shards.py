@@ -9,7 +9,7 @@ import resource
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import dataset_info, records, shards
+from utils import dataset_info, examples, records, shards
 from utils.errors import UserError
 from utils.pictures import Unreadable
 from utils.shards import Item, Made, Shard
@@ -35,7 +35,7 @@ class Maker:
         self.made.append(item.key)
         if item.key in self.bad:
             raise Unreadable("the file is truncated")
-        return Made(records.example(item.key.encode() * 50, item.label))
+        return Made(examples.example(item.key.encode() * 50, item.label))
 
 
 def build(folder, make=None, shards_=None, description=DESCRIPTION, **more):

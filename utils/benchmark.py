@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import cli, dataset_info, memory, records
+from utils import cli, dataset_info, examples, memory
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -62,7 +62,7 @@ def make_data(folder: str, num_images: int = 512, num_shards: int = 8) -> None:
             path = os.path.join(folder, f"{split}-{shard:05d}-of-{num_shards:05d}")
             with tf.io.TFRecordWriter(path) as writer:
                 for picture in pictures[shard::num_shards]:
-                    writer.write(records.example(picture, rng.randint(1, 1001)))
+                    writer.write(examples.example(picture, rng.randint(1, 1001)))
     dataset_info.DatasetInfo("benchmark", num_images, num_images, 1000).write(folder)
 
 

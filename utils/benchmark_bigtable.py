@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 import imagenet_input
-from utils import bigtable, bigtable_load, cli, memory, records
+from utils import bigtable, bigtable_load, cli, examples, memory
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
         rows = bigtable.RowReader(selection)
         for first in range(0, count, bigtable.PAGE_ROWS):
             size = min(bigtable.PAGE_ROWS, count - first)
-            rows.write(first, [records.example(rng.bytes(ROW_BYTES), 1) for _ in range(size)])
+            rows.write(first, [examples.example(rng.bytes(ROW_BYTES), 1) for _ in range(size)])
         print(f"{count} rows of {ROW_BYTES / 1000:.0f} KB, {memory.cores()} cores")
         works = {"raw client": _raw, "paged reader": _paged, "tf.data": _source}
         found = _rates(works, rows, count)

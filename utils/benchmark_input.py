@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import imagenet_input
-from utils import benchmark, cli, dataset_options, memory, records
+from utils import benchmark, cli, dataset_options, examples, memory, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -58,7 +58,7 @@ def measure_decoding(data_dir: str, seconds: float = 5.0) -> float:
     """Images a second of reading and decoding whole pictures, and nothing else."""
 
     def decode(serialized):
-        image_bytes, label = records.parse(serialized)
+        image_bytes, label = examples.parse(serialized)
         # The sum with the shape keeps the decoding in the graph.
         return label + 0 * tf.shape(tf.io.decode_jpeg(image_bytes, channels=3))[0]
 

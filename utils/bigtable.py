@@ -17,7 +17,7 @@ import warnings
 import numpy as np
 from absl import logging
 
-from utils import dataset_options, records
+from utils import dataset_options, examples
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -122,7 +122,7 @@ class RowReader:
     def __init__(self, selection, num_classes: int | None = None):
         """Keeps the `imagenet_input.BigtableSelection`; labels beyond `num_classes` are errors."""
         self.selection = selection
-        self.num_classes = num_classes or records.GREATEST_LABEL
+        self.num_classes = num_classes or examples.GREATEST_LABEL
 
     def key(self, number: int) -> bytes:
         """The key of a row: prefix and ten-digit number."""
@@ -253,7 +253,7 @@ class RowReader:
         for number, value in enumerate(self.values(first, end, timeout), first):
             if value is None:
                 raise self.missing(number)
-            reason = records.problem_of(value, self.num_classes)
+            reason = examples.problem_of(value, self.num_classes)
             if reason:
                 raise self.corrupt(number, reason)
             examples.append(value)
@@ -369,7 +369,7 @@ class RowReader:
             for number, example in enumerate(
                 self.read(first, min(first + count, num_images)), first
             ):
-                reason = records.undecodable(example)
+                reason = examples.undecodable(example)
                 if reason:
                     raise self.corrupt(number, reason)
 

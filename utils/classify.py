@@ -10,16 +10,7 @@ import os
 import numpy as np
 
 import preprocessing
-from utils import (
-    cli,
-    export_report,
-    exporting,
-    files,
-    records,
-    session,
-    tflite,
-    tflite_metadata,
-)
+from utils import cli, examples, export_report, exporting, files, session, tflite, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -142,7 +133,7 @@ def _classify(model, picture: str) -> np.ndarray:
     try:
         return model.probabilities(image_bytes)
     except tf.errors.OpError as e:
-        reason = records.picture_problem(image_bytes) or records.undecodable_because(e)
+        reason = examples.picture_problem(image_bytes) or examples.undecodable_because(e)
         raise UserError(f"{picture}: {reason}") from e
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 import imagenet_input
-from utils import classify, cli, dataset_info, files, measure, progress, records
+from utils import classify, cli, dataset_info, examples, files, measure, progress, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -64,7 +64,7 @@ def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.M
             try:
                 probabilities = model.probabilities(image_bytes)
             except tf.errors.OpError as e:
-                reason = records.undecodable(record) or records.undecodable_because(e)
+                reason = examples.undecodable(record) or examples.undecodable_because(e)
                 raise UserError(str(records.Problem(path, number, reason))) from e
             if not 1 <= label <= len(probabilities):
                 raise UserError(

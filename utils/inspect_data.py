@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from utils import contact_sheet, data_arguments, dataset_info, files, records, scan, shards
+from utils import (
+    contact_sheet,
+    data_arguments,
+    dataset_info,
+    examples,
+    files,
+    records,
+    scan,
+    shards,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -22,7 +31,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 _LISTED = 20  # problems, and classes, that are printed; the JSON file has all
 _NAME_LENGTH = 30
 _SPREAD = "{min}..{max} ({median})"
-_ANY_LABEL = records.GREATEST_LABEL - 1  # the greatest stands for those beyond, too
+_ANY_LABEL = examples.GREATEST_LABEL - 1  # the greatest stands for those beyond, too
 
 
 @dataclasses.dataclass(frozen=True)

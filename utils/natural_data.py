@@ -33,7 +33,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils import files, records, sample_data, shards
+from utils import examples, files, sample_data, shards
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -182,7 +182,7 @@ def build(output_dir: str) -> None:
     def make(item: shards.Item) -> shards.Made:
         split, number = item.key.split(" ")
         return shards.Made(
-            records.example(pictures[split][item.label - 1][int(number)], item.label)
+            examples.example(pictures[split][item.label - 1][int(number)], item.label)
         )
 
     _write_pictures(output_dir, pictures[shards.VALIDATION])

@@ -5,30 +5,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
 
-import preprocessing
 import utils.tensorflow_version  # noqa: F401
-from utils import files, memory, picture_limits
+from utils import examples, files, memory
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-IMAGE_KEY = "image/encoded"
-LABEL_KEY = "image/class/label"
 # A record is framed by its length and the length's checksum before, and a checksum behind.
 LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
 MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 BEYOND_END = "the record ends behind the file's end"
-LABEL_ERROR = "Label out of range"
-GREATEST_LABEL = 2**31 - 1
-# What a feature holds, by the field of tf.train.Feature.
-_KINDS = {"bytes_list": "bytes", "float_list": "floats", "int64_list": "integers"}
 
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
@@ -125,45 +118,6 @@ def spread(segments: Sequence[Segment], count: int) -> list[Segment]:
         picks = np.linspace(0, len(offsets), min(share, len(offsets)), endpoint=False, dtype=int)
         taken += [Segment(segment.path, offsets[pick], 1) for pick in picks]
     return taken
-
-
-def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A serialized example to (encoded image, label as stored), both scalars.
-
-    A label beyond +-`GREATEST_LABEL` becomes that.
-    """
-    features = tf.parse_single_example(
-        serialized,
-        {
-            IMAGE_KEY: tf.FixedLenFeature([], tf.string),
-            LABEL_KEY: tf.FixedLenFeature([], tf.int64),
-        },
-    )
-    # A label beyond int32 must not wrap around to one that is in range.
-    label = tf.clip_by_value(features[LABEL_KEY], -GREATEST_LABEL, GREATEST_LABEL)
-    return features[IMAGE_KEY], tf.cast(label, tf.int32)
-
-
-def label_message(label: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """The text of the error that the input raises for a label out of range."""
-    return tf.string_join([LABEL_ERROR, ": ", tf.as_string(label), f" is not in 1..{num_classes}."])
-
-
-def example(
-    image_bytes: bytes, label: int, more: Mapping[str, str | bytes | int] | None = None
-) -> bytes:
-    """A serialized example; `label` is 1-based, `more` are further features."""
-    values = {IMAGE_KEY: image_bytes, LABEL_KEY: label, **(more or {})}
-    features = tf.train.Features(feature={key: _feature(v) for key, v in values.items()})
-    return tf.train.Example(features=features).SerializeToString(deterministic=True)
-
-
-def _feature(value: str | bytes | int) -> tf.train.Feature:
-    if isinstance(value, int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-    if isinstance(value, str):
-        value = value.encode("utf-8", "surrogateescape")
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
 class FileState(NamedTuple):
@@ -284,57 +238,12 @@ def _frames(path: str, offset: int = 0) -> Iterator[int]:
 
 def unpack(serialized: bytes, path: str, number: int) -> tuple[bytes, int]:
     """(encoded image, label as stored) of a record; UserError names it if it is no example."""
-    features, reason = _features(serialized)
+    features, reason = examples.features(serialized)
     if reason:
         raise UserError(str(Problem(path, number, reason)))
-    return features[IMAGE_KEY].bytes_list.value[0], features[LABEL_KEY].int64_list.value[0]
-
-
-def problem_of(serialized: bytes, num_classes: int) -> str | None:
-    """What is wrong with an example, short of decoding its picture; None for nothing."""
-    features, reason = _features(serialized)
-    return reason or label_problem(features[LABEL_KEY].int64_list.value[0], num_classes)
-
-
-def _features(serialized: bytes) -> tuple[Mapping[str, tf.train.Feature], str | None]:
-    """Returns an example's features by name, and what is wrong with those that training reads."""
-    try:
-        features = tf.train.Example.FromString(serialized).features.feature
-    except Exception:  # protobuf's DecodeError differs between its implementations
-        return {}, "this is no tf.train.Example: build or copy the data again."
-    return features, _feature_problem(features)
-
-
-def _feature_problem(features: Mapping[str, tf.train.Feature]) -> str | None:
-    """Says which feature is not what training reads; None if there is a picture with a label."""
-    for key, kind in ((IMAGE_KEY, "bytes_list"), (LABEL_KEY, "int64_list")):
-        found = features[key].WhichOneof("kind") if key in features else None
-        if found is None:
-            return f"the feature {key} is missing: build the data again with it."
-        if found != kind:
-            return (
-                f"the feature {key} holds {_KINDS[found]} where {_KINDS[kind]} are expected: build "
-                "the data again."
-            )
-        count = len(getattr(features[key], kind).value)
-        if count != 1:
-            return f"the feature {key} has {count} values, not one: build the data again."
-    return None
-
-
-def label_problem(label: int, num_classes: int) -> str | None:
-    """What is wrong with a label as stored; None for nothing."""
-    if 1 <= label <= num_classes:
-        return None
-    if abs(label) > GREATEST_LABEL:
-        return (
-            f"label {label} does not fit in 32 bits: labels in the files are 1 to the number of "
-            "classes."
-        )
-    return (
-        f"label {label} is not in 1..{num_classes}: labels in the files start at 1; "
-        "check --num_label_classes."
-    )
+    return features[examples.IMAGE_KEY].bytes_list.value[0], features[
+        examples.LABEL_KEY
+    ].int64_list.value[0]
 
 
 def check_first_records(paths: list[str], num_classes: int, num_files: int = 8, count: int = 4):
@@ -353,7 +262,7 @@ def _check_first(path: str, num_classes: int, count: int) -> bool:
     """Checks the first records of a file; returns whether it has any."""
     number = -1
     for number, record in enumerate(itertools.islice(read_records(path), count)):
-        reason = problem_of(record, num_classes) or undecodable(record)
+        reason = examples.problem_of(record, num_classes) or examples.undecodable(record)
         if reason:
             raise UserError(str(Problem(path, number, reason)))
     return number >= 0
@@ -366,30 +275,3 @@ def no_record(paths: list[str]) -> UserError:
         f"--data_dir={folder}: its {name.partition('-')[0]}-* hold no record: build or copy the "
         "data set again."
     )
-
-
-def undecodable(serialized: bytes) -> str | None:
-    """Why an example's picture cannot be decoded; None if it can."""
-    features = tf.train.Example.FromString(serialized).features.feature
-    return picture_problem(features[IMAGE_KEY].bytes_list.value[0])
-
-
-def picture_problem(image_bytes: bytes) -> str | None:
-    """Says why an encoded picture cannot be decoded; None if it can."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        encoded = tf.constant(image_bytes)
-        claimed = preprocessing.claimed_shape(encoded)
-        image = preprocessing.decode_whole(encoded)
-        try:
-            too_large = picture_limits.size_problem(*session.run(claimed).tolist())
-            if too_large:
-                return too_large
-            session.run(image)
-        except tf.errors.OpError as e:
-            return undecodable_because(e)
-    return None
-
-
-def undecodable_because(error: Exception) -> str:
-    """Says that a picture cannot be decoded because of a decoder's error."""
-    return f"the picture cannot be decoded ({files.reason(error)}): replace or remove it."

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from utils import files, records, shards
+from utils import examples, files, shards
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -75,7 +75,7 @@ def build(output_dir: str) -> None:
             plan.append(shards.Shard(name, part))
 
     def make(item: shards.Item) -> shards.Made:
-        return shards.Made(records.example(_jpeg(images[int(item.key)]), item.label))
+        return shards.Made(examples.example(_jpeg(images[int(item.key)]), item.label))
 
     _write_pictures(output_dir, images, labels, order[is_eval])
     shards.build(output_dir, description, plan, make)

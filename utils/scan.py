@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import preprocessing
-from utils import bigtable, dataset_options, files, memory, picture_limits, records
+from utils import bigtable, dataset_options, examples, files, memory, picture_limits, records
 from utils.errors import UserError
 from utils.progress import Progress
 from utils.records import Problem, Segment
@@ -98,8 +98,8 @@ def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
             try:
                 following()
             except DATA_ERRORS as e:
-                reason = records.undecodable(rows.read(number, number + 1)[0])
-                return rows.corrupt(number, reason or records.undecodable_because(e))
+                reason = examples.undecodable(rows.read(number, number + 1)[0])
+                return rows.corrupt(number, reason or examples.undecodable_because(e))
             except tf.errors.OpError:
                 return bigtable.first_error()
     return None
@@ -167,7 +167,7 @@ class _Reader:
 
 
 def _facts(serialized: tf.Tensor) -> tf.Tensor:
-    image_bytes, label = records.parse(serialized)
+    image_bytes, label = examples.parse(serialized)
     claimed = preprocessing.claimed_shape(image_bytes)
     image_bytes = _of_possible_size(image_bytes, claimed)
 
@@ -224,10 +224,10 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
                 reader.open(path, offset)
             continue
         label = int(fact[0])
-        wrong = records.label_problem(label, num_classes)
-        if wrong and abs(label) == records.GREATEST_LABEL:  # it stands for those beyond, too
+        wrong = examples.label_problem(label, num_classes)
+        if wrong and abs(label) == examples.GREATEST_LABEL:  # it stands for those beyond, too
             serialized = _read(path, offset + records.HEADER_BYTES, int(fact[4]))
-            wrong = records.problem_of(serialized, num_classes)
+            wrong = examples.problem_of(serialized, num_classes)
         if wrong:
             mislabelled.append(Problem(path, number, wrong, offset))
         facts.append(fact[:4])
@@ -280,7 +280,7 @@ def _reason(path, offset, length, num_classes, framing, error) -> str:
         )
     serialized = _read(path, offset + records.HEADER_BYTES, length)
     return (
-        records.problem_of(serialized, num_classes)
-        or records.undecodable(serialized)
-        or records.undecodable_because(error)
+        examples.problem_of(serialized, num_classes)
+        or examples.undecodable(serialized)
+        or examples.undecodable_because(error)
     )

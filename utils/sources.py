@@ -13,7 +13,7 @@ from typing import NamedTuple
 from absl import logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import files, memory, pictures, records, shards
+from utils import examples, files, memory, pictures, shards
 from utils.errors import UserError
 from utils.pictures import Unreadable
 from utils.progress import Progress
@@ -28,8 +28,8 @@ PASSED_OVER = (
 )  # fmt: skip
 # Of every record of a picture.
 FEATURES = (
-    records.IMAGE_KEY, "image/format", "image/height", "image/width", "image/filename",
-    records.LABEL_KEY, "image/class/text",
+    examples.IMAGE_KEY, "image/format", "image/height", "image/width", "image/filename",
+    examples.LABEL_KEY, "image/class/text",
 )  # fmt: skip
 _PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
 
@@ -262,4 +262,4 @@ def make_record(
         "image/class/text": label_name,
         **more,
     }
-    return shards.Made(records.example(picture.encoded, label, features), picture.changed)
+    return shards.Made(examples.example(picture.encoded, label, features), picture.changed)
