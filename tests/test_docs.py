@@ -13,7 +13,7 @@ import pytest
 import yaml
 from absl import flags
 
-from utils import cli, configuration, files, model_spec, settings
+from utils import cli, configuration, model_spec, settings, strict_yaml
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -216,7 +216,7 @@ def test_commands_parse(page, folder, monkeypatch):
 def test_yaml_loads(page, folder):
     for name, content in yaml_files(page.read_text()).items():
         (folder / name).write_text(content)
-        found = files.read_yaml_mapping(name)
+        found = strict_yaml.read_mapping(name)
         if "stages" in found:
             model_spec.load(name)
         elif set(found) <= set(settings.SETTINGS):

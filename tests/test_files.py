@@ -7,7 +7,7 @@ import uuid
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import files
+from utils import files, strict_yaml
 from utils.errors import UserError
 
 
@@ -124,14 +124,14 @@ def test_what_cannot_be_read_is_a_users_error(tmp_path, content):
 )
 def test_yaml_mappings(tmp_path, text, content):
     (tmp_path / "a.yaml").write_text(text)
-    assert files.read_yaml_mapping(str(tmp_path / "a.yaml")) == content
+    assert strict_yaml.read_mapping(str(tmp_path / "a.yaml")) == content
 
 
 @pytest.mark.parametrize("text", ["- 1", "text", "a: b: c", "[", "3", "!!python/object:os.x {}"])
 def test_other_yaml_is_a_users_error(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        files.read_yaml_mapping(str(tmp_path / "a.yaml"))
+        strict_yaml.read_mapping(str(tmp_path / "a.yaml"))
     assert str(tmp_path / "a.yaml") in str(error.value)
     assert "\n" not in str(error.value)
 

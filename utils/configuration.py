@@ -62,7 +62,7 @@ def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
     layers = []
     if given.get("config_file"):
         path = _config_path(given["config_file"])
-        layers.append((path, files.read_yaml_mapping(path)))
+        layers.append((path, strict_yaml.read_mapping(path)))
     if given.get("params_override"):
         layers.append(("--params_override", _parse_override(given["params_override"])))
     for source, layer in layers:
@@ -139,7 +139,7 @@ def stored_params(model_dir: str) -> dict[str, Any] | None:
     path = os.path.join(model_dir, PARAMS_FILE)
     if not tf.io.gfile.exists(path):
         return None
-    content = files.read_yaml_mapping(path)
+    content = strict_yaml.read_mapping(path)
     remedy = "restore it from a copy, or remove it and give the settings of the network as flags"
     for name in ("model_name", "num_label_classes"):
         if content.get(name) is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import utils.tensorflow_version  # noqa: F401
-from utils import disk_errors, strict_yaml
+from utils import disk_errors
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -91,16 +91,6 @@ _KIND_NAMES = {
 def _short(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 40 else text[:40] + "..."
-
-
-def read_yaml_mapping(path: str) -> dict[str, Any]:
-    """Returns a YAML (or JSON) file's mapping; UserError if it is anything else."""
-    content = strict_yaml.load(read_text(path), path)
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping (name: value lines).")
-    return content
 
 
 def write_text(path: str, text: str) -> None:

@@ -36,6 +36,7 @@ from utils import (
     optimization,
     settings,
     state_dicts,
+    strict_yaml,
     warm_start,
     weights_file,
 )
@@ -159,7 +160,7 @@ def import_checkpoint(
     Raises:
       UserError: a tensor has no place or a place no tensor; nothing is written then.
     """
-    names = files.read_yaml_mapping(mapping)
+    names = strict_yaml.read_mapping(mapping)
     checkpoint = _CHECKPOINT_FILE.sub("", path)
     checkpoint = checkpoints.latest(path) or "" if tf.io.gfile.isdir(path) else checkpoint
     try:

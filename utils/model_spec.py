@@ -14,7 +14,7 @@ from typing import Any
 import mnasnet_model
 import mnasnet_models
 import preprocessing
-from utils import files
+from utils import strict_yaml
 from utils.errors import UserError, quoted
 
 _LARGEST_FLOAT = 3e38  # of float32, in which a network computes
@@ -61,7 +61,7 @@ NORMALIZATION = ("mean_rgb", "stddev_rgb")
 
 def load(path: str) -> tuple[str, dict[str, Any]]:
     """Reads a model file; returns (name, specification)."""
-    content = files.read_yaml_mapping(path)
+    content = strict_yaml.read_mapping(path)
     default = os.path.splitext(os.path.basename(path))[0]
     name = content.pop("name", default)
     if not isinstance(name, str) or not mnasnet_models.is_scope_name(name):

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+import utils.tensorflow_version  # noqa: F401
+from utils import files
 from utils.errors import UserError, excerpt
 
 _MOST_CHARACTERS = 4_000_000  # with aliases written out
@@ -100,3 +102,13 @@ def _explain(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = " ".join(str(getattr(error, "problem", None) or error).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+
+
+def read_mapping(path: str) -> dict[str, Any]:
+    """Returns a YAML (or JSON) file's mapping; UserError if it is anything else."""
+    content = load(files.read_text(path), path)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping (name: value lines).")
+    return content
