@@ -31,6 +31,7 @@ from utils import (
     inputs,
     model_spec,
     optimization,
+    program,
     scan,
     session,
     stopping,
@@ -541,7 +542,7 @@ def _explaining_disk_errors(params):
 
 def console() -> None:
     """The console command `mnasnet`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

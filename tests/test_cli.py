@@ -15,7 +15,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-from utils import cli, settings
+from utils import cli, program, settings
 from utils.errors import UserError
 from utils.version import __version__
 
@@ -178,7 +178,7 @@ def run(capsys, monkeypatch):
 
     def run_main(main, *arguments):
         with pytest.raises(SystemExit) as stop:
-            cli.run(main, ["prog", *arguments])
+            program.run(main, ["prog", *arguments])
         return stop.value.code, capsys.readouterr().err
 
     yield run_main
@@ -303,7 +303,7 @@ def test_ctrl_c_without_a_handler_keeps_its_status(run):
 
 
 def test_every_parser_tells_of_debug():
-    assert "--debug" in cli.ArgumentParser(prog="prog").format_help()
+    assert "--debug" in program.ArgumentParser(prog="prog").format_help()
     assert "--debug" in cli.help_text("prog", "")
     for path in (ROOT / "utils").glob("**/*.py"):
         assert "= argparse.ArgumentParser(" not in path.read_text(), path

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import cli, dataset_info, examples, memory
+from utils import dataset_info, examples, memory, program
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -131,7 +131,7 @@ def bench_end(data_dir: str, runs: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the benchmarks."""
-    parser = cli.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("--model_name", default="mnasnet-a1")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
@@ -149,4 +149,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

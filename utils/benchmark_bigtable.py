@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 import imagenet_input
-from utils import bigtable, bigtable_load, cli, examples, memory
+from utils import bigtable, bigtable_load, examples, memory, program
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -102,7 +102,7 @@ def _source(rows: bigtable.RowReader, count: int) -> int:
 
 def main(argv: list[str]) -> None:
     """Prints rows a second and ratios."""
-    parser = cli.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=8192, help=f"a multiple of {KEPT_ROW}")
     arguments = parser.parse_args(argv[1:])
     selection = imagenet_input.BigtableSelection(
@@ -127,4 +127,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from utils import build_fake, build_folder, cli, data_arguments, memory, pictures
+from utils import build_fake, build_folder, data_arguments, memory, pictures, program
 
 WIDTH, HEIGHT = 500, 375
 NUM_CLASSES = 10
@@ -50,7 +50,7 @@ def _rate(work: Callable[[str], object], folder: str, count: int) -> float:
 
 def main(argv: list[str]) -> None:
     """Prints images a second and the ratio."""
-    parser = cli.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=data_arguments.count, default=4096)
     arguments = parser.parse_args(argv[1:])
     logging.set_verbosity(logging.WARNING)
@@ -70,4 +70,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import imagenet_input
-from utils import benchmark, cli, dataset_options, examples, memory, records
+from utils import benchmark, dataset_options, examples, memory, program, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -96,7 +96,7 @@ class Measured(NamedTuple):
 
 def _measure(name: str, data_dir: str, size: int, seconds: float) -> tuple[float, int]:
     """(images/s, peak memory in bytes) of this process."""
-    cli.set_up_logging()
+    program.set_up_logging()
     tf.disable_v2_behavior()
     images_a_second = MEASUREMENTS[name](data_dir, size, seconds)
     return images_a_second, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -123,7 +123,7 @@ def measure(data_dir: str, size: int, turns: int, seconds: float) -> dict[str, M
 
 def main(argv: list[str]) -> None:
     """Prints images a second, their ratio to decoding, and peak memory."""
-    parser = cli.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
     parser.add_argument("--images", type=int, default=1024, help="pictures to make (default: 1024)")
     parser.add_argument("--turns", type=int, default=3, help="of each measurement (default: 3)")
@@ -144,4 +144,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

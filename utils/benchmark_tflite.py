@@ -13,7 +13,7 @@ import numpy as np
 
 import mnasnet_main
 import mnasnet_models
-from utils import cli, quiet, settings, tflite, tflite_metadata
+from utils import program, quiet, settings, tflite, tflite_metadata
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -42,7 +42,7 @@ def _bare(params) -> bytes:
 
 def main(argv: list[str]) -> None:
     """Prints size and latency of each file."""
-    parser = cli.ArgumentParser(prog="benchmark_tflite", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="benchmark_tflite", description=__doc__.split("\n")[0])
     parser.add_argument("--model_name", default="mnasnet-a1")
     parser.add_argument("--size", type=int, default=224)
     arguments = parser.parse_args(argv[1:])
@@ -76,4 +76,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from utils import checkpoints, cli, files, weights_file
+from utils import checkpoints, files, program, weights_file
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -108,7 +108,7 @@ def _relative_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def main(argv: list[str]) -> int:
     """Lists or compares; returns the exit status."""
-    parser = cli.ArgumentParser(
+    parser = program.ArgumentParser(
         prog="python -m utils.checkpoint_tool", description=(__doc__ or "").split("\n")[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -141,7 +141,7 @@ def _report(a, differences, arguments) -> int:
 
 def console() -> None:
     """The command `python -m utils.checkpoint_tool`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

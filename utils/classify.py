@@ -10,7 +10,16 @@ import os
 import numpy as np
 
 import preprocessing
-from utils import cli, examples, export_report, exporting, files, session, tflite, tflite_metadata
+from utils import (
+    examples,
+    export_report,
+    exporting,
+    files,
+    program,
+    session,
+    tflite,
+    tflite_metadata,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -113,7 +122,7 @@ def label_names(path: str, labels: str | None) -> list[str] | None:
 
 def main(argv: list[str]) -> None:
     """Prints the top classes of each picture."""
-    parser = cli.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )
@@ -161,7 +170,7 @@ def _print(picture: str, probabilities: np.ndarray, names: list[str] | None) -> 
 
 def console() -> None:
     """The console command `mnasnet-classify`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mnasnet_models
-from utils import cli, model_spec, settings
+from utils import model_spec, program, settings
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -284,7 +284,7 @@ def _one_of(flags: argparse.Namespace, name: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.ArgumentParser(
+    parser = program.ArgumentParser(
         prog="mnasnet-complexity",
         description="Prints parameters, multiply-adds, activations and memory of networks.",
     )
@@ -336,7 +336,7 @@ def _lines(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def console() -> None:
     """The console command `mnasnet-complexity`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from utils import (
     build_fake,
     build_folder,
     build_imagenet,
-    cli,
     data_arguments,
     inspect_data,
     natural_data,
+    program,
     records,
     sample_data,
     settings,
@@ -90,7 +90,7 @@ def _verify(arguments) -> None:
 
 def main(argv: list[str]) -> int | None:
     """Runs one command; returns the exit status."""
-    parser = cli.ArgumentParser(prog="mnasnet-data", description=__doc__)
+    parser = program.ArgumentParser(prog="mnasnet-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     build_imagenet.add_command(commands)
     build_folder.add_command(commands)
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int | None:
 
 def console() -> None:
     """The console command `mnasnet-data`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 import imagenet_input
-from utils import classify, cli, dataset_info, examples, files, measure, progress, records
+from utils import classify, dataset_info, examples, files, measure, program, progress, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 def main(argv: list[str]) -> None:
     """Prints top-1, top-5 and latency of a .tflite file or a SavedModel."""
-    parser = cli.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split(":")[0])
+    parser = program.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split(":")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )
@@ -78,7 +78,7 @@ def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.M
 
 def console() -> None:
     """The console command `mnasnet-evaluate`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

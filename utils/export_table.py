@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils import cli, export_report
+from utils import export_report, program
 from utils.errors import UserError
 
 NAMES = {
@@ -61,7 +61,7 @@ def int8_loss(report: dict[str, Any]) -> float | None:
 
 def main(argv: list[str]) -> None:
     """Prints the table, and checks int8 against float."""
-    parser = cli.ArgumentParser(
+    parser = program.ArgumentParser(
         prog="export_table", description=(__doc__ or "").split(":")[0] + "."
     )
     parser.add_argument("export_dirs", nargs="+", metavar="EXPORT_DIR")
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
 
 def console() -> None:
     """The command `python -m utils.export_table`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import mnasnet_model
 import mnasnet_models
 from utils import (
     checkpoints,
-    cli,
     configuration,
     files,
     import_weights,
     model_spec,
+    program,
     settings,
     state_dicts,
     warm_start,
@@ -108,7 +108,7 @@ def _log_how_to_load(state, stages, global_params) -> None:
 
 def main(argv: list[str]) -> None:
     """Reads the arguments and exports."""
-    parser = cli.ArgumentParser(
+    parser = program.ArgumentParser(
         prog="python -m utils.export_weights", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--model_dir", required=True, help="folder of a checkpoint")
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
 
 def console() -> None:
     """The command `python -m utils.export_weights`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

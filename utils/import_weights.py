@@ -28,12 +28,12 @@ from absl import logging
 import mnasnet_models
 from utils import (
     checkpoints,
-    cli,
     configuration,
     dataset_info,
     files,
     model_spec,
     optimization,
+    program,
     settings,
     state_dicts,
     strict_yaml,
@@ -381,7 +381,7 @@ def save(prefix: str, values: Mapping[str, np.ndarray]) -> None:
 def main(argv: list[str]) -> None:
     """Reads the arguments and imports."""
     lines = (__doc__ or "").split("\n")
-    parser = cli.ArgumentParser(prog="mnasnet-import", description=lines[0])
+    parser = program.ArgumentParser(prog="mnasnet-import", description=lines[0])
     add = parser.add_argument
     add(
         "--weights", required=True, help=".safetensors or .pth file, or with --mapping a checkpoint"
@@ -447,7 +447,7 @@ def _check_name(name: str, given: str) -> None:
 
 def console() -> None:
     """The console command `mnasnet-import`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

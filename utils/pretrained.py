@@ -10,7 +10,7 @@ import os
 
 from absl import logging
 
-from utils import checkpoints, cli, configuration, dataset_info, files, import_weights
+from utils import checkpoints, configuration, dataset_info, files, import_weights, program
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -48,7 +48,7 @@ def prepare(model_dir: str) -> None:
 
 def main(argv: list[str]) -> None:
     """Reads the arguments and imports."""
-    parser = cli.ArgumentParser(
+    parser = program.ArgumentParser(
         prog="python -m utils.pretrained", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--model_dir", required=True, help="folder for the checkpoint")
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 def console() -> None:
     """The command `python -m utils.pretrained`."""
-    cli.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

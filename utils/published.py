@@ -10,7 +10,7 @@ import csv
 import functools
 import os
 
-from utils import cli, complexity, files
+from utils import complexity, files, program
 from utils.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -98,7 +98,7 @@ def _other(name: str, accuracy: str) -> str:
 
 def main(argv: list[str]) -> None:
     """Writes the file, or compares it."""
-    parser = cli.ArgumentParser(prog="published", description=__doc__.split("\n")[0])
+    parser = program.ArgumentParser(prog="published", description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--output", default=OUTPUT, help="file to write or compare")
     flags = parser.parse_args(argv[1:])
@@ -116,4 +116,4 @@ def compare(path: str, content: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)

@@ -20,7 +20,7 @@ import tempfile
 import venv
 from typing import Any, NamedTuple
 
-from utils import cli, configuration, model_spec, settings, tpu_program
+from utils import configuration, model_spec, program, settings, tpu_program
 from utils.errors import UserError
 
 PACKAGES = ("jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52")
@@ -140,7 +140,7 @@ def _first(error: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.ArgumentParser(
+    parser = program.ArgumentParser(
         prog="tpu_check", description="Compiles the training step with the real TPU compiler."
     )
     lists = "separated by commas (default: %(default)s)"
@@ -225,4 +225,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    program.run(main)
