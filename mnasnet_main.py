@@ -29,6 +29,7 @@ from utils import (
     files,
     folder_lock,
     inputs,
+    model_files,
     model_spec,
     optimization,
     program,
@@ -386,9 +387,9 @@ def _run_training(params: Mapping[str, Any]) -> None:
     else:
         if step:
             logging.info("Going on from step %d of %d in %s.", step, last, model_dir)
-            configuration.log_changes(params)
-        configuration.record_params(params)
-        dataset_info.keep_label_names(params)
+            model_files.log_changes(params)
+        model_files.record_params(params)
+        model_files.keep_label_names(params)
     if with_eval and step:
         _evaluate_once(params, checkpoints.latest(model_dir))
     while step < last:

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import yaml
 
 import mnasnet_models
-from utils import configuration, dataset_info, model_spec, settings
+from utils import configuration, dataset_info, model_files, model_spec, settings
 from utils.errors import UserError
 
 STAGES = ["r1_k3_s22_e3_i8_o8"]
@@ -200,7 +200,7 @@ def test_an_export_keeps_its_classes_whatever_data_calibrate_it(tmp_path):
     model_dir = tmp_path / "model"
     given = {"data_dir": str(tmp_path), "model_dir": str(model_dir)}
     model_dir.mkdir()
-    configuration.record_params(configuration.resolve({**given, "num_label_classes": 12}))
+    model_files.record_params(configuration.resolve({**given, "num_label_classes": 12}))
     export = {**given, "mode": "export_only", "export_dir": str(tmp_path / "export")}
     assert configuration.resolve(export)["num_label_classes"] == 12
     assert configuration.resolve({**given, "mode": "train"})["num_label_classes"] == 7
@@ -367,18 +367,18 @@ def record(tmp_path, **given):
     """A training run's folder; returns its params."""
     params = resolve(tmp_path, **given)
     os.makedirs(params["model_dir"], exist_ok=True)
-    configuration.record_params(params)
+    model_files.record_params(params)
     write_checkpoint(params["model_dir"])
     return params
 
 
 def test_recorded_params_come_back(tmp_path):
     params = record(tmp_path, depth_multiplier=0.5, dropout_rate=0.0, tf_random_seed=3)
-    assert configuration.stored_params(params["model_dir"]) == params
+    assert model_files.stored_params(params["model_dir"]) == params
 
 
 def test_no_stored_params(tmp_path):
-    assert configuration.stored_params(str(tmp_path)) is None
+    assert model_files.stored_params(str(tmp_path)) is None
 
 
 def test_resuming_takes_the_network_and_nothing_else(tmp_path):
@@ -442,7 +442,7 @@ def test_other_classes_alone_have_a_remedy(tmp_path):
 def test_another_network_is_fine_before_the_first_checkpoint(tmp_path):
     params = resolve(tmp_path)
     os.makedirs(params["model_dir"])
-    configuration.record_params(params)
+    model_files.record_params(params)
     assert resolve(tmp_path, model_name="mnasnet-small")["model_name"] == "mnasnet-small"
 
 

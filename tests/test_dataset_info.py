@@ -6,7 +6,7 @@ import json
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import dataset_info, examples, records
+from utils import dataset_info, examples, model_files, records
 from utils.dataset_info import DatasetInfo
 from utils.errors import UserError
 
@@ -180,9 +180,9 @@ def test_label_names_are_those_of_the_models_classes(tmp_path):
     model.mkdir()
     INFO.write(str(data))
     params = {"data_dir": str(data), "model_dir": str(model), "num_label_classes": 2}
-    assert dataset_info.label_names(params) == ["Boskoop", "Grävensteiner"]
+    assert model_files.label_names(params) == ["Boskoop", "Grävensteiner"]
     # Other data, as for calibration, do not name them.
     params["num_label_classes"] = 3
-    assert dataset_info.label_names(params) == []
+    assert model_files.label_names(params) == []
     (model / "labels.txt").write_text("a\nb\nc\n")
-    assert dataset_info.label_names(params) == ["a", "b", "c"]
+    assert model_files.label_names(params) == ["a", "b", "c"]

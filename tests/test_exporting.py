@@ -29,6 +29,7 @@ from utils import (
     files,
     folder_lock,
     import_weights,
+    model_files,
     records,
     settings,
     tflite,
@@ -349,8 +350,8 @@ def test_names_beside_the_checkpoint_come_before_those_of_the_data(
 ):
     own = copied(model_dir, tmp_path / "own")
     params = settings_of(own, tmp_path / "made", data_dir=digits_dir)
-    dataset_info.keep_label_names(params)
-    assert dataset_info.label_names({**params, "data_dir": None}) == [str(n) for n in range(10)]
+    model_files.keep_label_names(params)
+    assert model_files.label_names({**params, "data_dir": None}) == [str(n) for n in range(10)]
     (tmp_path / "own" / "labels.txt").write_text("\n".join("abcdefghij") + "\n")
     export(params)
     assert (tmp_path / "made" / "labels.txt").read_text().split() == list("abcdefghij")

@@ -7,17 +7,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from absl import logging
 
 import mnasnet_model
 import mnasnet_models
-from utils import checkpoints, dataset_info, files, model_spec, settings, strict_yaml
+from utils import checkpoints, dataset_info, files, model_files, model_spec, settings, strict_yaml
 from utils.errors import UserError, excerpt
 
 import tensorflow.compat.v1 as tf  # isort: skip
-
-PARAMS_FILE = "params.yaml"
 
 
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +35,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if explicit.get("init_checkpoint"):
         params.update(settings.fine_tuning_defaults())
     model_dir = explicit.get("model_dir")
-    stored = stored_params(model_dir) if model_dir else None
+    stored = model_files.stored_params(model_dir) if model_dir else None
     if model_dir and explicit.get("init_checkpoint") and not checkpoints.has_any(model_dir):
         stored = None  # by a run that ended before its first checkpoint, perhaps for its network
     origin = stored or _initial_params(explicit.get("init_checkpoint"))
@@ -130,27 +127,7 @@ def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[s
     return dict(layer)
 
 
-def stored_params(model_dir: str) -> dict[str, Any] | None:
-    """The settings recorded in a model_dir, converted; None where there are none.
-
-    Raises:
-      UserError: the file is damaged, or describes no network.
-    """
-    path = os.path.join(model_dir, PARAMS_FILE)
-    if not tf.io.gfile.exists(path):
-        return None
-    content = strict_yaml.read_mapping(path)
-    remedy = "restore it from a copy, or remove it and give the settings of the network as flags"
-    for name in ("model_name", "num_label_classes"):
-        if content.get(name) is None:
-            raise UserError(f"{path} does not record {name}: {remedy}.")
-    try:
-        return _checked(content)
-    except (UserError, NotImplementedError, ValueError) as e:
-        raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
-
-
-def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
+def checked(content: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a params.yaml, converted; an error if they describe no network."""
     stored = {
         name: settings.convert(name, value, f"{name}={value!r}")
@@ -176,28 +153,8 @@ def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
     folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
     if os.path.basename(folder.rstrip("/")) == checkpoints.ARCHIVE_DIR:
         folder = os.path.dirname(folder.rstrip("/"))  # the settings are beside the archive
-    stored = stored_params(folder) or {}
+    stored = model_files.stored_params(folder) or {}
     return {name: value for name, value in stored.items() if name != "num_label_classes"}
-
-
-def record_params(params: Mapping[str, Any]) -> None:
-    """Writes the settings of a training run to its model_dir."""
-    lines = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
-    files.write_text(os.path.join(params["model_dir"], PARAMS_FILE), lines)
-
-
-def log_changes(params: Mapping[str, Any]) -> None:
-    """Says which settings of training are not those that model_dir was trained with so far."""
-    stored = stored_params(params["model_dir"]) or {}
-    changes = [
-        f"{setting.name} {params[setting.name]} (was {stored[setting.name]})"
-        for setting in settings.GROUPS["Training"]
-        if setting.name not in ("train_steps", "init_checkpoint")
-        and setting.name in stored
-        and stored[setting.name] != params[setting.name]
-    ]
-    if changes:
-        logging.info("Other settings than before: %s.", ", ".join(changes))
 
 
 def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from utils import files, records
@@ -150,23 +150,6 @@ def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_image
             f"{description} says {num_images} images for {file_prefix}* but the files hold {total}:"
             " correct it, or build the data set again."
         )
-
-
-def label_names(params: Mapping[str, Any]) -> list[str]:
-    """Names of a model's classes: those kept beside its checkpoints, or else the data set's."""
-    path = os.path.join(params["model_dir"] or "", LABELS_FILE_NAME)
-    kept = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
-    info = load(params["data_dir"])
-    given = list(info.label_names) if info else []
-    fitting = [names for names in (kept, given) if len(names) == params["num_label_classes"]]
-    return fitting[0] if fitting else []
-
-
-def keep_label_names(params: Mapping[str, Any]) -> None:
-    """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
-    info = load(params["data_dir"])
-    if info and info.label_names:
-        write_label_names(params["model_dir"], info.label_names)
 
 
 def write_label_names(folder: str, names: Iterable[str]) -> None:

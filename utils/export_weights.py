@@ -19,9 +19,9 @@ import mnasnet_model
 import mnasnet_models
 from utils import (
     checkpoints,
-    configuration,
     files,
     import_weights,
+    model_files,
     model_spec,
     program,
     settings,
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> None:
     if not arguments.output.endswith(".safetensors"):
         raise UserError(f"--output={arguments.output} must end in .safetensors.")
     files.check_dir_name(arguments.model_dir, "model_dir")
-    stored = configuration.stored_params(arguments.model_dir)
+    stored = model_files.stored_params(arguments.model_dir)
     checkpoint = checkpoints.latest(arguments.model_dir)
     if stored is None or checkpoint is None:
         raise UserError(

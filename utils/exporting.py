@@ -28,6 +28,7 @@ from utils import (
     folder_lock,
     inputs,
     measure,
+    model_files,
     records,
     scan,
     scratch,
@@ -62,7 +63,7 @@ def check(params: Mapping[str, Any]) -> None:
         export_placing.finish(params["export_dir"])
     earlier = export_report.read(params["export_dir"])
     made = [_tflite_name(params, kind) for kind in _kinds(params)]
-    if dataset_info.label_names(params):
+    if model_files.label_names(params):
         made.append(LABELS_FILE)
     _check_not_foreign(params["export_dir"], made, earlier)
     _check_images(params)
@@ -148,7 +149,7 @@ def _identity(params, checkpoint) -> dict[str, Any]:
              "export_eval_images", "num_label_classes", "num_eval_images",
              "skip_bad_images")  # fmt: skip
     data_dir = params["data_dir"]
-    labels = "\n".join(dataset_info.label_names(params))
+    labels = "\n".join(model_files.label_names(params))
     return {
         "checkpoint": files.absolute(checkpoint),
         "global_step": checkpoints.step_of(checkpoint),
@@ -169,7 +170,7 @@ def _is_whole(export_dir: str, report: Mapping[str, Any]) -> bool:
 def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str, Any]]:
     """Makes and measures all files in a local folder; name -> what was measured."""
     made: dict[str, dict[str, Any]] = {}
-    names = dataset_info.label_names(params)
+    names = model_files.label_names(params)
     if names:
         files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(names) + "\n")
         made[LABELS_FILE] = {"kind": export_report.LABELS_KIND}
@@ -281,7 +282,7 @@ def _num_samples(params: Mapping[str, Any]) -> tuple[bool, int]:
             "accuracies.",
             params["data_dir"], info.num_label_classes, params["num_label_classes"],
         )  # fmt: skip
-    if info and labelled and list(info.label_names) not in ([], dataset_info.label_names(params)):
+    if info and labelled and list(info.label_names) not in ([], model_files.label_names(params)):
         logging.warning(
             "--data_dir=%s has other names for the classes than the model, which keeps its own: "
             "are they its data?", params["data_dir"],

@@ -31,6 +31,7 @@ from utils import (
     configuration,
     dataset_info,
     files,
+    model_files,
     model_spec,
     optimization,
     program,
@@ -344,7 +345,7 @@ def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None
     """Writes all files beside their places; the state file, which makes them count, comes last."""
     files.make_writable_dir(model_dir, "model_dir")
     taken = tf.io.gfile.glob(os.path.join(model_dir, "model.ckpt-*.index"))
-    if taken or tf.io.gfile.exists(os.path.join(model_dir, configuration.PARAMS_FILE)):
+    if taken or tf.io.gfile.exists(os.path.join(model_dir, model_files.PARAMS_FILE)):
         raise UserError(
             f"--model_dir={model_dir} holds a model already: choose another folder or remove it."
         )
@@ -356,7 +357,7 @@ def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None
             tf.io.gfile.rename(os.path.join(beside, name), os.path.join(model_dir, name))
     finally:
         tf.io.gfile.rmtree(beside)
-    files.write_text(os.path.join(model_dir, configuration.PARAMS_FILE), recorded)
+    files.write_text(os.path.join(model_dir, model_files.PARAMS_FILE), recorded)
     if labels:
         text = "".join(f"{label}\n" for label in labels)
         files.write_text(os.path.join(model_dir, dataset_info.LABELS_FILE_NAME), text)

@@ -10,7 +10,7 @@ import os
 
 from absl import logging
 
-from utils import checkpoints, configuration, dataset_info, files, import_weights, program
+from utils import checkpoints, dataset_info, files, import_weights, model_files, program
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -38,7 +38,7 @@ def prepare(model_dir: str) -> None:
     """Imports the weights and the names of the classes, unless they are in model_dir already."""
     labels = os.path.join(model_dir, dataset_info.LABELS_FILE_NAME)
     if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels):
-        stored = configuration.stored_params(model_dir) or {}
+        stored = model_files.stored_params(model_dir) or {}
         if stored.get("model_name") != "efficientnet-lite0":
             raise UserError(f"--model_dir={model_dir} holds another model: choose another folder.")
         logging.info("%s holds EfficientNet-Lite0 already.", model_dir)
