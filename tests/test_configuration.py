@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import yaml
 
 import mnasnet_models
-from utils import configuration, dataset_info, model_files, model_spec, settings
+from utils import configuration, dataset_info, model_files, model_spec, session, settings
 from utils.errors import UserError
 
 STAGES = ["r1_k3_s22_e3_i8_o8"]
@@ -310,7 +310,7 @@ def test_contradictions_are_users_errors(tmp_path, given, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(configuration.has_gpu(), reason="channels_first is fine on a GPU")
+@pytest.mark.skipif(session.has_gpu(), reason="channels_first is fine on a GPU")
 def test_channels_first_needs_a_gpu(tmp_path):
     with pytest.raises(UserError, match="channels_first"):
         resolve(tmp_path, data_format="channels_first")

@@ -11,7 +11,16 @@ from absl import logging
 
 import mnasnet_model
 import mnasnet_models
-from utils import checkpoints, dataset_info, files, model_files, model_spec, settings, strict_yaml
+from utils import (
+    checkpoints,
+    dataset_info,
+    files,
+    model_files,
+    model_spec,
+    session,
+    settings,
+    strict_yaml,
+)
 from utils.errors import UserError, excerpt
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -234,7 +243,7 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             "--precision=bfloat16 needs --use_keras=False: Keras layers mix types and fail.",
         ),
         (
-            params["data_format"] == "channels_first" and (use_tpu or not has_gpu()),
+            params["data_format"] == "channels_first" and (use_tpu or not session.has_gpu()),
             "--data_format=channels_first needs a GPU; use channels_last here.",
         ),
     )
@@ -248,11 +257,6 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
     for wrong, sentence in problems:
         if wrong:
             raise UserError(sentence)
-
-
-def has_gpu() -> bool:
-    """Whether TensorFlow sees a GPU on this machine."""
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def check_network(params: Mapping[str, Any]) -> None:
@@ -317,7 +321,7 @@ def _check_same_network(params, stored, model_dir) -> None:
 
 def log_summary(params: Mapping[str, Any]) -> None:
     """One line on what will run where."""
-    device = f"TPU {params['tpu']}" if params["use_tpu"] else "GPU" if has_gpu() else "CPU"
+    device = f"TPU {params['tpu']}" if params["use_tpu"] else "GPU" if session.has_gpu() else "CPU"
     logging.info(
         "%s on %s: %s, %d x %d pixels (%s), %d classes, %s.",
         params["mode"], device, params["model_name"], params["input_image_size"],

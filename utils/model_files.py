@@ -9,13 +9,7 @@ from typing import Any
 import yaml
 from absl import logging
 
-from utils import (
-    configuration,
-    dataset_info,
-    files,
-    settings,
-    strict_yaml,
-)
+from utils import configuration, dataset_info, files, settings, strict_yaml
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip

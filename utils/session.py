@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from utils import configuration, files
+from utils import (
+    files,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -18,7 +20,7 @@ def config(params: Mapping[str, Any], training: bool) -> tf.ConfigProto:
     start and 8 % more memory, and its fusions slow oneDNN's training step down by 15 %.
     """
     proto = tf.ConfigProto(allow_soft_placement=True)
-    if training and not params["use_tpu"] and not configuration.has_gpu():
+    if training and not params["use_tpu"] and not has_gpu():
         proto.graph_options.rewrite_options.disable_meta_optimizer = True
     return proto
 
@@ -41,3 +43,8 @@ def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPU
             f"--tpu={params['tpu']} cannot be found ({files.reason(e)}): check its name, "
             "--tpu_zone, --gcp_project and the credentials, or use --use_tpu=False."
         ) from e
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU on this machine."""
+    return bool(tf.config.list_physical_devices("GPU"))
