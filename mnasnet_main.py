@@ -23,12 +23,12 @@ from utils import (
     checkpoints,
     cli,
     configuration,
-    dataset_info,
     disk_errors,
     exporting,
     files,
     folder_lock,
     inputs,
+    labels,
     model_files,
     model_spec,
     optimization,
@@ -417,7 +417,7 @@ def _check_what_is_there(model_dir: str) -> None:
         path = os.path.join(model_dir, name)
         if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
             raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
-    path = os.path.join(model_dir, dataset_info.LABELS_FILE_NAME)
+    path = os.path.join(model_dir, labels.FILE_NAME)
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
     checkpoints.evaluations(model_dir)

@@ -8,14 +8,14 @@ import sys
 import golden_files
 import pytest
 
-from utils import checkpoints, import_weights, pretrained
+from utils import checkpoints, labels, pretrained
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_labels_are_the_thousand_of_imagenet():
-    lines = pathlib.Path(import_weights.IMAGENET_LABELS).read_text().splitlines()
+    lines = pathlib.Path(labels.IMAGENET_FILE).read_text().splitlines()
     synsets, names = zip(*(line.split("\t") for line in lines), strict=True)
     assert len(set(synsets)) == 1000 and list(synsets) == sorted(synsets)
     assert len(set(names)) == 1000 and all(names)
@@ -24,9 +24,9 @@ def test_labels_are_the_thousand_of_imagenet():
 
 def test_labels_of_another_number_are_refused(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    assert import_weights.read_labels(str(tmp_path / "labels.txt"), 2) == ["cat", "dog"]
+    assert labels.read(str(tmp_path / "labels.txt"), 2) == ["cat", "dog"]
     with pytest.raises(UserError, match="2 names for 3 classes"):
-        import_weights.read_labels(str(tmp_path / "labels.txt"), 3)
+        labels.read(str(tmp_path / "labels.txt"), 3)
 
 
 def test_photographs_get_their_names(tmp_path):

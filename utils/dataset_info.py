@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
 from typing import Any
 
-from utils import files, records
+from utils import files, labels, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 FILE_NAME = "dataset_info.json"
-LABELS_FILE_NAME = "labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +43,7 @@ class DatasetInfo:
     def write(self, data_dir: str) -> None:
         """Writes dataset_info.json and, where names are known, labels.txt."""
         if self.label_names:
-            write_label_names(data_dir, self.label_names)
+            labels.write(data_dir, self.label_names)
         files.write_json(os.path.join(data_dir, FILE_NAME), dataclasses.asdict(self))
 
 
@@ -150,8 +148,3 @@ def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_image
             f"{description} says {num_images} images for {file_prefix}* but the files hold {total}:"
             " correct it, or build the data set again."
         )
-
-
-def write_label_names(folder: str, names: Iterable[str]) -> None:
-    """Writes labels.txt, one name a line."""
-    files.write_text(os.path.join(folder, LABELS_FILE_NAME), "".join(f"{n}\n" for n in names))

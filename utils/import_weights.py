@@ -29,7 +29,6 @@ import mnasnet_models
 from utils import (
     checkpoints,
     configuration,
-    dataset_info,
     files,
     model_files,
     model_spec,
@@ -45,7 +44,6 @@ from utils.errors import UserError, quoted
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-IMAGENET_LABELS = os.path.join(os.path.dirname(__file__), "data_files", "imagenet_labels.txt")
 METADATA_KEY = "mnasnet_settings"
 _METADATA_SETTINGS = ("model_name", "model_spec", "input_image_size", "resize_method")
 _CHECKPOINT = "model.ckpt-0"
@@ -242,7 +240,7 @@ def _write(given, values, model_dir, path, labels, common) -> None:
             f"{path} has a classifier of {params['num_label_classes']} classes: name weights that "
             "tell 2 classes or more apart."
         )
-    names = read_labels(labels, params["num_label_classes"]) if labels else None
+    names = labels.read(labels, params["num_label_classes"]) if labels else None
     variables, averaged = _network_variables(params)
     if common:
         forms = warm_start.common_names(variables)
@@ -327,20 +325,6 @@ def _recorded(params: Mapping[str, Any], path: str) -> str:
     return note + yaml.safe_dump(carried, sort_keys=True, allow_unicode=True)
 
 
-def read_labels(source: str, num_classes: int) -> list[str]:
-    """Class names, one a line; 'imagenet' for the file that ships with the package."""
-    path = IMAGENET_LABELS if source == "imagenet" else source
-    lines = files.read_text(path).splitlines()
-    if source == "imagenet":
-        lines = [line.partition("\t")[2] for line in lines]
-    if len(lines) != num_classes:
-        raise UserError(
-            f"--labels={source} has {len(lines)} names for {num_classes} classes: name the file "
-            "that belongs to these weights."
-        )
-    return lines
-
-
 def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None) -> None:
     """Writes all files beside their places; the state file, which makes them count, comes last."""
     files.make_writable_dir(model_dir, "model_dir")
@@ -360,7 +344,7 @@ def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None
     files.write_text(os.path.join(model_dir, model_files.PARAMS_FILE), recorded)
     if labels:
         text = "".join(f"{label}\n" for label in labels)
-        files.write_text(os.path.join(model_dir, dataset_info.LABELS_FILE_NAME), text)
+        files.write_text(os.path.join(model_dir, labels.FILE_NAME), text)
     checkpoints.write_state(model_dir, [_CHECKPOINT])
     logging.info(
         "Wrote %s: every mode of the program takes --model_dir=%s.", _CHECKPOINT, model_dir

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from absl import logging
 
-from utils import configuration, dataset_info, files, settings, strict_yaml
+from utils import configuration, dataset_info, files, labels, settings, strict_yaml
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -60,7 +60,7 @@ def log_changes(params: Mapping[str, Any]) -> None:
 
 def label_names(params: Mapping[str, Any]) -> list[str]:
     """Names of a model's classes: those kept beside its checkpoints, or else the data set's."""
-    path = os.path.join(params["model_dir"] or "", dataset_info.LABELS_FILE_NAME)
+    path = os.path.join(params["model_dir"] or "", labels.FILE_NAME)
     kept = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
     info = dataset_info.load(params["data_dir"])
     given = list(info.label_names) if info else []
@@ -72,4 +72,4 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
     """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
     info = dataset_info.load(params["data_dir"])
     if info and info.label_names:
-        dataset_info.write_label_names(params["model_dir"], info.label_names)
+        labels.write(params["model_dir"], info.label_names)

@@ -10,7 +10,7 @@ import os
 
 from absl import logging
 
-from utils import checkpoints, dataset_info, files, import_weights, model_files, program
+from utils import checkpoints, files, import_weights, labels, model_files, program
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -36,7 +36,7 @@ def weights_path() -> str:
 
 def prepare(model_dir: str) -> None:
     """Imports the weights and the names of the classes, unless they are in model_dir already."""
-    labels = os.path.join(model_dir, dataset_info.LABELS_FILE_NAME)
+    labels = os.path.join(model_dir, labels.FILE_NAME)
     if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels):
         stored = model_files.stored_params(model_dir) or {}
         if stored.get("model_name") != "efficientnet-lite0":

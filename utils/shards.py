@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 import utils.tensorflow_version  # noqa: F401
-from utils import dataset_info, files, folder_lock, memory
+from utils import dataset_info, files, folder_lock, labels, memory
 from utils.dataset_info import DatasetInfo
 from utils.errors import UserError
 from utils.pictures import Unreadable
@@ -43,7 +43,7 @@ UNREADABLE_FILE_NAME = "unreadable.txt"
 MAX_BAD_SHARE = 0.01
 _TEMPORARY, _DONE, _MADE = ".tmp-", ".tmp-done", ".tmp-made"
 _OURS = re.compile(
-    rf"(({TRAIN}|{VALIDATION})-\d+-of-\d+|{dataset_info.FILE_NAME}|{dataset_info.LABELS_FILE_NAME}"
+    rf"(({TRAIN}|{VALIDATION})-\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
     rf"|{UNREADABLE_FILE_NAME})({_TEMPORARY}.*)?"
 )
 _LOGGED = 20  # unreadable pictures named in the log; the file names all
