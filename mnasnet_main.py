@@ -30,7 +30,7 @@ from utils import (
     inputs,
     labels,
     model_files,
-    model_spec,
+    network_settings,
     optimization,
     program,
     scan,
@@ -82,7 +82,7 @@ def _network_images(images, mode, params):
         images = tf.transpose(images, [3, 0, 1, 2])
     # Pixels may travel in bfloat16, but are normalized in float32.
     images = preprocessing.normalize(
-        tf.cast(images, tf.float32), **model_spec.normalization(params)
+        tf.cast(images, tf.float32), **network_settings.normalization(params)
     )
     if params["data_format"] == "channels_first":
         images = tf.transpose(images, [0, 3, 1, 2])
@@ -92,9 +92,9 @@ def _network_images(images, mode, params):
 def _logits(images, mode, params):
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
-    overrides = model_spec.network_overrides(params)
+    overrides = network_settings.overrides(params)
     if is_training:  # what trains is no property of the network
-        overrides["frozen"] = model_spec.frozen(params)
+        overrides["frozen"] = network_settings.frozen(params)
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
         logits, _ = mnasnet_models.build_mnasnet_model(
             images, params["model_name"], is_training, overrides
@@ -375,7 +375,7 @@ def _run_training(params: Mapping[str, Any]) -> None:
         params = {**params, "init_checkpoint": None}
     elif params["init_checkpoint"]:
         warm_start.resolve(params["init_checkpoint"])
-    elif model_spec.frozen(params):
+    elif network_settings.frozen(params):
         raise UserError(
             f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would keep "
             "random weights: name trained ones with --init_checkpoint, or a --model_dir that has a "

@@ -8,7 +8,15 @@ import tensorflow.compat.v1 as tf
 import yaml
 
 import mnasnet_models
-from utils import configuration, dataset_info, model_files, model_spec, session, settings
+from utils import (
+    configuration,
+    dataset_info,
+    model_files,
+    model_spec,
+    network_settings,
+    session,
+    settings,
+)
 from utils.errors import UserError
 
 STAGES = ["r1_k3_s22_e3_i8_o8"]
@@ -330,7 +338,7 @@ def test_model_spec_file(tmp_path):
     )
     params = resolve(tmp_path, model_spec=path)
     assert params["model_name"] == "mine"
-    network = configuration.network(params)
+    network = network_settings.describe(params)
     assert network["stages"] == STAGES
     assert network["stem_size"] == 16
     assert network["mean"] == [1, 2, 3]
@@ -342,7 +350,7 @@ def test_model_spec_in_a_config_file(tmp_path):
         tmp_path / "file.yaml", {"model_name": "mine", "model_spec": {"stages": STAGES}}
     )
     params = resolve(tmp_path, config_file=path)
-    assert configuration.network(params)["stages"] == STAGES
+    assert network_settings.describe(params)["stages"] == STAGES
 
 
 def test_bad_model_spec_is_a_users_error(tmp_path):
@@ -352,7 +360,9 @@ def test_bad_model_spec_is_a_users_error(tmp_path):
 
 
 def test_network_has_what_weights_mean_and_no_more(tmp_path):
-    network = configuration.network(resolve(tmp_path, depth_multiplier=0.5, num_label_classes=7))
+    network = network_settings.describe(
+        resolve(tmp_path, depth_multiplier=0.5, num_label_classes=7)
+    )
     assert network["model_name"] == "mnasnet-a1"
     assert network["stages"] == list(mnasnet_models.MODELS["mnasnet-a1"].stages)
     assert network["depth_multiplier"] == 0.5
@@ -580,8 +590,8 @@ def test_the_network_comes_with_the_initial_weights_all_but_the_classes(tmp_path
     params = resolve(
         tmp_path, init_checkpoint=named.format(origin), num_label_classes=3, input_image_size=64
     )
-    expected = configuration.network({**settings.default_params(), **recorded})
-    assert configuration.network(params) == {**expected, "num_classes": 3}
+    expected = network_settings.describe({**settings.default_params(), **recorded})
+    assert network_settings.describe(params) == {**expected, "num_classes": 3}
     assert params["resize_method"] == "bilinear" and params["input_image_size"] == 64
     # Settings of the other training do not travel.
     assert params["train_steps"] == settings.SETTINGS["train_steps"].default
@@ -635,4 +645,4 @@ def test_impossible_freezing(tmp_path, given, words):
 )
 def test_what_is_frozen(tmp_path, given, frozen):
     path = write_yaml(tmp_path / "net.yaml", {"name": "net", **RELATIVE})
-    assert model_spec.frozen(resolve(tmp_path, model_spec=path, **given)) == frozen
+    assert network_settings.frozen(resolve(tmp_path, model_spec=path, **given)) == frozen

@@ -39,7 +39,7 @@ from utils import (
     configuration,
     export_weights,
     import_weights,
-    model_spec,
+    network_settings,
     optimization,
     settings,
     state_dicts,
@@ -76,7 +76,7 @@ def logits(model_dir, images):
             tf.constant(images),
             params["model_name"],
             False,
-            model_spec.network_overrides(params),
+            network_settings.overrides(params),
         )
         checkpoints.AveragesSaver().restore(session, checkpoints.latest(model_dir))
         return session.run(outputs)
@@ -111,7 +111,7 @@ def test_pretrained_efficientnet_lite0_agrees(tmp_path):
     ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
     golden_files.assert_close(golden["logits"], ours.tolist())
     params = restored_params(model_dir)
-    assert model_spec.normalization(params) == {"mean": [127.0] * 3, "stddev": [128.0] * 3}
+    assert network_settings.normalization(params) == {"mean": [127.0] * 3, "stddev": [128.0] * 3}
     labels = (tmp_path / "labels.txt").read_text().splitlines()
     assert len(labels) == 1000 and labels[281].startswith("tabby") and "espresso" in labels[967]
 
@@ -121,7 +121,7 @@ def test_multipliers_and_settings_travel_with_the_checkpoint(tmp_path):
     params = restored_params(model_dir)
     assert params["depth_multiplier"] == 0.75
     assert params["num_label_classes"] == 16
-    network = configuration.network(params)
+    network = network_settings.describe(params)
     assert network["padding"] == "symmetric"
     assert network["batch_norm_epsilon"] == 1e-5
     assert network["stages"] == list(mnasnet_models.MODELS["mnasnet-a1"].stages)
@@ -221,7 +221,7 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
               "depth_multiplier": multiplier, "num_label_classes": 3}  # fmt: skip
     with tf.Session() as session:
         mnasnet_models.build_mnasnet_model(
-            tf.zeros([1, 32, 32, 3]), name, False, model_spec.network_overrides(params)
+            tf.zeros([1, 32, 32, 3]), name, False, network_settings.overrides(params)
         )
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
@@ -255,7 +255,7 @@ def test_an_exported_file_says_what_it_is(tmp_path):
     back = str(tmp_path / "back")
     import_weights.import_state_dict(path, back)
     now, then = restored_params(back), restored_params(model_dir)
-    assert configuration.network(now) == configuration.network(then)
+    assert network_settings.describe(now) == network_settings.describe(then)
     assert now["input_image_size"] == 64 and now["model_spec"]["padding"] == "same"
     images = golden_weights_torch.images(golden["image_size"])
     np.testing.assert_array_equal(logits(back, images), logits(model_dir, images))
@@ -267,7 +267,7 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
               "num_label_classes": 3}  # fmt: skip
     with tf.Session() as session:
         mnasnet_models.build_mnasnet_model(
-            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, model_spec.network_overrides(params)
+            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, network_settings.overrides(params)
         )
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
@@ -275,11 +275,11 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
     path, back = str(tmp_path / "w.safetensors"), str(tmp_path / "back")
     export_weights.main(["export", f"--model_dir={tmp_path}", f"--output={path}"])
     import_weights.import_state_dict(path, back)
-    assert configuration.network(restored_params(back)) == configuration.network(params)
+    assert network_settings.describe(restored_params(back)) == network_settings.describe(params)
     assert restored_params(back)["depth_multiplier"] == 0.5
     named = str(tmp_path / "named")
     import_weights.import_state_dict(path, named, "timm:mnasnet")
-    assert configuration.network(restored_params(named))["padding"] == "symmetric"
+    assert network_settings.describe(restored_params(named))["padding"] == "symmetric"
 
 
 @pytest.mark.parametrize(
@@ -346,12 +346,12 @@ def test_a_users_description_goes_before_what_is_recognized(tmp_path, caplog):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**SPEC, "activation": "relu6"}))
     run_import(path, tmp_path / "a", model_spec=str(tmp_path / "mine.yaml"))
     params = restored_params(str(tmp_path / "a"))
-    network = configuration.network(params)
+    network = network_settings.describe(params)
     assert params["model_name"] == "mine" and params["num_label_classes"] == 16
     assert (network["padding"], network["activation"]) == ("same", "relu6")
     assert "same padding, the batch-norm epsilon 0.001 and the activation relu6" in caplog.text
     run_import(path, tmp_path / "b", batch_norm_epsilon="0.01")
-    network = configuration.network(restored_params(str(tmp_path / "b")))
+    network = network_settings.describe(restored_params(str(tmp_path / "b")))
     assert (network["padding"], network["batch_norm_epsilon"]) == ("symmetric", 0.01)
     assert "symmetric padding, the batch-norm epsilon 0.01" in caplog.text
 

@@ -7,7 +7,7 @@ import yaml
 
 import mnasnet_models
 import preprocessing
-from utils import model_spec, settings
+from utils import model_spec, network_settings, settings
 from utils.errors import UserError
 
 # EfficientNet-Lite0 is of the family.
@@ -151,12 +151,12 @@ def test_everything_that_a_specification_can_say_reaches_the_network():
         "stddev_rgb": [4, 5, 6],
     }
     params = params_with(model_spec.check(spec, "mine"))
-    overrides = model_spec.network_overrides(params)
+    overrides = network_settings.overrides(params)
     stages, global_params = mnasnet_models.get_model_params("mine", overrides)
     assert mnasnet_models.MnasNetDecoder().encode(stages) == spec["stages"]
     for key in set(spec) - {"stages", "mean_rgb", "stddev_rgb"}:
         assert getattr(global_params, key) == spec[key], key
-    assert model_spec.normalization(params) == {"mean": [1, 2, 3], "stddev": [4, 5, 6]}
+    assert network_settings.normalization(params) == {"mean": [1, 2, 3], "stddev": [4, 5, 6]}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_everything_that_a_specification_can_say_reaches_the_network():
 )
 @pytest.mark.parametrize("spec", [None, {**LITE0, "dropout_rate": 0.3, "depth_multiplier": 0.5}])
 def test_settings_win_over_the_model(spec, name, field, value):
-    overrides = model_spec.network_overrides(params_with(spec, **{name: value}))
+    overrides = network_settings.overrides(params_with(spec, **{name: value}))
     _, global_params = mnasnet_models.get_model_params("mnasnet-a1", overrides)
     assert getattr(global_params, field) == value
 
@@ -183,7 +183,7 @@ def test_settings_win_over_the_model(spec, name, field, value):
 def test_defaults_leave_the_built_in_model_alone():
     for model_name in mnasnet_models.MODELS:
         params = params_with(None, model_name=model_name)
-        overrides = model_spec.network_overrides(params)
+        overrides = network_settings.overrides(params)
         assert mnasnet_models.get_model_params(
             model_name, overrides
         ) == mnasnet_models.get_model_params(model_name)
@@ -191,14 +191,14 @@ def test_defaults_leave_the_built_in_model_alone():
 
 def test_normalization_of_a_built_in_model_is_imagenets():
     images = tf.constant(np.random.RandomState(0).uniform(0, 255, (1, 4, 4, 3)), tf.float32)
-    ours = preprocessing.normalize(images, **model_spec.normalization(params_with(None)))
+    ours = preprocessing.normalize(images, **network_settings.normalization(params_with(None)))
     with tf.Session() as session:
         ours, expected = session.run([ours, preprocessing.normalize(images)])
     np.testing.assert_array_equal(ours, expected)
 
 
 def test_lite0_has_its_published_size():
-    overrides = model_spec.network_overrides(params_with(LITE0))
+    overrides = network_settings.overrides(params_with(LITE0))
     images = tf.placeholder(tf.float32, [1, 224, 224, 3])
     mnasnet_models.build_mnasnet_model(images, "lite0", True, overrides)
     count = sum(v.shape.num_elements() for v in tf.trainable_variables())
@@ -249,9 +249,9 @@ def test_other_input_filters_are_fine_where_they_count_inside_a_block_only(stage
 def test_a_complete_specification_is_the_network_under_any_name(name):
     own = {"model_name": name, "depth_multiplier": 0.5, "batch_norm_epsilon": 1e-5}
     params = params_with(None, **own)
-    spec = model_spec.check(model_spec.complete(params), "complete")
+    spec = model_spec.check(network_settings.specification(params), "complete")
     again = params_with(spec, model_name="other")
-    assert mnasnet_models.get_model_params("other", model_spec.network_overrides(again)) == (
-        mnasnet_models.get_model_params(name, model_spec.network_overrides(params))
+    assert mnasnet_models.get_model_params("other", network_settings.overrides(again)) == (
+        mnasnet_models.get_model_params(name, network_settings.overrides(params))
     )
-    assert model_spec.complete(again) == spec
+    assert network_settings.specification(again) == spec

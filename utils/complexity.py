@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mnasnet_models
-from utils import model_spec, program, settings
+from utils import model_spec, network_settings, program, settings
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -234,7 +234,7 @@ def build(given: Mapping[str, Any]) -> Network:
     """The network for settings (`utils.settings` names); UserError for an impossible one."""
     params = {**settings.default_params(), **{k: v for k, v in given.items() if v is not None}}
     try:
-        return Network(params["model_name"], model_spec.network_overrides(params))
+        return Network(params["model_name"], network_settings.overrides(params))
     except (NotImplementedError, ValueError) as e:
         raise UserError(f"--model_name={params['model_name']}: {e}") from e
 

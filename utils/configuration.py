@@ -17,6 +17,7 @@ from utils import (
     files,
     model_files,
     model_spec,
+    network_settings,
     session,
     settings,
     strict_yaml,
@@ -56,7 +57,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     _follow_data_set(params, explicit)
     _follow_device(params)
     _check_combinations(params)
-    check_network(params)
+    network_settings.check(params)
     _check_frozen(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
@@ -150,7 +151,9 @@ def checked(content: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"model_spec={spec!r} is not a mapping")
     if not mnasnet_models.is_scope_name(stored["model_name"]):
         raise UserError(f"model_name={stored['model_name']!r} cannot name variables")
-    network({**{name: s.default for name, s in settings.SETTINGS.items()}, **stored})
+    network_settings.describe(
+        {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
+    )
     return stored
 
 
@@ -259,27 +262,6 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             raise UserError(sentence)
 
 
-def check_network(params: Mapping[str, Any]) -> None:
-    """UserError for complete settings that describe no network."""
-    try:
-        network(params)
-    except (NotImplementedError, ValueError) as e:
-        raise UserError(f"--model_name={params['model_name']}: {e}") from e
-
-
-def network(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What the weights of a network mean: stages, filters, layers, normalization."""
-    overrides = model_spec.network_overrides(dict(params))
-    stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides)
-    irrelevant = ("batch_norm_momentum", "dropout_rate", "data_format")
-    return {
-        "model_name": params["model_name"],
-        "stages": mnasnet_models.MnasNetDecoder().encode(stages),
-        **{k: v for k, v in global_params._asdict().items() if k not in irrelevant},
-        **model_spec.normalization(dict(params)),
-    }
-
-
 def _check_frozen(params: Mapping[str, Any]) -> None:
     if params["freeze_backbone"] and params["freeze_until"] not in (None, "none"):
         raise UserError(
@@ -287,21 +269,16 @@ def _check_frozen(params: Mapping[str, Any]) -> None:
             "one (the backbone is all but the classifier; --freeze_until=none undoes a profile's)."
         )
     try:
-        mnasnet_model.num_frozen_blocks(model_spec.frozen(params), num_blocks(params))
+        mnasnet_model.num_frozen_blocks(
+            network_settings.frozen(params), network_settings.num_blocks(params)
+        )
     except ValueError as e:
         raise UserError(f"--freeze_until={params['freeze_until']}: {e}") from e
 
 
-def num_blocks(params: Mapping[str, Any]) -> int:
-    """How many blocks the network has."""
-    overrides = model_spec.network_overrides(dict(params))
-    stages, _ = mnasnet_models.get_model_params(params["model_name"], overrides)
-    return sum(stage.num_repeat for stage in stages)
-
-
 def _check_same_network(params, stored, model_dir) -> None:
     complete = {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
-    now, then = network(params), network(complete)
+    now, then = network_settings.describe(params), network_settings.describe(complete)
     differences = [f"{key} {then[key]!r} -> {now[key]!r}" for key in now if now[key] != then[key]]
     if now["model_name"] != then["model_name"]:
         differences = differences[:1]  # the rest follows
@@ -347,5 +324,5 @@ def _log_fine_tuning(params: Mapping[str, Any]) -> None:
         logging.info("Fine-tuning from %s: %s.", params["init_checkpoint"], ", ".join(values))
     if params["freeze_backbone"]:
         logging.info("Frozen: all but the classifier.")
-    elif model_spec.frozen(params):
-        logging.info("Frozen: the stem and the blocks up to %s.", model_spec.frozen(params))
+    elif network_settings.frozen(params):
+        logging.info("Frozen: the stem and the blocks up to %s.", network_settings.frozen(params))

@@ -22,7 +22,7 @@ from utils import (
     files,
     import_weights,
     model_files,
-    model_spec,
+    network_settings,
     program,
     settings,
     state_dicts,
@@ -47,7 +47,7 @@ def timm_state_dict(
     Raises:
       UserError: the checkpoint cannot be read, or is not of this network.
     """
-    overrides = model_spec.network_overrides(dict(params))
+    overrides = network_settings.overrides(dict(params))
     stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides)
     stem = mnasnet_model.round_filters(global_params.stem_size, global_params)
     blocks = state_dicts.unroll(stages, global_params)

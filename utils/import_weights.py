@@ -28,10 +28,10 @@ from absl import logging
 import mnasnet_models
 from utils import (
     checkpoints,
-    configuration,
     files,
     model_files,
     model_spec,
+    network_settings,
     optimization,
     program,
     settings,
@@ -107,7 +107,7 @@ def metadata_of(params: Mapping[str, Any]) -> dict[str, str]:
     Args:
       params: complete settings.
     """
-    values = {**params, "model_spec": model_spec.complete(dict(params))}
+    values = {**params, "model_spec": network_settings.specification(dict(params))}
     return {METADATA_KEY: json.dumps({name: values[name] for name in _METADATA_SETTINGS})}
 
 
@@ -275,7 +275,7 @@ def _float32(value: np.ndarray) -> np.ndarray:
 
 def _log_assumed(params: Mapping[str, Any], path: str) -> None:
     """One line on what decides the outputs and does not show in the weights."""
-    network = configuration.network(params)
+    network = network_settings.describe(params)
     logging.info(
         "%s is taken to have %s padding, the batch-norm epsilon %g and the activation %s: if it "
         "was trained otherwise, say so with --batch_norm_epsilon and --model_spec.",
@@ -286,7 +286,7 @@ def _log_assumed(params: Mapping[str, Any], path: str) -> None:
 def _network_variables(params) -> tuple[dict[str, tuple[list[int], bool]], set[str]]:
     """(name -> (shape, trainable) in order of creation, names of those with an average)."""
     with tf.Graph().as_default():
-        overrides = model_spec.network_overrides(params)
+        overrides = network_settings.overrides(params)
         try:
             mnasnet_models.build_mnasnet_model(
                 tf.zeros([1, 64, 64, 3]), params["model_name"], False, overrides

@@ -13,7 +13,6 @@ from typing import Any
 
 import mnasnet_model
 import mnasnet_models
-import preprocessing
 from utils import strict_yaml
 from utils.errors import UserError, quoted
 
@@ -40,7 +39,7 @@ def _is_rgb(value) -> bool:
     )
 
 
-_FIELDS: dict[str, tuple[Any, Any, str]] = {
+FIELDS: dict[str, tuple[Any, Any, str]] = {
     "stages": (list, lambda v: len(v) > 0, "a list of block strings"),
     "stem_size": _count(mnasnet_models.MOST_FILTERS),
     "head_size": _count(mnasnet_models.MOST_FILTERS),
@@ -75,12 +74,12 @@ def load(path: str) -> tuple[str, dict[str, Any]]:
 def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
     """Returns the specification; UserError names what is wrong with it."""
     for key, value in spec.items():
-        if key not in _FIELDS:
+        if key not in FIELDS:
             raise UserError(
                 f"{source}: unknown key {quoted(key)} in the model; known are name, "
-                f"{', '.join(_FIELDS)}."
+                f"{', '.join(FIELDS)}."
             )
-        kind, fits, expected = _FIELDS[key]
+        kind, fits, expected = FIELDS[key]
         wrong_type = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
         if wrong_type or not fits(value):
             raise UserError(f"{source}: {key}={quoted(value)} is not {expected}.")
@@ -113,57 +112,3 @@ def _check_joined(stages, spec: Mapping[str, Any], source: str) -> None:
                 f"{before} before it: make the two numbers the same."
             )
         entering, before = leaving, f"stage {string!r}"
-
-
-def network_overrides(params: dict[str, Any]) -> dict[str, Any]:
-    """The `override_params` of `mnasnet_models.get_model_params` for a complete set of settings."""
-    overrides = {k: v for k, v in (params["model_spec"] or {}).items() if k not in NORMALIZATION}
-    settings = {
-        "batch_norm_momentum": params["batch_norm_momentum"],
-        "batch_norm_epsilon": params["batch_norm_epsilon"],
-        "dropout_rate": params["dropout_rate"],
-        "data_format": params["data_format"],
-        "num_classes": params["num_label_classes"],
-        "depth_multiplier": params["depth_multiplier"],
-        "depth_divisor": params["depth_divisor"],
-        "min_depth": params["min_depth"],
-        "use_keras": params["use_keras"],
-    }
-    overrides.update({k: v for k, v in settings.items() if v is not None})
-    return overrides
-
-
-def complete(params: dict[str, Any]) -> dict[str, Any]:
-    """The specification that says all of a network, with nothing left to defaults or its name.
-
-    Args:
-      params: complete settings, see `utils.settings.default_params`.
-    """
-    stages, global_params = mnasnet_models.get_model_params(
-        params["model_name"], network_overrides(params)
-    )
-    fields = {k: v for k, v in global_params._asdict().items() if k in _FIELDS and v is not None}
-    pixels = {k: v for k, v in (params["model_spec"] or {}).items() if k in NORMALIZATION}
-    return {"stages": mnasnet_models.MnasNetDecoder().encode(stages), **fields, **pixels}
-
-
-def frozen(params: Mapping[str, Any]) -> str | None:
-    """`GlobalParams.frozen` of training for a complete set of settings."""
-    if params["freeze_backbone"]:
-        return mnasnet_model.BACKBONE
-    return None if params["freeze_until"] == "none" else params["freeze_until"]
-
-
-def normalization(params: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `preprocessing.normalize` for a complete set of settings."""
-    spec = params["model_spec"] or {}
-    return {"mean": spec.get("mean_rgb"), "stddev": spec.get("stddev_rgb")}
-
-
-def mean_and_stddev(params: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """The numbers that `preprocessing.normalize` uses: (mean, standard deviation) of R, G, B."""
-    mean, stddev = normalization(dict(params)).values()
-    return (
-        list(preprocessing.MEAN_RGB if mean is None else mean),
-        list(preprocessing.STDDEV_RGB if stddev is None else stddev),
-    )

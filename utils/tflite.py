@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 
 import utils.tensorflow_version  # noqa: F401
-from utils import model_spec, quiet, tflite_metadata
+from utils import network_settings, quiet, tflite_metadata
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -40,7 +40,7 @@ class Network:
 
     def __init__(self, model_fn, params: Mapping[str, Any], checkpoint: str):
         self._size = params["input_image_size"]
-        self._normalization = model_spec.mean_and_stddev(params)
+        self._normalization = network_settings.mean_and_stddev(params)
         self._takes_normalized = params["export_normalized_input"]
         self._frozen: tf.GraphDef | None = None
         with tf.Graph().as_default():

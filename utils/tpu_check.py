@@ -20,7 +20,7 @@ import tempfile
 import venv
 from typing import Any, NamedTuple
 
-from utils import configuration, model_spec, program, settings, tpu_program
+from utils import model_spec, network_settings, program, settings, tpu_program
 from utils.errors import UserError
 
 PACKAGES = ("jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52")
@@ -198,7 +198,7 @@ def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
         params = tpu_program.tpu_params(
             **given, model_name=model, precision=precision, input_image_size=size
         )
-        configuration.check_network(params)
+        network_settings.check(params)
         result.append((topology, batch, params))
     return result
 
@@ -214,7 +214,7 @@ def main(argv: list[str]) -> int:
     for topology, batch_size, params in todo:
         result = check(python, params, TOPOLOGIES[topology], batch_size)
         fits = fits and result["fits"]
-        multiplier = configuration.network(params)["depth_multiplier"]
+        multiplier = network_settings.describe(params)["depth_multiplier"]
         identity = {"topology": topology, "batch_size": batch_size, "depth_multiplier": multiplier,
                     **{k: params[k] for k in ("model_name", "precision", "input_image_size")}}  # fmt: skip  # noqa: E501
         line = json.dumps({**identity, **result}) if flags.json else ""
