@@ -19,11 +19,13 @@ import imagenet_input
 import mnasnet_models
 import preprocessing
 from utils import (
+    averages,
     bad_images,
     checkpoints,
     cli,
     configuration,
     disk_errors,
+    evaluations,
     exporting,
     files,
     folder_lock,
@@ -140,7 +142,7 @@ def _export_scaffold(params):
 
 
 def _averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
-    return lambda: tf.train.Scaffold(saver=checkpoints.AveragesSaver(use_averages))
+    return lambda: tf.train.Scaffold(saver=averages.AveragesSaver(use_averages))
 
 
 def _eval_spec(logits, labels, loss, params):
@@ -319,8 +321,8 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
         time.monotonic() - start,
     )  # fmt: skip
     # In this order: a checkpoint whose evaluation is recorded is not evaluated again.
-    checkpoints.archive_if_best(params["model_dir"], checkpoint, metrics)
-    checkpoints.record_evaluation(params["model_dir"], metrics)
+    evaluations.archive_if_best(params["model_dir"], checkpoint, metrics)
+    evaluations.record(params["model_dir"], metrics)
     return metrics
 
 
@@ -413,19 +415,19 @@ def _run_training(params: Mapping[str, Any]) -> None:
 
 def _check_what_is_there(model_dir: str) -> None:
     """UserError, before hours of work, for what would be in the way of their results."""
-    for name in (checkpoints.ARCHIVE_DIR, EVAL_DIR):
+    for name in (evaluations.ARCHIVE_DIR, EVAL_DIR):
         path = os.path.join(model_dir, name)
         if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
             raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
     path = os.path.join(model_dir, labels.FILE_NAME)
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
-    checkpoints.evaluations(model_dir)
-    checkpoints.best(model_dir)
+    evaluations.read(model_dir)
+    evaluations.best(model_dir)
 
 
 def _log_best(model_dir: str) -> None:
-    best = checkpoints.best(model_dir)
+    best = evaluations.best(model_dir)
     if best:
         logging.info(
             "Best so far: top-1 %.2f %% at step %d, in %s.",
@@ -436,7 +438,7 @@ def _log_best(model_dir: str) -> None:
 def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None) -> None:
     step = checkpoints.step_of(checkpoint)
     if checkpoint is None or any(
-        e["global_step"] == step for e in checkpoints.evaluations(params["model_dir"])
+        e["global_step"] == step for e in evaluations.read(params["model_dir"])
     ):
         return
     evaluate(params, checkpoint)
@@ -480,7 +482,7 @@ def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
     if wanted is None or params["mode"] != "export_only":
         return checkpoints.latest(params["model_dir"])
     if wanted == "best":
-        best = checkpoints.best(params["model_dir"])
+        best = evaluations.best(params["model_dir"])
         if best and checkpoints.find(best["checkpoint"]) is None:
             raise UserError(
                 f"The best checkpoint, {best['checkpoint']}, is missing: restore it from a copy, "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoints, optimization, training_hooks
+from utils import averages, checkpoints, evaluations, optimization, training_hooks
 from utils.errors import UserError
 
 
@@ -356,7 +356,7 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(folder_of_somebody):
 def train(model_dir, steps, save_steps):
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
-    hooks = [checkpoints.SaverHook(model_dir, save_steps)]
+    hooks = [training_hooks.SaverHook(model_dir, save_steps)]
     with tf.train.SingularMonitoredSession(hooks, checkpoint_dir=model_dir) as session:
         for _ in range(steps):
             session.run(increment)
@@ -412,7 +412,7 @@ def test_averages_saver(model_dir, with_averages, use_averages, expected):
     path = save_trained(model_dir, with_averages)
     build_network()
     step = tf.train.get_or_create_global_step()
-    saver = checkpoints.AveragesSaver(use_averages)
+    saver = averages.AveragesSaver(use_averages)
     with tf.Session() as session:
         saver.restore(session, path)
         values = session.run({v.op.name: v for v in tf.global_variables()})
@@ -432,7 +432,7 @@ def test_averages_saver_says_which_weights_it_uses(model_dir, with_averages, cap
     build_network()
     tf.train.get_or_create_global_step()
     with tf.Session() as session, caplog.at_level("INFO", "absl"):
-        checkpoints.AveragesSaver().restore(session, path)
+        averages.AveragesSaver().restore(session, path)
     assert ("averaged" if with_averages else "raw") in caplog.text
     assert path in caplog.text
 
@@ -441,7 +441,7 @@ def test_averages_saver_as_a_scaffolds(model_dir):
     save_trained(model_dir, True)
     outputs = build_network()
     tf.train.get_or_create_global_step()
-    scaffold = tf.train.Scaffold(saver=checkpoints.AveragesSaver())
+    scaffold = tf.train.Scaffold(saver=averages.AveragesSaver())
     creator = tf.train.ChiefSessionCreator(
         scaffold, checkpoint_filename_with_path=checkpoints.latest(model_dir)
     )
@@ -464,17 +464,17 @@ def test_a_checkpoint_that_lacks_some_averages_is_raw(model_dir):
     build_network()
     tf.train.get_or_create_global_step()
     with tf.Session() as session:
-        checkpoints.AveragesSaver().restore(session, path)
+        averages.AveragesSaver().restore(session, path)
         np.testing.assert_array_equal(session.run(tf.trainable_variables()[0]), raw)
 
 
 def test_has_averages(model_dir):
     path = save_trained(model_dir, True)
     kernel = "net/dense/kernel/ExponentialMovingAverage"
-    assert checkpoints.has_averages(path)
-    assert checkpoints.has_averages(path, [kernel])
-    assert not checkpoints.has_averages(path, [kernel, "other/ExponentialMovingAverage"])
-    assert not checkpoints.has_averages(save_trained(model_dir, False))
+    assert averages.has_averages(path)
+    assert averages.has_averages(path, [kernel])
+    assert not averages.has_averages(path, [kernel, "other/ExponentialMovingAverage"])
+    assert not averages.has_averages(save_trained(model_dir, False))
 
 
 # The best, and evaluations.
@@ -487,13 +487,13 @@ def metrics(step, accuracy):
 def test_the_best_is_archived(model_dir):
     save(model_dir, 1, 2, 3, 4)
     paths = {step: os.path.join(model_dir, f"model.ckpt-{step}") for step in (1, 2, 3, 4)}
-    assert checkpoints.best(model_dir) is None
+    assert evaluations.best(model_dir) is None
     archived = [
-        checkpoints.archive_if_best(model_dir, paths[step], metrics(step, accuracy))
+        evaluations.archive_if_best(model_dir, paths[step], metrics(step, accuracy))
         for step, accuracy in ((1, 0.2), (2, 0.5), (3, 0.4), (4, 0.5))
     ]
     assert archived == [True, True, False, False]
-    best = checkpoints.best(model_dir)
+    best = evaluations.best(model_dir)
     assert best["global_step"] == 2
     assert best["top_1_accuracy"] == 0.5
     assert value_of(best["checkpoint"]) == 2
@@ -506,19 +506,19 @@ def test_the_best_is_archived(model_dir):
 
 def test_an_archived_checkpoint_stays_when_training_removes_its_own(model_dir):
     path = save(model_dir, 1)
-    checkpoints.archive_if_best(model_dir, path, metrics(1, 0.2))
+    evaluations.archive_if_best(model_dir, path, metrics(1, 0.2))
     for name in os.listdir(model_dir):
         if name.startswith("model.ckpt"):
             os.remove(os.path.join(model_dir, name))
-    assert value_of(checkpoints.best(model_dir)["checkpoint"]) == 1
+    assert value_of(evaluations.best(model_dir)["checkpoint"]) == 1
 
 
 def test_the_archive_moves_with_its_folder(model_dir, tmp_path_factory):
     path = save(model_dir, 1)
-    checkpoints.archive_if_best(model_dir, path, metrics(1, 0.2))
+    evaluations.archive_if_best(model_dir, path, metrics(1, 0.2))
     moved = str(tmp_path_factory.mktemp("elsewhere") / "model")
     os.rename(model_dir, moved)
-    best = checkpoints.best(moved)
+    best = evaluations.best(moved)
     assert value_of(best["checkpoint"]) == 1
     assert checkpoints.latest(os.path.join(moved, "archive")) == best["checkpoint"]
 
@@ -526,25 +526,25 @@ def test_the_archive_moves_with_its_folder(model_dir, tmp_path_factory):
 def test_a_step_whose_number_begins_like_anothers_is_another(model_dir):
     save(model_dir, 10, 1)
     paths = [os.path.join(model_dir, f"model.ckpt-{step}") for step in (10, 1)]
-    checkpoints.archive_if_best(model_dir, paths[0], metrics(10, 0.2))
-    checkpoints.archive_if_best(model_dir, paths[1], metrics(1, 0.3))
+    evaluations.archive_if_best(model_dir, paths[0], metrics(10, 0.2))
+    evaluations.archive_if_best(model_dir, paths[1], metrics(1, 0.3))
     names = [n for n in os.listdir(os.path.join(model_dir, "archive")) if n.startswith("model")]
     assert sorted(names) == ["model.ckpt-1.data-00000-of-00001", "model.ckpt-1.index"]
 
 
 def test_the_best_of_zero_is_kept(model_dir):
     path = save(model_dir, 1)
-    assert checkpoints.archive_if_best(model_dir, path, metrics(1, 0.0))
-    assert not checkpoints.archive_if_best(model_dir, path, metrics(1, 0.0))
+    assert evaluations.archive_if_best(model_dir, path, metrics(1, 0.0))
+    assert not evaluations.archive_if_best(model_dir, path, metrics(1, 0.0))
 
 
 def test_evaluations_are_recorded_once_a_step(model_dir):
-    assert checkpoints.evaluations(model_dir) == []
+    assert evaluations.read(model_dir) == []
     for step, accuracy in ((1, 0.2), (2, 0.4), (2, 0.5)):
-        checkpoints.record_evaluation(model_dir, metrics(step, accuracy))
-    assert checkpoints.evaluations(model_dir) == [metrics(1, 0.2), metrics(2, 0.5)]
+        evaluations.record(model_dir, metrics(step, accuracy))
+    assert evaluations.read(model_dir) == [metrics(1, 0.2), metrics(2, 0.5)]
     content = (pathlib.Path(model_dir) / "evaluations.json").read_text()
-    assert json.loads(content) == checkpoints.evaluations(model_dir)
+    assert json.loads(content) == evaluations.read(model_dir)
     assert os.listdir(model_dir) == ["evaluations.json"]
 
 
@@ -575,8 +575,8 @@ def test_a_damaged_record_is_named_and_stays(model_dir, name, content):
     path.write_text(content)
     checkpoint = save(model_dir, 2)
     with pytest.raises(UserError) as error:
-        checkpoints.record_evaluation(model_dir, metrics(2, 0.6))
-        checkpoints.archive_if_best(model_dir, checkpoint, metrics(2, 0.6))
+        evaluations.record(model_dir, metrics(2, 0.6))
+        evaluations.archive_if_best(model_dir, checkpoint, metrics(2, 0.6))
     text = str(error.value)
     assert text.startswith(f"{path} is not a ") and "or remove it" in text and "\n" not in text
     assert path.read_text() == content

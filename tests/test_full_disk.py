@@ -12,7 +12,7 @@ import pytest
 import small_disk
 
 import mnasnet_main
-from utils import checkpoints, disk_errors, weights_file
+from utils import checkpoints, disk_errors, evaluations, weights_file
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -96,8 +96,8 @@ def test_an_evaluation_whose_checkpoint_cannot_be_archived_is_done_again(digits_
         run(digits_dir, model_dir, **again)
     in_the_way.rmdir()
     run(digits_dir, model_dir, **again)
-    assert checkpoints.best(str(model_dir))["global_step"] == 2
-    assert [e["global_step"] for e in checkpoints.evaluations(str(model_dir))] == [2]
+    assert evaluations.best(str(model_dir))["global_step"] == 2
+    assert [e["global_step"] for e in evaluations.read(str(model_dir))] == [2]
 
 
 # What is in the way is known before the work.

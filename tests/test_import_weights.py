@@ -34,9 +34,11 @@ from torch_files import (
 import mnasnet_main
 import mnasnet_models
 from utils import (
+    averages,
     checkpoint_tool,
     checkpoints,
     configuration,
+    evaluations,
     export_weights,
     import_weights,
     network_settings,
@@ -78,7 +80,7 @@ def logits(model_dir, images):
             False,
             network_settings.overrides(params),
         )
-        checkpoints.AveragesSaver().restore(session, checkpoints.latest(model_dir))
+        averages.AveragesSaver().restore(session, checkpoints.latest(model_dir))
         return session.run(outputs)
 
 
@@ -160,7 +162,7 @@ def test_checkpoint_has_just_the_variables_of_training(tmp_path):
     held = checkpoint_tool.read(model_dir)
     assert {name: list(value.shape) for name, value in held.items()} == expected
     for name in names:
-        np.testing.assert_array_equal(held[name + checkpoints.AVERAGE_SUFFIX], held[name])
+        np.testing.assert_array_equal(held[name + averages.SUFFIX], held[name])
 
 
 def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, digits_dir):
@@ -182,7 +184,7 @@ def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, di
     assert (tmp_path / "export" / "mnasnet_small.tflite").stat().st_size > 1e6
     run("--mode=train_and_eval", f"--data_dir={digits_dir}", "--train_steps=2",
         "--train_batch_size=8", "--eval_batch_size=100")  # fmt: skip
-    steps = [e["global_step"] for e in checkpoints.evaluations(model_dir)]
+    steps = [e["global_step"] for e in evaluations.read(model_dir)]
     assert steps == [2]
 
 
@@ -711,7 +713,7 @@ def test_checkpoint_of_another_program(other_program):
     ours = names[key]
     held = checkpoint_tool.read(model_dir)
     differences = checkpoint_tool.compare(checkpoint_tool.read(str(tmp_path / "model")), held)
-    average = ours + checkpoints.AVERAGE_SUFFIX
+    average = ours + averages.SUFFIX
     assert list(differences) == ["other values"]
     assert [d.split(":")[0] for d in differences["other values"]] == [average]
     np.testing.assert_array_equal(held[average], held[ours] + 1)
@@ -738,7 +740,7 @@ def test_mappings_that_do_not_fit_write_nothing(change, words, other_program):
     assert not (tmp_path / "from_tf1").exists()
 
 
-@pytest.mark.parametrize("suffix", ["", checkpoints.AVERAGE_SUFFIX])
+@pytest.mark.parametrize("suffix", ["", averages.SUFFIX])
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -25,7 +25,16 @@ from test_progress import screen
 
 import imagenet_input
 import mnasnet_main
-from utils import checkpoints, configuration, dataset_info, examples, folder_lock, inputs, settings
+from utils import (
+    checkpoints,
+    configuration,
+    dataset_info,
+    evaluations,
+    examples,
+    folder_lock,
+    inputs,
+    settings,
+)
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -289,9 +298,9 @@ def trained(digits_dir, tmp_path_factory):
 def test_training_leaves_checkpoint_evaluation_archive_and_export(trained):
     model_dir, err = trained
     assert checkpoints.step_of(checkpoints.latest(model_dir)) == 8
-    (evaluation,) = checkpoints.evaluations(model_dir)
+    (evaluation,) = evaluations.read(model_dir)
     assert evaluation["images"] == 360 and evaluation["global_step"] == 8
-    assert checkpoints.best(model_dir)["global_step"] == 8
+    assert evaluations.best(model_dir)["global_step"] == 8
     assert "averaged weights" in err
     exported = {os.path.basename(path) for path in glob.glob(model_dir + "/export/*")}
     assert {"mnasnet-small.tflite", "mnasnet-small_postquant.tflite", "labels.txt"} <= exported
@@ -463,7 +472,7 @@ def test_fine_tuning_frozen_then_whole(trained, digits_dir, tmp_path):
     assert "Frozen: the stem and the blocks up to block_2." in err
     assert len(re.findall("Initial weights from", err)) == 1  # of two parts with an evaluation
     counts = re.search(r"Frozen: (\d+) variables with ([\d,]+) parameters; trained: (\d+)", err)
-    start = values_of(checkpoints.best(trained[0])["checkpoint"])
+    start = values_of(evaluations.best(trained[0])["checkpoint"])
     frozen = {
         name
         for name in start
@@ -653,7 +662,7 @@ def test_evaluate_measures_a_file_as_the_program_measures_the_checkpoint(trained
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    (evaluation,) = checkpoints.evaluations(model_dir)
+    (evaluation,) = evaluations.read(model_dir)
     assert f"top-1 {100 * evaluation['top_1_accuracy']:.2f} %" in result.stdout
     assert "on 360 images" in result.stdout
 
@@ -661,7 +670,7 @@ def test_evaluate_measures_a_file_as_the_program_measures_the_checkpoint(trained
 def test_export_report(trained):
     model_dir, _ = trained
     report = json.loads(pathlib.Path(model_dir, "export", "export_report.json").read_text())
-    (evaluation,) = checkpoints.evaluations(model_dir)
+    (evaluation,) = evaluations.read(model_dir)
     rows = {row["kind"]: row for row in report["files"].values()}
     for kind in ("SavedModel", "float32"):
         assert rows[kind]["images"] == 360
@@ -758,7 +767,7 @@ def test_eval_mode_follows_a_training_run(digits_dir, tmp_path):
     training.communicate()
     assert training.returncode == 0
     assert status == 0 and "Evaluated the last step, 40." in err, err
-    steps = [e["global_step"] for e in checkpoints.evaluations(str(tmp_path))]
+    steps = [e["global_step"] for e in evaluations.read(str(tmp_path))]
     assert steps[-1] == 40 and len(steps) == len(set(steps))
 
 

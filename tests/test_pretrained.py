@@ -8,7 +8,7 @@ import sys
 import golden_files
 import pytest
 
-from utils import checkpoints, labels, pretrained
+from utils import evaluations, labels, pretrained
 from utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -79,7 +79,7 @@ def test_fine_tuning_reaches_95_percent_and_from_scratch_does_not(tmp_path):
         "--model_spec=g3doc/data/efficientnet-lite0.yaml", "--batch_norm_momentum=0.9",
         "--base_learning_rate=0.064", "--warmup_epochs=1", "--train_steps=120")  # fmt: skip
     tuned, scratch = (
-        checkpoints.best(str(tmp_path / name))["top_1_accuracy"] for name in ("tuned", "scratch")
+        evaluations.best(str(tmp_path / name))["top_1_accuracy"] for name in ("tuned", "scratch")
     )
     assert tuned >= 0.95
     assert scratch < tuned - 0.1

@@ -6,20 +6,16 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
-from utils import files, optimization
+from utils import files
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-AVERAGE_SUFFIX = "/ExponentialMovingAverage"
-ARCHIVE_DIR = "archive"
-BEST_FILE = "best.json"
-EVALUATIONS_FILE = "evaluations.json"
 STATE_FILE = "checkpoint"
 _INDEX = re.compile(r"(model\.ckpt-\d+)\.index")
 _DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
@@ -295,80 +291,7 @@ def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
             )
 
 
-class SaverHook(tf.train.CheckpointSaverHook):
-    """Saves every N steps and at the end; not at the start, and without the graph.
-
-    Graph and meta graph would add seconds to every start and megabytes to every checkpoint, and
-    nothing here reads them.
-    """
-
-    def __init__(self, model_dir: str, save_steps: int):
-        super().__init__(model_dir, save_steps=save_steps, save_graph_def=False)
-
-    def _save(self, session, step):
-        try:
-            return super()._save(session, step)
-        except tf.errors.OutOfRangeError as e:
-            # A file too large for its disk; a session would take it for the end of the images.
-            raise OSError(e.message) from e
-
-    def after_create_session(self, session, coord):
-        self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
-
-
-class AveragesSaver(tf.train.Saver):
-    """Restores averaged weights into a network where the checkpoint has them, else the raw ones.
-
-    It looks into the checkpoint itself, so that neither can be used by mistake
-    (google/automl#168), and says which it used.
-    """
-
-    def __init__(self, use_averages: bool = True):
-        self._use_averages = use_averages
-        self._averaged_names = {
-            v.op.name + AVERAGE_SUFFIX: v for v in optimization.averaged_variables()
-        }
-        others = {
-            v.op.name: v
-            for v in tf.global_variables()
-            if v.op.name + AVERAGE_SUFFIX not in self._averaged_names
-        }
-        self._averages = tf.train.Saver({**others, **self._averaged_names})
-        self._raw_names = {v.op.name: v for v in tf.global_variables()}
-        super().__init__()
-
-    def restore(self, sess, save_path):
-        averaged = self._use_averages and has_averages(save_path, self._averaged_names)
-        logging.info("Using the %s weights of %s.", "averaged" if averaged else "raw", save_path)
-        check_shapes(save_path, {**self._raw_names, **self._averaged_names})
-        if averaged:
-            self._averages.restore(sess, save_path)
-        else:
-            super().restore(sess, save_path)
-
-
-def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
-    """Whether a checkpoint holds averages: all those named, or any at all."""
-    held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-    if names is None:
-        return any(name.endswith(AVERAGE_SUFFIX) for name in held)
-    return all(name in held for name in names)
-
-
-def evaluations(model_dir: str) -> list[dict[str, Any]]:
-    """What earlier evaluations of a model_dir gave, one dict a checkpoint, in order.
-
-    Raises:
-      UserError: the file of them is damaged.
-    """
-    path = os.path.join(model_dir, EVALUATIONS_FILE)
-    if not tf.io.gfile.exists(path):
-        return []
-    remedy = "restore it from a copy, or remove it, and the newest checkpoint is evaluated again"
-    return files.read_json(path, "a list of evaluations", remedy, _checked_evaluations)
-
-
-def _checked_evaluations(content: Any) -> list[dict[str, Any]]:
+def checked_evaluations(content: Any) -> list[dict[str, Any]]:
     if not isinstance(content, list):
         raise TypeError("it is not a list")
     return [_checked_metrics(metrics) for metrics in content]
@@ -381,53 +304,6 @@ def _checked_metrics(content: Any) -> dict[str, Any]:
     return content
 
 
-def record_evaluation(model_dir: str, metrics: Mapping[str, Any]) -> None:
-    """Adds an evaluation, replacing an earlier one of the same step."""
-    kept = [e for e in evaluations(model_dir) if e["global_step"] != metrics["global_step"]]
-    files.write_json(os.path.join(model_dir, EVALUATIONS_FILE), [*kept, dict(metrics)])
-
-
-def best(model_dir: str) -> dict[str, Any] | None:
-    """Metrics of the archived best checkpoint, with its path under `checkpoint`.
-
-    Raises:
-      UserError: the file of them is damaged.
-    """
-    archive = os.path.join(model_dir, ARCHIVE_DIR)
-    path = os.path.join(archive, BEST_FILE)
-    if not tf.io.gfile.exists(path):
-        return None
-    remedy = "restore it from a copy, or remove it, and the next evaluation archives its checkpoint"
-    found = files.read_json(path, "a record of the best checkpoint", remedy, _checked_best)
-    return {**found, "checkpoint": os.path.join(archive, found["checkpoint"])}
-
-
-def _checked_best(content: Any) -> dict[str, Any]:
+def checked_best(content: Any) -> dict[str, Any]:
     files.name_in_folder(_checked_metrics(content)["checkpoint"])
     return content
-
-
-def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> bool:
-    """Copies a checkpoint to archive/ if its top-1 accuracy is the highest so far.
-
-    The new files are complete before best.json names them, and the old ones go after that.
-    """
-    before = best(model_dir)
-    if before and before["top_1_accuracy"] >= metrics["top_1_accuracy"]:
-        return False
-    archive = os.path.join(model_dir, ARCHIVE_DIR)
-    tf.io.gfile.makedirs(archive)
-    name = os.path.basename(checkpoint)
-    for source in tf.io.gfile.glob(checkpoint + ".*"):
-        target = os.path.join(archive, os.path.basename(source))
-        tf.io.gfile.copy(source, target, overwrite=True)
-    files.write_json(os.path.join(archive, BEST_FILE), {**metrics, "checkpoint": name})
-    write_state(archive, [name])
-    for path in tf.io.gfile.glob(os.path.join(archive, "model.ckpt-*")):
-        if not os.path.basename(path).startswith(name + "."):
-            tf.io.gfile.remove(path)
-    logging.info(
-        "Step %d is the best so far (top-1 %.2f %%): kept in %s.",
-        metrics["global_step"], 100 * metrics["top_1_accuracy"], archive,
-    )  # fmt: skip
-    return True

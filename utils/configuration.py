@@ -14,6 +14,7 @@ import mnasnet_models
 from utils import (
     checkpoints,
     dataset_info,
+    evaluations,
     files,
     model_files,
     model_spec,
@@ -163,7 +164,7 @@ def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
         return None
     is_folder = tf.io.gfile.isdir(init_checkpoint)
     folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
-    if os.path.basename(folder.rstrip("/")) == checkpoints.ARCHIVE_DIR:
+    if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
         folder = os.path.dirname(folder.rstrip("/"))  # the settings are beside the archive
     stored = model_files.stored_params(folder) or {}
     return {name: value for name, value in stored.items() if name != "num_label_classes"}

@@ -18,6 +18,7 @@ from absl import logging
 import mnasnet_model
 import mnasnet_models
 from utils import (
+    averages,
     checkpoints,
     files,
     import_weights,
@@ -64,7 +65,7 @@ def timm_state_dict(
             name = names.get(tensor.name)
             if name is None:
                 raise UserError(f"{checkpoint} lacks {tensor.name}: is it of another network?")
-            average = name + checkpoints.AVERAGE_SUFFIX
+            average = name + averages.SUFFIX
             value = reader.get_tensor(average if averaged and average in held else name)
             array = state_dicts.to_pytorch(tensor.name, value)
             if array.shape != tensor.shape:

@@ -27,6 +27,7 @@ from absl import logging
 
 import mnasnet_models
 from utils import (
+    averages,
     checkpoints,
     files,
     model_files,
@@ -209,9 +210,9 @@ def _renamed(held, names, path, mapping) -> dict[str, np.ndarray]:
     for theirs, ours in names.items():
         if ours is not None:
             values[ours] = held[theirs]
-            average = held.get(theirs + checkpoints.AVERAGE_SUFFIX)
+            average = held.get(theirs + averages.SUFFIX)
             if average is not None:
-                values[ours + checkpoints.AVERAGE_SUFFIX] = average
+                values[ours + averages.SUFFIX] = average
     return values
 
 
@@ -261,8 +262,8 @@ def _write(given, values, model_dir, path, labels, common) -> None:
             complete[f"{name}/RMSProp"] = np.ones_like(value)
             complete[f"{name}/RMSProp_1"] = np.zeros_like(value)
         if name in averaged:
-            average = values.get(key_of[name] + checkpoints.AVERAGE_SUFFIX, value)
-            complete[name + checkpoints.AVERAGE_SUFFIX] = _float32(average)
+            average = values.get(key_of[name] + averages.SUFFIX, value)
+            complete[name + averages.SUFFIX] = _float32(average)
     _check_numbers(complete, path)
     _log_assumed(params, path)
     _publish(model_dir, complete, _recorded(params, path), names)
@@ -306,7 +307,7 @@ def _problems(variables, key_of, values) -> list[str]:
     for name, (shape, _) in variables.items():
         if key_of[name] not in values:
             problems.append(f"{name} {shape} is missing")
-        for suffix in ("", checkpoints.AVERAGE_SUFFIX):
+        for suffix in ("", averages.SUFFIX):
             value = values.get(key_of[name] + suffix)
             if value is None:
                 continue
@@ -314,7 +315,7 @@ def _problems(variables, key_of, values) -> list[str]:
                 problems.append(f"{name}{suffix} is {list(value.shape)} instead of {shape}")
             elif not tf.as_dtype(value.dtype).is_floating:
                 problems.append(f"{name}{suffix} is {value.dtype} (quantized?) and not float32")
-    known = {key for k in key_of.values() for key in (k, k + checkpoints.AVERAGE_SUFFIX)}
+    known = {key for k in key_of.values() for key in (k, k + averages.SUFFIX)}
     return problems + [f"{n} is no variable of the network" for n in values if n not in known]
 
 

@@ -21,7 +21,7 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
         from tensorflow.python.tpu import async_checkpoint
 
         return [async_checkpoint.AsyncCheckpointSaverHook(params["model_dir"], save_steps=steps)]
-    hook = checkpoints.SaverHook(params["model_dir"], steps)
+    hook = SaverHook(params["model_dir"], steps)
     hook._set_steps_per_run(params["iterations_per_loop"] if params["use_tpu"] else 1)
     return [hook]
 
@@ -130,3 +130,24 @@ def closing(hooks):
         for hook in hooks:
             if hasattr(hook, "close"):
                 hook.close()
+
+
+class SaverHook(tf.train.CheckpointSaverHook):
+    """Saves every N steps and at the end; not at the start, and without the graph.
+
+    Graph and meta graph would add seconds to every start and megabytes to every checkpoint, and
+    nothing here reads them.
+    """
+
+    def __init__(self, model_dir: str, save_steps: int):
+        super().__init__(model_dir, save_steps=save_steps, save_graph_def=False)
+
+    def _save(self, session, step):
+        try:
+            return super()._save(session, step)
+        except tf.errors.OutOfRangeError as e:
+            # A file too large for its disk; a session would take it for the end of the images.
+            raise OSError(e.message) from e
+
+    def after_create_session(self, session, coord):
+        self._timer.update_last_triggered_step(session.run(self._global_step_tensor))

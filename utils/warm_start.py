@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import tf_slim as slim
 from absl import logging
 
-from utils import checkpoints, files, optimization
+from utils import averages, checkpoints, files, optimization
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -68,9 +68,7 @@ def _weights(shapes: dict[str, list[int]]) -> dict[str, str]:
     """Common name -> name to read in the checkpoint, the average where there is one."""
     plain = [n for n in shapes if not re.search(r"/(RMSProp(_1)?|ExponentialMovingAverage)$", n)]
     return {
-        common: name + checkpoints.AVERAGE_SUFFIX
-        if name + checkpoints.AVERAGE_SUFFIX in shapes
-        else name
+        common: name + averages.SUFFIX if name + averages.SUFFIX in shapes else name
         for name, common in common_names(plain).items()
     }
 
@@ -88,7 +86,7 @@ def match(variables: list[tf.Variable], shapes: dict[str, list[int]]) -> Matches
         held = weights.get(name) or weights.get(name.split("/", 1)[-1])
         if held is not None and shapes[held] == variable.shape.as_list():
             found.restored[held] = variable
-            averaged += held.endswith(checkpoints.AVERAGE_SUFFIX)
+            averaged += held.endswith(averages.SUFFIX)
         elif _HEAD in "/" + name:
             found.head.append(variable)
         else:
@@ -136,9 +134,9 @@ def init_fn(path: str):
     # Averages start as copies of the weights, and they were copied before this ran.
     average_of = {v.op.name: v for v in tf.global_variables()}
     copies = [
-        tf.assign(average_of[v.op.name + checkpoints.AVERAGE_SUFFIX], v)
+        tf.assign(average_of[v.op.name + averages.SUFFIX], v)
         for v in [*found.restored.values(), *found.head]
-        if v.op.name + checkpoints.AVERAGE_SUFFIX in average_of
+        if v.op.name + averages.SUFFIX in average_of
     ]
     copy = tf.group(*copies)
 
