@@ -21,7 +21,7 @@ from tensorflow.python.saved_model import loader_impl
 
 import mnasnet_main
 from utils import (
-    classify,
+    classifiers,
     dataset_info,
     examples,
     export_report,
@@ -31,6 +31,7 @@ from utils import (
     import_weights,
     model_files,
     records,
+    samples,
     settings,
     tflite,
 )
@@ -162,7 +163,7 @@ def test_tensorflow_2_serves_it(exported, digits_dir, pictures):
     classes, probabilities = serve_in_tf2(
         saved_model_in(exported), ["serve"], digits_dir + "/pictures/*"
     )
-    ours = classify.SavedModelClassifier(saved_model_in(exported))
+    ours = classifiers.SavedModelClassifier(saved_model_in(exported))
     expected = np.stack([ours.probabilities(picture) for picture in pictures])
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert classes == expected.argmax(1).tolist()
@@ -239,21 +240,21 @@ def test_every_file_is_measured_and_classifies(exported, pictures):
     rows = {row["kind"]: row for row in report_of(exported)["files"].values()}
     assert set(rows) == {"names of the classes", "SavedModel", *tflite.SUFFIXES}
     assert report_of(exported)["identity"]["resize_method"] == "bilinear"
-    expected = classify.load(saved_model_in(exported)).probabilities(pictures[3])
+    expected = classifiers.load(saved_model_in(exported)).probabilities(pictures[3])
     for name, row in report_of(exported)["files"].items():
         path = os.path.join(exported, name)
         if row["kind"] == "names of the classes":
             continue
         assert row["images"] == 10 and row["latency_ms"] > 0 and row["bytes"] > 1000
-        ours = classify.load(path).probabilities(pictures[3])
+        ours = classifiers.load(path).probabilities(pictures[3])
         np.testing.assert_allclose(ours, expected, atol=0.05)
-        assert classify.label_names(path, None) == [str(digit) for digit in range(10)]
+        assert classifiers.label_names(path, None) == [str(digit) for digit in range(10)]
 
 
 def test_normalized_input_classifies_like_the_other(model_dir, exported, tmp_path, pictures):
     export(settings_of(model_dir, tmp_path, export_normalized_input=True))
-    ours = classify.load(str(tmp_path / "tiny.tflite"))
-    expected = classify.load(exported + "/tiny.tflite")
+    ours = classifiers.load(str(tmp_path / "tiny.tflite"))
+    expected = classifiers.load(exported + "/tiny.tflite")
     for picture in pictures:
         np.testing.assert_allclose(
             ours.probabilities(picture), expected.probabilities(picture), atol=1e-5
@@ -287,12 +288,12 @@ def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, targ
         first
     )
     assert not [name for name in first if "tmp" in name or "unfinished" in name]
-    expected = classify.load(exported + "/tiny.tflite").probabilities(pictures[3])
+    expected = classifiers.load(exported + "/tiny.tflite").probabilities(pictures[3])
     for path in (target, saved_model_in(target), target + "/tiny.tflite"):
         np.testing.assert_allclose(
-            classify.load(path).probabilities(pictures[3]), expected, atol=1e-5
+            classifiers.load(path).probabilities(pictures[3]), expected, atol=1e-5
         )
-        assert classify.label_names(path, None) == [str(digit) for digit in range(10)]
+        assert classifiers.label_names(path, None) == [str(digit) for digit in range(10)]
     export(params)  # is there already
     assert listing(target) == first
     export({**params, "post_quantize": False})
@@ -379,8 +380,8 @@ def test_calibration_images_are_of_all_classes(digits_dir, tmp_path):
             Image.new("RGB", (40, 40), (20 * label,) * 3).save(picture, "PNG")
             writer.write(examples.example(picture.getvalue(), label))
     params = settings_of("none", "none", data_dir=str(tmp_path))
-    images = exporting._calibration_images(params)
-    assert len(images) == exporting.NUM_CALIBRATION_IMAGES
+    images = samples.calibration_images(params)
+    assert len(images) == samples.NUM_CALIBRATION_IMAGES
     shades = np.bincount([round(float(image.mean()) / 20) for image in images], minlength=11)[1:]
     expected = np.bincount(found, minlength=11)[1:] / len(found) * len(images)
     np.testing.assert_allclose(shades, expected, atol=1.5)

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 import imagenet_input
-from utils import classify, dataset_info, examples, files, measure, program, progress, records
+from utils import classifiers, dataset_info, examples, files, measure, program, progress, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     if arguments.images is not None and arguments.images < 1:
         raise UserError(f"--images={arguments.images} is not possible: the least is 1.")
-    model = classify.load(arguments.model)
+    model = classifiers.load(arguments.model)
     measurement = _measure(model, arguments.data_dir, arguments.images)
     report = measurement.report(labelled=True)
     print(

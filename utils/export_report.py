@@ -54,3 +54,21 @@ def _check_measured(identity: dict[str, Any], row: dict[str, Any]) -> None:
 def write(export_dir: str, report: dict[str, Any]) -> None:
     """Writes the report: the export is complete."""
     files.write_json(os.path.join(export_dir, FILE_NAME), report)
+
+
+def table(rows: dict[str, dict]) -> str:
+    """The measurements of files as a table for people."""
+    lines = [
+        f"{'file':<36} {'MB':>6} {'top-1 %':>8} {'top-5 %':>8} {'agree %':>8} {'logits':>8} "
+        f"{'ms':>7}"
+    ]
+    for name, row in rows.items():
+        shares = [
+            f"{100 * row[key]:8.2f}" if row[key] is not None else f"{'-':>8}"
+            for key in ("top_1_accuracy", "top_5_accuracy", "agreement")
+        ]
+        lines.append(
+            f"{name:<36} {row['bytes'] / 1e6:6.2f} {' '.join(shares)} "
+            f"{row['largest_logit_difference']:8.1g} {row['latency_ms']:7.2f}"
+        )
+    return "\n".join(lines)

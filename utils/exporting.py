@@ -13,26 +13,21 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 import imagenet_input
 from utils import (
-    bad_images,
     checkpoints,
-    dataset_info,
     disk_errors,
     export_placing,
     export_report,
     files,
     folder_lock,
-    inputs,
     measure,
     model_files,
     records,
-    scan,
+    samples,
     scratch,
-    session,
     tflite,
     tflite_metadata,
 )
@@ -42,8 +37,6 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
-NUM_CALIBRATION_IMAGES = 200
-NUM_NOISE_IMAGES = 8
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -74,12 +67,12 @@ def _check_images(params: Mapping[str, Any]) -> None:
     is_given = data_dir and data_dir != "null"
     if is_given and not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
-    if "int8" in _kinds(params) and not _has_split(params, imagenet_input.TRAIN_PREFIX):
+    if "int8" in _kinds(params) and not samples.has_split(params, imagenet_input.TRAIN_PREFIX):
         raise UserError(
             "--quantize=int8 needs training images for calibration: name their folder with "
             "--data_dir, or leave int8 out."
         )
-    if is_given and not _has_split(params, imagenet_input.TRAIN_PREFIX):
+    if is_given and not samples.has_split(params, imagenet_input.TRAIN_PREFIX):
         records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # else there is nothing in it
 
 
@@ -179,7 +172,7 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     with tflite.Network(model_fn, params, checkpoint) as network:
         for kind in _kinds(params):
             name = _tflite_name(params, kind)
-            calibration = _calibration_images(params) if kind == "int8" else ()
+            calibration = samples.calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
             mean, stddev = network.input_normalization(kind)
             content = tflite_metadata.add(
@@ -209,35 +202,22 @@ def _size(folder: str) -> int:
     )
 
 
-class SavedModel:
-    """A SavedModel's float signature: images to logits, like `tflite.Interpreter`."""
-
-    def __init__(self, path: str):
-        self._session = tf.Session(graph=tf.Graph(), config=session.one_thread())
-        with self._session.graph.as_default():
-            tf.saved_model.load(self._session, [tf.saved_model.SERVING], path)
-
-    def logits(self, image: np.ndarray) -> np.ndarray:
-        """Logits [classes] of one image, float [S, S, 3] in [0, 255]."""
-        return self._session.run("logits:0", {f"{imagenet_input.SERVING_IMAGES}:0": image[None]})[0]
-
-
 def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> None:
     """Adds measurements to the rows of `made`; UserError if a float file is wrong."""
     classifiers: dict[str, Any] = {}
     for name, row in made.items():
         path = os.path.join(folder, name)
         if row["kind"] == "SavedModel":
-            classifiers[name] = SavedModel(path)
+            classifiers[name] = classifiers.SavedModel(path)
         elif row["kind"] in tflite.SUFFIXES:
             classifiers[name] = tflite.Interpreter(path)
-    labelled, total = _num_samples(params)
-    found = measure.compare(classifiers, network, _samples(params), total)
+    labelled, total = samples.num_evaluation_images(params)
+    found = measure.compare(classifiers, network, samples.evaluation_images(params), total)
     for name, measurement in found.items():
         made[name].update(measurement.report(labelled))
     measured = {name: made[name] for name in classifiers}
     images = max(measurement.images for measurement in found.values())
-    logging.info("Measured on %d images:\n%s", images, measure.table(measured))
+    logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
     for name, row in measured.items():
         difference = row["largest_logit_difference"]
         if row["kind"] in ("SavedModel", "float32") and difference > LARGEST_DIFFERENCE:
@@ -245,99 +225,6 @@ def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> N
                 f"{name} differs from the checkpoint's logits by {difference:.2g} relative (at "
                 f"most {LARGEST_DIFFERENCE:g} is expected): nothing was exported."
             )
-
-
-def _has_split(params: Mapping[str, Any], prefix: str) -> bool:
-    data_dir = params["data_dir"]
-    if not data_dir or data_dir == "null":
-        return False
-    return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
-
-
-def _source(params, file_prefix: str) -> imagenet_input.ImageNetInput:
-    """The images of a split as evaluation sees them."""
-    good = bad_images.of_split(params, file_prefix)
-    source = imagenet_input.ImageNetInput(
-        False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
-        segments=good.segments if good else None,
-    )  # fmt: skip
-    source.file_prefix = file_prefix
-    return source
-
-
-def _num_samples(params: Mapping[str, Any]) -> tuple[bool, int]:
-    """(whether they have labels of the model's classes, number of images to measure with)."""
-    if not _has_split(params, imagenet_input.EVAL_PREFIX):
-        logging.warning(
-            "The export is measured on random images, without accuracies: name the folder of "
-            "evaluation images with --data_dir."
-        )
-        return False, NUM_NOISE_IMAGES
-    info = dataset_info.load(params["data_dir"])
-    labelled = info is None or info.num_label_classes == params["num_label_classes"]
-    if info and not labelled:
-        logging.warning(
-            "--data_dir=%s has %d classes and the model %d: the export is measured without "
-            "accuracies.",
-            params["data_dir"], info.num_label_classes, params["num_label_classes"],
-        )  # fmt: skip
-    if info and labelled and list(info.label_names) not in ([], model_files.label_names(params)):
-        logging.warning(
-            "--data_dir=%s has other names for the classes than the model, which keeps its own: "
-            "are they its data?", params["data_dir"],
-        )  # fmt: skip
-    wanted = params["export_eval_images"] or params["num_eval_images"]
-    return labelled, min(wanted, params["num_eval_images"])
-
-
-def _samples(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
-    """(image, label) of the evaluation set through its preprocessing; noise where there is none."""
-    labelled = _has_split(params, imagenet_input.EVAL_PREFIX)
-    if labelled:
-        total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
-        yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX), total)
-        return
-    size = params["input_image_size"]
-    rng = np.random.RandomState(0)
-    for _ in range(NUM_NOISE_IMAGES):
-        yield rng.uniform(0, 255, (size, size, 3)).astype(np.float32), 0
-
-
-def _calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
-    """Training images through the evaluation preprocessing, which is what the phone will do.
-
-    They come from all over the files: a data set may be sorted by class.
-    """
-    source = _source(params, imagenet_input.TRAIN_PREFIX)
-    source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
-    if not source.segments:
-        raise UserError(
-            f"--quantize=int8 needs training images for calibration, but the files "
-            f"{imagenet_input.TRAIN_PREFIX}* of --data_dir={params['data_dir']} are empty."
-        )
-    return [image for image, _ in _read(params, source, NUM_CALIBRATION_IMAGES)]
-
-
-def _read(
-    params, source: imagenet_input.ImageNetInput, count: int
-) -> Iterator[tuple[np.ndarray, int]]:
-    """(image, label) of the first records of a source."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        batches = source.input_fn({"batch_size": min(count, 50)})
-        batch = tf.data.make_one_shot_iterator(batches).get_next()
-        while count > 0:
-            try:
-                images, labels = session.run(batch)
-            except tf.errors.OutOfRangeError:
-                return
-            except scan.DATA_ERRORS as e:
-                is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
-                raise inputs.explanation(e, is_training, params) or e from e
-            for image, label in zip(images, labels, strict=True):
-                if label != imagenet_input.PADDING and count > 0:
-                    yield image, int(label)
-                    count -= 1
 
 
 def _saved_model(params, checkpoint, estimator, folder) -> str:
