@@ -91,7 +91,7 @@ from torch_files import (
 )
 
 import mnasnet_models
-from utils import checkpoint_tool, import_weights, state_dicts
+from utils import checkpoint_tool, import_weights, layer_names, state_dicts
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -880,8 +880,8 @@ def _networks():
             stage._replace(se_ratio=0.25 if 3 <= number <= 5 else None)
             for number, stage in enumerate(stages)
         ]
-        blocks = state_dicts.unroll(stages, state_dicts.GlobalParams())
-        tensors = state_dicts.tensors("timm", blocks, stem, head, classes)
+        blocks = layer_names.unroll(stages, state_dicts.GlobalParams())
+        tensors = layer_names.tensors("timm", blocks, stem, head, classes)
         return {t.key: np.full(t.shape, fill, np.float32) for t in tensors}
 
     yield "no filters in the head", state(head=0)

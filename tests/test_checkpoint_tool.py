@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils import checkpoint_tool, import_weights, weights_file
+from utils import checkpoint_tool, conversion, weights_file
 from utils.errors import UserError
 
 
@@ -18,7 +18,7 @@ def values():
 
 def save(tmp_path, name, values):
     path = str(tmp_path / name)
-    import_weights.save(path, values)
+    conversion.save(path, values)
     return path
 
 

@@ -22,13 +22,13 @@ from tensorflow.python.saved_model import loader_impl
 import mnasnet_main
 from utils import (
     classifiers,
+    conversion,
     dataset_info,
     examples,
     export_report,
     exporting,
     files,
     folder_lock,
-    import_weights,
     model_files,
     records,
     samples,
@@ -418,7 +418,7 @@ def test_a_checkpoint_that_gives_no_numbers(model_dir, tmp_path):
         if name.endswith(("dense/bias", "dense/bias/ExponentialMovingAverage")):
             values[name] = np.full_like(values[name], np.nan)
     os.makedirs(tmp_path / "own")
-    import_weights.save(str(tmp_path / "own" / "model.ckpt-3"), values)
+    conversion.save(str(tmp_path / "own" / "model.ckpt-3"), values)
     with pytest.raises(UserError, match="not finite numbers"):
         export(settings_of(tmp_path / "own", tmp_path / "made"))
     assert listing(str(tmp_path / "made")) == {}

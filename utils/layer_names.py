@@ -1,0 +1,205 @@
+"""Maps the names and layouts of PyTorch programs' layers to this package's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mnasnet_model import BlockArgs, GlobalParams, round_filters
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block: where it stands, and its filters as they are (after rounding)."""
+
+    index: int
+    stage: int
+    repeat: int
+    args: BlockArgs
+
+    @property
+    def expands(self) -> bool:
+        return self.args.expand_ratio != 1
+
+    @property
+    def squeezes(self) -> bool:
+        return 0 < (self.args.se_ratio or 0) <= 1
+
+
+def unroll(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[Block]:
+    """The blocks of a network."""
+    blocks: list[Block] = []
+    for number, stage in enumerate(stages):
+        output = round_filters(stage.output_filters, global_params)
+        entering = round_filters(stage.input_filters, global_params)
+        for repeat in range(stage.num_repeat):
+            args = stage._replace(
+                input_filters=output if repeat else entering, output_filters=output, num_repeat=1
+            )
+            blocks.append(Block(len(blocks), number, repeat, args))
+    return blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """How a program names layers; each field gives the keys' first parts.
+
+    `block` gives, in order: expansion and its norm (only where a block expands), depthwise and its
+    norm, squeeze and excite (only where a block has them), projection and its norm.
+    """
+
+    stem: tuple[str, str]
+    block: Callable[[Block], list[str]]
+    head: Callable[[Block], tuple[str, str]]
+    classifier: str
+
+
+def _timm_block(block: Block) -> list[str]:
+    scope = f"blocks.{block.stage}.{block.repeat}."
+    se = ["se.conv_reduce", "se.conv_expand"] if block.squeezes else []
+    if block.expands:
+        names = ["conv_pw", "bn1", "conv_dw", "bn2", *se, "conv_pwl", "bn3"]
+    else:
+        names = ["conv_dw", "bn1", *se, "conv_pw", "bn2"]
+    return [scope + name for name in names]
+
+
+def _torchvision_block(block: Block) -> list[str]:
+    # Stem and first block are layers 0 to 7 of one sequence, ReLUs and their like counted.
+    if block.stage == 0:
+        return [f"layers.{number}" for number in (3, 4, 6, 7)]
+    scope = f"layers.{block.stage + 7}.{block.repeat}.layers."
+    return [f"{scope}{number}" for number in (0, 1, 3, 4, 6, 7)]
+
+
+def _efficientnet_block(block: Block) -> list[str]:
+    names = ["_expand_conv", "_bn0"] if block.expands else []
+    names += ["_depthwise_conv", "_bn1"]
+    names += ["_se_reduce", "_se_expand"] if block.squeezes else []
+    return [f"_blocks.{block.index}.{name}" for name in [*names, "_project_conv", "_bn2"]]
+
+
+def _our_block(block: Block) -> list[str]:
+    scope = f"mnas_blocks_{block.index}/"
+    convs, norms = ["conv2d", "conv2d_1"], [f"batch_normalization{n}" for n in ("", "_1", "_2")]
+    names = [convs.pop(0), norms.pop(0)] if block.expands else []
+    names += ["depthwise_conv2d", norms.pop(0)]
+    names += ["se/conv2d", "se/conv2d_1"] if block.squeezes else []
+    return [scope + name for name in [*names, convs.pop(0), norms.pop(0)]]
+
+
+def _torchvision_head(last: Block) -> tuple[str, str]:
+    return f"layers.{last.stage + 8}", f"layers.{last.stage + 9}"
+
+
+PROGRAMS = {
+    "timm": Names(
+        ("conv_stem", "bn1"), _timm_block, lambda last: ("conv_head", "bn2"), "classifier"
+    ),
+    "torchvision": Names(
+        ("layers.0", "layers.1"), _torchvision_block, _torchvision_head, "classifier.1"
+    ),
+    "efficientnet": Names(
+        ("_conv_stem", "_bn0"), _efficientnet_block, lambda last: ("_conv_head", "_bn1"), "_fc"
+    ),
+}
+
+
+# In the form of `utils.warm_start.common_names`, without the model's own name.
+_OURS = Names(
+    ("mnas_stem/conv2d", "mnas_stem/batch_normalization"),
+    _our_block,
+    lambda last: ("mnas_head/conv2d", "mnas_head/batch_normalization"),
+    "mnas_head/dense",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor's name in both programs, and its shape in PyTorch's layout."""
+
+    key: str
+    name: str
+    shape: Shape
+
+
+_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def _block_shapes(block: Block, entering: int) -> Iterator[tuple[Shape, str, bool]]:
+    """(kernel's shape, our name of a kernel, whether it has a bias) of the block's convolutions.
+
+    `entering` filters come in; the published mnasnet-small declares others for its first block.
+    """
+    args = block.args
+    inside = args.input_filters * args.expand_ratio if block.expands else entering
+    if block.expands:
+        yield (inside, entering, 1, 1), "kernel", False
+    yield (inside, 1, args.kernel_size, args.kernel_size), "depthwise_kernel", False
+    if block.squeezes:
+        squeezed = max(1, int(args.input_filters * (args.se_ratio or 0)))
+        yield (squeezed, inside, 1, 1), "kernel", True
+        yield (inside, squeezed, 1, 1), "kernel", True
+    yield (args.output_filters, inside, 1, 1), "kernel", False
+
+
+def tensors(program: str, blocks: Sequence[Block], stem: int, head: int, classes: int):
+    """Every tensor of a network, as `program` and as this package name it; yields `Tensor`s."""
+    theirs = PROGRAMS[program]
+    last = blocks[-1]
+    yield from _conv_and_norm(theirs.stem, _OURS.stem, (stem, 3, 3, 3))
+    entering = stem
+    for block in blocks:
+        layers = list(zip(theirs.block(block), _OURS.block(block), strict=True))
+        for shape, leaf, has_bias in _block_shapes(block, entering):
+            their_conv, our_conv = layers.pop(0)
+            if has_bias:
+                yield Tensor(f"{their_conv}.weight", f"{our_conv}/{leaf}", shape)
+                yield Tensor(f"{their_conv}.bias", f"{our_conv}/bias", shape[:1])
+                continue
+            their_norm, our_norm = layers.pop(0)
+            yield from _conv_and_norm((their_conv, their_norm), (our_conv, our_norm), shape, leaf)
+        entering = block.args.output_filters
+    yield from _conv_and_norm(
+        theirs.head(last), _OURS.head(last), (head, last.args.output_filters, 1, 1)
+    )
+    yield Tensor(f"{theirs.classifier}.weight", f"{_OURS.classifier}/kernel", (classes, head))
+    yield Tensor(f"{theirs.classifier}.bias", f"{_OURS.classifier}/bias", (classes,))
+
+
+def _conv_and_norm(theirs, ours, shape: Shape, leaf: str = "kernel") -> Iterator[Tensor]:
+    yield Tensor(f"{theirs[0]}.weight", f"{ours[0]}/{leaf}", shape)
+    for their_leaf, our_leaf in _NORM.items():
+        yield Tensor(f"{theirs[1]}.{their_leaf}", f"{ours[1]}/{our_leaf}", shape[:1])
+
+
+def to_tensorflow(name: str, array: np.ndarray) -> np.ndarray:
+    """A tensor of ours, from PyTorch's layout.
+
+    Kernels [out, in, h, w] -> [h, w, in, out], depthwise [c, 1, h, w] -> [h, w, c, 1], dense
+    [classes, features] -> [features, classes].
+    """
+    if array.ndim == 4:
+        axes = (2, 3, 0, 1) if name.endswith("/depthwise_kernel") else (2, 3, 1, 0)
+        return array.transpose(axes)
+    return array.T if array.ndim == 2 else array
+
+
+def to_pytorch(name: str, array: np.ndarray) -> np.ndarray:
+    """The other way round."""
+    if array.ndim == 4:
+        axes = (2, 3, 0, 1) if name.endswith("/depthwise_kernel") else (3, 2, 0, 1)
+        return array.transpose(axes)
+    return array.T if array.ndim == 2 else array
+
+
+PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}
