@@ -13,7 +13,7 @@ from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
 from test_records import example_of
 
 import imagenet_input
-from utils import bigtable, bigtable_load, checkpoints, data, examples, records, scan
+from utils import bigtable, bigtable_load, checkpoints, data, examples, records
 from utils.errors import UserError
 
 projects = itertools.count()
@@ -357,9 +357,9 @@ def test_the_first_rows_are_checked_with_their_pictures(loaded, digits_dir, valu
 def test_a_scan_names_the_row(loaded, digits_dir, value, reason):
     rows = bigtable.RowReader(loaded[0].selection, num_classes=10)
     rows.write(0, pictures(digits_dir, 200))
-    assert scan.first_bad_row(rows, 200) is None
+    assert bigtable.first_bad_row(rows, 200) is None
     rows.write(150, [value, value])
-    assert f"row train_0000000150: {reason}" in str(scan.first_bad_row(rows, 200))
+    assert f"row train_0000000150: {reason}" in str(bigtable.first_bad_row(rows, 200))
 
 
 def test_check_without_server(server, monkeypatch):

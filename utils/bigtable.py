@@ -17,7 +17,7 @@ import warnings
 import numpy as np
 from absl import logging
 
-from utils import dataset_options, examples
+from utils import dataset_options, examples, memory, scan
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -435,3 +435,19 @@ def dataset(
         starts = starts.shuffle(max(1, -(-(end - first) // PAGE_ROWS)), seed)
     pages = starts.map(page, num_parallel_calls=parallel, deterministic=deterministic)
     return dataset_options.apply(pages.unbatch())
+
+
+def first_bad_row(rows: RowReader, num_rows: int) -> UserError | None:
+    """What to say of the first of so many rows that cannot be used; None if all are good."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        facts = dataset(rows, 0, num_rows).map(scan.facts, num_parallel_calls=2 * memory.cores())
+        following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
+        for number in range(num_rows):
+            try:
+                following()
+            except scan.DATA_ERRORS as e:
+                reason = examples.undecodable(rows.read(number, number + 1)[0])
+                return rows.corrupt(number, reason or examples.undecodable_because(e))
+            except tf.errors.OpError:
+                return first_error()
+    return None

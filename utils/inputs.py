@@ -172,7 +172,7 @@ def explanation(error: Exception, is_training: bool, params: Mapping[str, Any]) 
         return None
     logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
     if params["bigtable_instance"]:
-        return scan.first_bad_row(_rows(is_training, params), _num_images(is_training, params))
+        return bigtable.first_bad_row(_rows(is_training, params), _num_images(is_training, params))
     paths = records.list_files(params["data_dir"], _file_prefix(is_training))
     found = scan.first_problem(paths, params["num_label_classes"])
     return UserError(str(found)) if found else None

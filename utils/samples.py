@@ -10,14 +10,7 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import (
-    bad_images,
-    dataset_info,
-    inputs,
-    model_files,
-    records,
-    scan,
-)
+from utils import bad_images, dataset_info, inputs, model_files, records, scan
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import preprocessing
-from utils import bigtable, dataset_options, examples, files, memory, picture_limits, records
-from utils.errors import UserError
+from utils import dataset_options, examples, files, memory, picture_limits, records
 from utils.progress import Progress
 from utils.records import Problem, Segment
 
@@ -87,24 +86,6 @@ def first_problem(paths: list[str], num_classes: int) -> Problem | None:
     return None
 
 
-def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
-    """What to say of the first of so many rows that cannot be used; None if all are good."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        facts = bigtable.dataset(rows, 0, num_rows).map(
-            _facts, num_parallel_calls=2 * memory.cores()
-        )
-        following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
-        for number in range(num_rows):
-            try:
-                following()
-            except DATA_ERRORS as e:
-                reason = examples.undecodable(rows.read(number, number + 1)[0])
-                return rows.corrupt(number, reason or examples.undecodable_because(e))
-            except tf.errors.OpError:
-                return bigtable.first_error()
-    return None
-
-
 def _scans(paths, num_classes, count: Callable[[int], None]) -> Iterator[FileScan]:
     """Yields scans in the order of the paths; stops reading ahead when it is closed."""
     workers = min(len(paths), memory.cores())
@@ -139,7 +120,7 @@ class _Reader:
             self._count = tf.placeholder(tf.int64, [])
             segment = (self._path, self._offset, self._count, tf.constant(0, tf.int64))
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
-            facts = dataset.map(_facts, num_parallel_calls=2 * memory.cores())
+            facts = dataset.map(facts, num_parallel_calls=2 * memory.cores())
             facts = dataset_options.apply(facts, rewrite=False)
             iterator = tf.data.make_initializable_iterator(facts)
             following = iterator.get_next()
@@ -166,7 +147,7 @@ class _Reader:
         return self._next()
 
 
-def _facts(serialized: tf.Tensor) -> tf.Tensor:
+def facts(serialized: tf.Tensor) -> tf.Tensor:
     image_bytes, label = examples.parse(serialized)
     claimed = preprocessing.claimed_shape(image_bytes)
     image_bytes = _of_possible_size(image_bytes, claimed)
