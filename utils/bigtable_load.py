@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import concurrent.futures
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
+from absl import logging
+
 import imagenet_input
-from utils import bigtable, progress, records
+from utils import (
+    bigtable,
+    progress,
+    records,
+    settings,
+)
 from utils.errors import UserError
 
 PARALLEL = 8
@@ -148,3 +156,55 @@ def verify_split(paths: list[str], selection: imagenet_input.BigtableSelection) 
     compared = _in_order(compare, paths, bar)
     _check_end(rows, compared)
     return compared
+
+
+def add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--data_dir", required=True, help="folder or bucket of TFRecords")
+    parser.add_argument("--project", required=True, help="Google Cloud project")
+    parser.add_argument("--instance", required=True, help="Bigtable instance")
+    for part in ("table", "train_prefix", "eval_prefix", "column_family", "column_qualifier"):
+        setting = settings.SETTINGS[f"bigtable_{part}"]
+        what = setting.help[0].lower() + setting.help[1:].rstrip(".")
+        parser.add_argument(
+            f"--{part}", default=setting.default, help=f"{what} (default: {setting.default})"
+        )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _splits(arguments) -> list[tuple[list[str], imagenet_input.BigtableSelection]]:
+    """(files, selection) of each split; UserError if one has no files."""
+    return [
+        (
+            records.list_files(arguments.data_dir, file_prefix),
+            imagenet_input.BigtableSelection(
+                arguments.project, arguments.instance, arguments.table, row_prefix,
+                arguments.column_family, arguments.column_qualifier,
+            ),
+        )
+        for file_prefix, row_prefix in (
+            (imagenet_input.TRAIN_PREFIX, arguments.train_prefix),
+            (imagenet_input.EVAL_PREFIX, arguments.eval_prefix),
+        )
+    ]  # fmt: skip
+
+
+def load(arguments) -> None:
+    splits = _splits(arguments)
+    if arguments.create:
+        create_table(splits[0][1])
+    # Both are checked before the first row is written.
+    totals = [check_split(*split) for split in splits]
+    for (paths, selection), total in zip(splits, totals, strict=True):
+        written = load_split(paths, selection, total)
+        logging.info(
+            "%s: %d rows in table %s, %d of them written now.",
+            selection.prefix, total, selection.table, written,
+        )  # fmt: skip
+
+
+def verify(arguments) -> None:
+    for paths, selection in _splits(arguments):
+        count = verify_split(paths, selection)
+        logging.info("%s: all %d rows agree with the files.", selection.prefix, count)

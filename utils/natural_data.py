@@ -33,7 +33,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils import examples, files, sample_data, shards
+from utils import (
+    examples,
+    files,
+    sample_data,
+    shards,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -206,3 +211,10 @@ def _write_pictures(output_dir: str, by_class: list[list[bytes]]) -> None:
     for photograph, pictures in zip(PHOTOGRAPHS, by_class, strict=True):
         with tf.io.gfile.GFile(os.path.join(folder, f"{photograph.label}.jpg"), "wb") as f:
             f.write(pictures[0])
+
+
+def add_natural(commands) -> None:
+    text = "make the pictures for fine-tuning: crops of photographs"
+    natural = commands.add_parser("natural", help=text, description=text)
+    natural.add_argument("--output_dir", required=True, help="folder for the files")
+    natural.set_defaults(run=lambda arguments: build(arguments.output_dir))

@@ -12,7 +12,11 @@ import os
 
 import numpy as np
 
-from utils import examples, files, shards
+from utils import (
+    examples,
+    files,
+    shards,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -89,3 +93,10 @@ def _write_pictures(output_dir: str, images, labels, held_out) -> None:
         chosen = next(i for i in held_out if labels[i] == digit)
         with tf.io.gfile.GFile(os.path.join(folder, f"digit-{digit}.jpg"), "wb") as f:
             f.write(_jpeg(images[chosen]))
+
+
+def add_sample(commands) -> None:
+    text = "make the sample: scikit-learn's digits"
+    sample = commands.add_parser("sample", help=text, description=text)
+    sample.add_argument("--output_dir", required=True, help="folder for the files")
+    sample.set_defaults(run=lambda arguments: build(arguments.output_dir))
