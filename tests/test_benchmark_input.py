@@ -3,14 +3,16 @@
 import pytest
 
 import imagenet_input
-from utils import benchmark, benchmark_input
+from utils import benchmark_input, benchmark_pictures
 from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    benchmark.make_data(str(folder), 16)  # fewer than a batch: files are read again and again
+    benchmark_pictures.make_data(
+        str(folder), 16
+    )  # fewer than a batch: files are read again and again
     return str(folder)
 
 

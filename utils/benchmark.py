@@ -6,7 +6,6 @@ pictures in tests/golden/images.
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -16,54 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import dataset_info, examples, memory, program
+from utils import benchmark_pictures, memory, program
 from utils.errors import UserError
 
-import tensorflow.compat.v1 as tf  # isort: skip
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-IMAGES_DIR = os.path.join(ROOT, "tests", "golden", "images")
-PICTURE_SIZE = (500, 375)
-QUALITY = 95  # about 64 KB a picture
 # The end of a training depends on the input, not on the network: a small one will do.
 END_MODEL, END_SIZE, END_BATCH, END_STEPS = "mnasnet-small", 64, 16, 40
 MOST_SECONDS_TO_END = 3
-
-
-def make_pictures(count: int, seed: int = 0) -> list[bytes]:
-    """JPEGs of 500 x 375 pixels, random crops of the photographs among the golden images."""
-    from PIL import Image
-
-    if not os.path.isdir(IMAGES_DIR):
-        raise UserError(f"{IMAGES_DIR} is missing: benchmarks run in a clone of the repository.")
-    names = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg")
-    photos = [Image.open(os.path.join(IMAGES_DIR, n)).convert("RGB") for n in names]
-    rng = np.random.RandomState(seed)
-    pictures = []
-    for number in range(count):
-        photo = photos[number % len(photos)]
-        width = rng.uniform(0.6, 1.0) * photo.width
-        height = min(width * 3 / 4, photo.height)
-        left = rng.uniform(0, photo.width - width)
-        top = rng.uniform(0, photo.height - height)
-        box = (left, top, left + width, top + height)
-        encoded = io.BytesIO()
-        photo.resize(PICTURE_SIZE, box=box).save(encoded, "JPEG", quality=QUALITY)
-        pictures.append(encoded.getvalue())
-    return pictures
-
-
-def make_data(folder: str, num_images: int = 512, num_shards: int = 8) -> None:
-    """A data set of such pictures with random labels of 1000 classes."""
-    pictures = make_pictures(num_images)
-    rng = np.random.RandomState(1)
-    for split in ("train", "validation"):
-        for shard in range(num_shards):
-            path = os.path.join(folder, f"{split}-{shard:05d}-of-{num_shards:05d}")
-            with tf.io.TFRecordWriter(path) as writer:
-                for picture in pictures[shard::num_shards]:
-                    writer.write(examples.example(picture, rng.randint(1, 1001)))
-    dataset_info.DatasetInfo("benchmark", num_images, num_images, 1000).write(folder)
 
 
 class Training(NamedTuple):
@@ -86,7 +43,7 @@ def measure_training(data_dir: str, model_name: str, size: int, batch: int, step
     """Runs a training in a process of its own."""
     with tempfile.TemporaryDirectory() as model_dir:
         command = [
-            sys.executable, os.path.join(ROOT, "mnasnet_main.py"), "--mode=train",
+            sys.executable, os.path.join(benchmark_pictures.ROOT, "mnasnet_main.py"), "--mode=train",
             f"--data_dir={data_dir}", f"--model_dir={model_dir}", f"--model_name={model_name}",
             f"--input_image_size={size}", f"--train_batch_size={batch}", f"--train_steps={steps}",
             "--log_step_count_steps=1", "--use_tpu=False",
@@ -141,7 +98,7 @@ def main(argv: list[str]) -> None:
     if arguments.runs < 1:
         raise UserError(f"--runs={arguments.runs} must be at least 1.")
     with tempfile.TemporaryDirectory() as data_dir:
-        make_data(data_dir)
+        benchmark_pictures.make_data(data_dir)
         bench_training(
             data_dir, arguments.model_name, arguments.size, arguments.batch, arguments.steps
         )

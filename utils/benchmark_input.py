@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import imagenet_input
-from utils import benchmark, dataset_options, examples, memory, program, records
+from utils import benchmark_pictures, dataset_options, examples, memory, program, records
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     if arguments.turns < 1:
         raise UserError(f"--turns={arguments.turns} is not possible: the least is 1.")
     with tempfile.TemporaryDirectory() as data_dir:
-        benchmark.make_data(data_dir, arguments.images)
+        benchmark_pictures.make_data(data_dir, arguments.images)
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
         kilobytes = sum(state.size for state in records.states(paths)) / arguments.images / 1000
         print(f"{kilobytes:.0f} KB a picture, {arguments.size} pixels, {memory.cores()} cores")
