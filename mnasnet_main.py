@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
@@ -24,18 +24,16 @@ from utils import (
     checkpoints,
     cli,
     configuration,
-    disk_errors,
     evaluations,
+    explanations,
     exporting,
     files,
     folder_lock,
     inputs,
-    labels,
     model_files,
     network_settings,
     optimization,
     program,
-    scan,
     session,
     stopping,
     training_hooks,
@@ -128,21 +126,8 @@ def _predict_spec(logits, params):
         mode=tf.estimator.ModeKeys.PREDICT,
         predictions=predictions,
         export_outputs={"serving_default": outputs, "classify": outputs},
-        scaffold_fn=_export_scaffold(params),
+        scaffold_fn=averages.export_scaffold(params),
     )
-
-
-def _export_scaffold(params):
-    """Restores what an export holds; None within the function that is its TPU program."""
-    # A saver made there would become part of the program. It needs none: it shares the variables
-    # that the graph for CPUs has restored and saved.
-    if tf.compat.v2.inside_function():
-        return None
-    return _averages_scaffold(params["export_moving_average"])
-
-
-def _averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
-    return lambda: tf.train.Scaffold(saver=averages.AveragesSaver(use_averages))
 
 
 def _eval_spec(logits, labels, loss, params):
@@ -159,7 +144,7 @@ def _eval_spec(logits, labels, loss, params):
         mode=tf.estimator.ModeKeys.EVAL,
         loss=loss,
         eval_metrics=(_metrics, [labels, logits, losses]),
-        scaffold_fn=_averages_scaffold(True),
+        scaffold_fn=averages.averages_scaffold(True),
     )
 
 
@@ -194,7 +179,7 @@ def _train_spec(loss, cross_entropy, params):
         for name, value in scalars.items():
             tf.summary.scalar(name, value)
     elif params["add_summaries"] and not params["skip_host_call"] and params["model_dir"]:
-        host_call = _summary_host_call({"loss": loss, **scalars}, global_step, params)
+        host_call = training_hooks.summary_host_call({"loss": loss, **scalars}, global_step, params)
     return tf.estimator.tpu.TPUEstimatorSpec(
         mode=tf.estimator.ModeKeys.TRAIN,
         loss=loss,
@@ -213,22 +198,6 @@ def _init_scaffold(params):
         return None
     path = params["init_checkpoint"]
     return lambda: tf.train.Scaffold(init_fn=warm_start.init_fn(path))
-
-
-def _summary_host_call(scalars, global_step, params):
-    """Summaries from a TPU: written by the host, which gets every value as a vector."""
-    names = sorted(scalars)
-    model_dir, queue = params["model_dir"], params["iterations_per_loop"]
-
-    def write(step, *values):
-        writer = tf.compat.v2.summary.create_file_writer(model_dir, max_queue=queue)
-        with writer.as_default(), tf.compat.v2.summary.record_if(True):
-            for name, value in zip(names, values, strict=True):
-                tf.compat.v2.summary.scalar(name, tf.reduce_mean(value), step=step[0])
-            return tf.summary.all_v2_summary_ops()
-
-    vectors = [tf.reshape(tf.cast(scalars[name], tf.float32), [1]) for name in names]
-    return write, [tf.reshape(global_step, [1]), *vectors]
 
 
 # The program.
@@ -275,7 +244,7 @@ def train(params: Mapping[str, Any], until: int) -> None:
         training_hooks.ShapesHook(checkpoint),
         training_hooks.ProgressHook(params, step),
     ]
-    with _explaining_errors(params, is_training=True), training_hooks.closing(hooks):
+    with explanations.explaining_errors(params, is_training=True), training_hooks.closing(hooks):
         estimator.train(
             input_fn=inputs.build(True, params, step).input_fn,
             max_steps=until,
@@ -295,7 +264,10 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
     progress = training_hooks.EvalProgressHook(steps)
     start = time.monotonic()
-    with _explaining_errors(params, is_training=False), training_hooks.closing([progress]):
+    with (
+        explanations.explaining_errors(params, is_training=False),
+        training_hooks.closing([progress]),
+    ):
         metrics = estimator.evaluate(
             input_fn=inputs.build(False, params).input_fn,
             # Off the TPU the data end by themselves, and images beyond num_eval_images show.
@@ -326,37 +298,6 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     return metrics
 
 
-@contextlib.contextmanager
-def _explaining_errors(params, is_training):
-    """Turns an error of a run into a sentence."""
-    try:
-        yield
-    except tf.train.NanLossDuringTrainingError as e:
-        raise UserError(
-            "The loss is not a number: lower --base_learning_rate, or check the labels."
-        ) from e
-    except tf.errors.NotFoundError as e:
-        if "not found in checkpoint" not in str(e):
-            raise
-        raise UserError(
-            f"The checkpoint in --model_dir={params['model_dir']} lacks variables that these "
-            "settings need: use those it was made with (moving_average_decay, use_keras), or start "
-            "from it in a new folder with --init_checkpoint."
-        ) from e
-    except RuntimeError as e:
-        if "TPU cores" not in str(e):
-            raise
-        raise UserError(
-            f"--tpu={params['tpu']} has no TPU cores: run on a TPU VM with its TensorFlow, or use "
-            "--use_tpu=False."
-        ) from e
-    except (tf.errors.OpError, *scan.DATA_ERRORS) as e:
-        reason = inputs.explanation(e, is_training, params)
-        if reason is None:
-            raise
-        raise reason from e
-
-
 def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     files.make_writable_dir(params["model_dir"], "model_dir")
@@ -369,7 +310,7 @@ def run_training(params: Mapping[str, Any]) -> None:
 def _run_training(params: Mapping[str, Any]) -> None:
     model_dir, last = params["model_dir"], params["train_steps"]
     with_eval = params["mode"] == "train_and_eval"
-    _check_what_is_there(model_dir)
+    model_files.check_what_is_there(model_dir)
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     if checkpoint:
@@ -385,7 +326,7 @@ def _run_training(params: Mapping[str, Any]) -> None:
         )
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
-        _log_best(model_dir)
+        evaluations.log_best(model_dir)
     else:
         if step:
             logging.info("Going on from step %d of %d in %s.", step, last, model_dir)
@@ -413,28 +354,6 @@ def _run_training(params: Mapping[str, Any]) -> None:
         run_export(params)
 
 
-def _check_what_is_there(model_dir: str) -> None:
-    """UserError, before hours of work, for what would be in the way of their results."""
-    for name in (evaluations.ARCHIVE_DIR, EVAL_DIR):
-        path = os.path.join(model_dir, name)
-        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-            raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
-    path = os.path.join(model_dir, labels.FILE_NAME)
-    if tf.io.gfile.isdir(path):
-        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
-    evaluations.read(model_dir)
-    evaluations.best(model_dir)
-
-
-def _log_best(model_dir: str) -> None:
-    best = evaluations.best(model_dir)
-    if best:
-        logging.info(
-            "Best so far: top-1 %.2f %% at step %d, in %s.",
-            100 * best["top_1_accuracy"], best["global_step"], best["checkpoint"],
-        )  # fmt: skip
-
-
 def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None) -> None:
     step = checkpoints.step_of(checkpoint)
     if checkpoint is None or any(
@@ -447,7 +366,7 @@ def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None) -> None:
 def run_evaluation(params: Mapping[str, Any]) -> None:
     """mode=eval: evaluates each new checkpoint of a training run, until its last step."""
     model_dir = params["model_dir"]
-    _check_what_is_there(model_dir)
+    model_files.check_what_is_there(model_dir)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
@@ -473,7 +392,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
             f"--model_dir={model_dir} got no checkpoint within --eval_timeout="
             f"{params['eval_timeout']}: is the training running, and writing there?"
         )
-    _log_best(model_dir)
+    evaluations.log_best(model_dir)
 
 
 def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
@@ -526,21 +445,8 @@ def main(argv: list[str]) -> None:
     configuration.log_summary(params)
     if params["mode"] != "export_only":
         inputs.check(params)
-    with _explaining_disk_errors(params):
+    with explanations.explaining_disk_errors(params):
         MODES[params["mode"]](params)
-
-
-@contextlib.contextmanager
-def _explaining_disk_errors(params):
-    """Turns an error of the disk into a sentence that also says what is kept."""
-    try:
-        yield
-    except disk_errors.ERRORS as e:
-        failure = disk_errors.find(e)
-        if failure is None:
-            raise
-        kept = checkpoints.latest(params["model_dir"])
-        raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e
 
 
 def console() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from absl import logging
 
-from utils import checkpoints, optimization
+from utils import (
+    checkpoints,
+    optimization,
+)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -49,3 +52,16 @@ def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
     if names is None:
         return any(name.endswith(SUFFIX) for name in held)
     return all(name in held for name in names)
+
+
+def export_scaffold(params):
+    """Restores what an export holds; None within the function that is its TPU program."""
+    # A saver made there would become part of the program. It needs none: it shares the variables
+    # that the graph for CPUs has restored and saved.
+    if tf.compat.v2.inside_function():
+        return None
+    return averages_scaffold(params["export_moving_average"])
+
+
+def averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
+    return lambda: tf.train.Scaffold(saver=AveragesSaver(use_averages))

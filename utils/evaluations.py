@@ -8,7 +8,10 @@ from typing import Any
 
 from absl import logging
 
-from utils import checkpoints, files
+from utils import (
+    checkpoints,
+    files,
+)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -82,3 +85,12 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
         metrics["global_step"], 100 * metrics["top_1_accuracy"], archive,
     )  # fmt: skip
     return True
+
+
+def log_best(model_dir: str) -> None:
+    best = best(model_dir)
+    if best:
+        logging.info(
+            "Best so far: top-1 %.2f %% at step %d, in %s.",
+            100 * best["top_1_accuracy"], best["global_step"], best["checkpoint"],
+        )  # fmt: skip

@@ -7,11 +7,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from absl import logging
-
 import imagenet_input
 import preprocessing
-from utils import bad_images, bigtable, dataset_info, files, records, scan, session
+from utils import bad_images, bigtable, dataset_info, records, scan, session
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -38,13 +36,13 @@ def build(is_training: bool, params: Mapping[str, Any], step: int = 0):
         first_image=step * params["train_batch_size"] if is_training else 0,
     )
     if not params["bigtable_instance"]:
-        good = bad_images.of_split(params, _file_prefix(is_training))
+        good = bad_images.of_split(params, file_prefix(is_training))
         return imagenet_input.ImageNetInput(
             data_dir=params["data_dir"], segments=good.segments if good else None, **common
         )
     return imagenet_input.ImageNetBigtableInput(
         selection=_selection(is_training, params),
-        num_images=_num_images(is_training, params),
+        num_images=num_images(is_training, params),
         **common,
     )
 
@@ -60,21 +58,21 @@ def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
     )
 
 
-def _rows(is_training: bool, params) -> bigtable.RowReader:
+def rows(is_training: bool, params) -> bigtable.RowReader:
     return bigtable.RowReader(_selection(is_training, params), params["num_label_classes"])
 
 
-def _file_prefix(is_training: bool) -> str:
+def file_prefix(is_training: bool) -> str:
     return imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
 
 
-def _num_images(is_training: bool, params) -> int:
+def num_images(is_training: bool, params) -> int:
     return params["num_train_images" if is_training else "num_eval_images"]
 
 
 def num_skipped(is_training: bool, params: Mapping[str, Any]) -> int:
     """Bad images of a split that --skip_bad_images leaves out."""
-    good = bad_images.of_split(params, _file_prefix(is_training))
+    good = bad_images.of_split(params, file_prefix(is_training))
     return len(good.problems) if good else 0
 
 
@@ -89,16 +87,16 @@ def check(params: Mapping[str, Any]) -> None:
     uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
     for is_training in uses[params["mode"]]:
         if params["bigtable_instance"]:
-            rows = _rows(is_training, params)
-            rows.check(_num_images(is_training, params))
-            rows.check_first_rows(_num_images(is_training, params))
+            rows = rows(is_training, params)
+            rows.check(num_images(is_training, params))
+            rows.check_first_rows(num_images(is_training, params))
         else:
-            paths = records.list_files(data_dir, _file_prefix(is_training))
+            paths = records.list_files(data_dir, file_prefix(is_training))
             info = dataset_info.load(data_dir)
             if info is not None:
                 listed = info.num_train_images if is_training else info.num_eval_images
-                dataset_info.check_files(info, _file_prefix(is_training), paths, listed)
-            good = bad_images.of_split(params, _file_prefix(is_training))
+                dataset_info.check_files(info, file_prefix(is_training), paths, listed)
+            good = bad_images.of_split(params, file_prefix(is_training))
             if good is None:
                 records.check_first_records(paths, params["num_label_classes"])
             if not is_training:
@@ -155,24 +153,3 @@ def _check_python_input(params) -> None:
             "run the Python that reads Bigtable: run on the TPU VM itself with --tpu=local, or "
             "copy the data to TFRecords in a bucket and give --data_dir."
         )
-
-
-def explanation(error: Exception, is_training: bool, params: Mapping[str, Any]) -> UserError | None:
-    """The sentence that names the record at which the input failed; None if it was not the input.
-
-    Args:
-      error: what the run ended with.
-      is_training: whether it was a training.
-      params: all settings.
-    """
-    if params["bigtable_instance"] and bigtable.first_error():
-        return bigtable.first_error()
-    has_records = params["bigtable_instance"] or params["data_dir"] not in (None, "null")
-    if not has_records or not isinstance(error, scan.DATA_ERRORS):
-        return None
-    logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
-    if params["bigtable_instance"]:
-        return bigtable.first_bad_row(_rows(is_training, params), _num_images(is_training, params))
-    paths = records.list_files(params["data_dir"], _file_prefix(is_training))
-    found = scan.first_problem(paths, params["num_label_classes"])
-    return UserError(str(found)) if found else None

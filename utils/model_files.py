@@ -9,7 +9,16 @@ from typing import Any
 import yaml
 from absl import logging
 
-from utils import configuration, dataset_info, files, labels, settings, strict_yaml
+import mnasnet_main
+from utils import (
+    configuration,
+    dataset_info,
+    evaluations,
+    files,
+    labels,
+    settings,
+    strict_yaml,
+)
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -73,3 +82,16 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
     info = dataset_info.load(params["data_dir"])
     if info and info.label_names:
         labels.write(params["model_dir"], info.label_names)
+
+
+def check_what_is_there(model_dir: str) -> None:
+    """UserError, before hours of work, for what would be in the way of their results."""
+    for name in (evaluations.ARCHIVE_DIR, mnasnet_main.EVAL_DIR):
+        path = os.path.join(model_dir, name)
+        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+            raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
+    path = os.path.join(model_dir, labels.FILE_NAME)
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
+    evaluations.read(model_dir)
+    evaluations.best(model_dir)

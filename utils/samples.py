@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils import bad_images, dataset_info, inputs, model_files, records, scan
+from utils import bad_images, dataset_info, explanations, model_files, records, scan
 from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -108,7 +108,7 @@ def _read(
                 return
             except scan.DATA_ERRORS as e:
                 is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
-                raise inputs.explanation(e, is_training, params) or e from e
+                raise explanations.explanation(e, is_training, params) or e from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
                     yield image, int(label)

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from utils import checkpoints, progress
+from utils import (
+    checkpoints,
+    progress,
+)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -151,3 +154,19 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
     def after_create_session(self, session, coord):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
+
+
+def summary_host_call(scalars, global_step, params):
+    """Summaries from a TPU: written by the host, which gets every value as a vector."""
+    names = sorted(scalars)
+    model_dir, queue = params["model_dir"], params["iterations_per_loop"]
+
+    def write(step, *values):
+        writer = tf.compat.v2.summary.create_file_writer(model_dir, max_queue=queue)
+        with writer.as_default(), tf.compat.v2.summary.record_if(True):
+            for name, value in zip(names, values, strict=True):
+                tf.compat.v2.summary.scalar(name, tf.reduce_mean(value), step=step[0])
+            return tf.summary.all_v2_summary_ops()
+
+    vectors = [tf.reshape(tf.cast(scalars[name], tf.float32), [1]) for name in names]
+    return write, [tf.reshape(global_step, [1]), *vectors]
