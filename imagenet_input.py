@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
-from utils import bigtable, dataset_info, dataset_options, examples, memory, records
+from utils.base import memory
+from utils.reading import bigtable, dataset_info, dataset_options, examples, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

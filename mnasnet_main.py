@@ -18,28 +18,24 @@ from absl import logging
 import imagenet_input
 import mnasnet_models
 import preprocessing
-from utils import (
+from utils.base import files, folder_lock, program, stopping
+from utils.base.errors import UserError
+from utils.config import network_settings, setting_flags
+from utils.exporting import export
+from utils.reading import bad_images
+from utils.training import (
     averages,
-    bad_images,
     checkpoints,
-    cli,
     configuration,
+    devices,
     evaluations,
     explanations,
-    exporting,
-    files,
-    folder_lock,
+    hooks,
     inputs,
     model_files,
-    network_settings,
     optimization,
-    program,
-    session,
-    stopping,
-    training_hooks,
     warm_start,
 )
-from utils.errors import UserError
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -179,7 +175,7 @@ def _train_spec(loss, cross_entropy, params):
         for name, value in scalars.items():
             tf.summary.scalar(name, value)
     elif params["add_summaries"] and not params["skip_host_call"] and params["model_dir"]:
-        host_call = training_hooks.summary_host_call({"loss": loss, **scalars}, global_step, params)
+        host_call = hooks.summary_host_call({"loss": loss, **scalars}, global_step, params)
     return tf.estimator.tpu.TPUEstimatorSpec(
         mode=tf.estimator.ModeKeys.TRAIN,
         loss=loss,
@@ -187,7 +183,7 @@ def _train_spec(loss, cross_entropy, params):
         host_call=host_call,
         # After TPUEstimator's own hooks, one of which makes Ctrl-C kill the process; and after the
         # saver, so that a signal during the last save waits for it, too.
-        training_hooks=[*training_hooks.saver_hooks(params), stopping.StopHook()],
+        training_hooks=[*hooks.saver_hooks(params), stopping.StopHook()],
         scaffold_fn=_init_scaffold(params),
     )
 
@@ -207,7 +203,7 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
     """The estimator for the settings; TPUs are asked for only if one is used."""
     cluster = None
     if params["use_tpu"]:
-        cluster = session.resolve_tpu(params)
+        cluster = devices.resolve_tpu(params)
     config = tf.estimator.tpu.RunConfig(
         cluster=cluster,
         model_dir=params["model_dir"],
@@ -217,7 +213,7 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
         save_summary_steps=params["log_step_count_steps"] if params["add_summaries"] else 0,
         # The estimator's own hooks print two lines a step on a CPU; ours replace them.
         log_step_count_steps=None,
-        session_config=session.config(params, training),
+        session_config=devices.config(params, training),
         tpu_config=tf.estimator.tpu.TPUConfig(
             iterations_per_loop=params["iterations_per_loop"],
             per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
@@ -241,10 +237,10 @@ def train(params: Mapping[str, Any], until: int) -> None:
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
     hooks = [
-        training_hooks.ShapesHook(checkpoint),
-        training_hooks.ProgressHook(params, step),
+        hooks.ShapesHook(checkpoint),
+        hooks.ProgressHook(params, step),
     ]
-    with explanations.explaining_errors(params, is_training=True), training_hooks.closing(hooks):
+    with explanations.explaining_errors(params, is_training=True), hooks.closing(hooks):
         estimator.train(
             input_fn=inputs.build(True, params, step).input_fn,
             max_steps=until,
@@ -262,11 +258,11 @@ def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """Evaluates a checkpoint on every image once, and records and archives the result."""
     estimator = build_estimator(params, training=False)
     steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
-    progress = training_hooks.EvalProgressHook(steps)
+    progress = hooks.EvalProgressHook(steps)
     start = time.monotonic()
     with (
         explanations.explaining_errors(params, is_training=False),
-        training_hooks.closing([progress]),
+        hooks.closing([progress]),
     ):
         metrics = estimator.evaluate(
             input_fn=inputs.build(False, params).input_fn,
@@ -302,7 +298,7 @@ def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     files.make_writable_dir(params["model_dir"], "model_dir")
     if params["export_dir"]:
-        exporting.check(params)
+        export.check(params)
     with folder_lock.hold(params["model_dir"], "model_dir", "training"):
         _run_training(params)
 
@@ -428,7 +424,7 @@ def run_export(params: Mapping[str, Any]) -> None:
     # graph for TPUs, too, is made without one.
     params = {**params, "precision": "float32", "use_tpu": False}
     estimator = build_estimator(params, training=False)
-    exporting.export(params, checkpoint, estimator, mnasnet_model_fn)
+    export.export(params, checkpoint, estimator, mnasnet_model_fn)
 
 
 MODES = {
@@ -441,7 +437,7 @@ MODES = {
 
 def main(argv: list[str]) -> None:
     """Reads the settings, checks them and the data, and runs the mode."""
-    params = configuration.resolve(cli.parse_settings(argv, DESCRIPTION))
+    params = configuration.resolve(setting_flags.parse_settings(argv, DESCRIPTION))
     configuration.log_summary(params)
     if params["mode"] != "export_only":
         inputs.check(params)

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import utils.tensorflow_version  # noqa: F401  (one plain sentence for a TensorFlow without tf.layers)
+import utils.base.tensorflow_version  # noqa: F401  (one plain sentence for a TensorFlow without tf.layers)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

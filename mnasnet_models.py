@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnasnet_model import BlockArgs, GlobalParams, MnasNetModel, round_filters
-from utils.errors import quoted
+from utils.base.errors import quoted
 
 import tensorflow.compat.v1 as tf  # isort: skip  (after the version check in mnasnet_model)
 

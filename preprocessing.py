@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import utils.tensorflow_version  # noqa: F401
+import utils.base.tensorflow_version  # noqa: F401
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

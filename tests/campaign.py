@@ -21,7 +21,8 @@ from typing import NamedTuple
 from tests import campaign_files, campaign_kills, campaign_process, hostile_settings
 from tests.campaign_files import Base
 from tests.campaign_process import finished, finished_or_refused, misbehaviour, refused, run
-from utils import records, settings
+from utils.config import settings
+from utils.reading import records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -115,7 +116,7 @@ def _example_weights() -> bytes:
     """Weights of a network with names as the package exports them; no program needs to run."""
     import numpy as np
 
-    from utils import weights_file
+    from utils.weights import weights_file
 
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         keys = ("conv_stem.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var")
@@ -158,7 +159,7 @@ def records_cases() -> list[Case]:
 
 def _example_records() -> tuple[bytes, bytes]:
     """A file of a few records as the builder of random pictures makes them, and its first one."""
-    from utils import build_fake
+    from utils.data import build_fake
 
     with tempfile.TemporaryDirectory() as folder:
         build_fake.build(build_fake.Options(folder, num_train=8, num_validation=1, num_classes=4))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import campaign_process
-from utils import examples, records
+from utils.reading import examples, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

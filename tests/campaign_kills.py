@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.campaign_files import Base
 from tests.campaign_process import Outcome, Program, finished, misbehaviour, run
-from utils import checkpoints
+from utils.training import checkpoints
 
 KILLS = 8  # in each training
 TRAININGS = 4  # with each signal

@@ -56,7 +56,7 @@ def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int
         resource.setrlimit(kind, (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk is an error, not a signal
     sys.argv = [module, *argv]
-    from utils import program
+    from utils.base import program
 
     program.run(importlib.import_module(module).main)
 

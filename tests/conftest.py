@@ -3,12 +3,12 @@
 import contextlib
 import resource
 
-import utils.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
+import utils.base.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
 
 import pytest  # isort: skip
 import tensorflow.compat.v1 as tf  # isort: skip
 
-from utils import sample_data
+from utils.data import build_digits
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
@@ -25,7 +25,7 @@ def graph():
 def digits_dir(tmp_path_factory):
     """The sample data set."""
     path = str(tmp_path_factory.mktemp("data") / "digits")
-    sample_data.build(path)
+    build_digits.build(path)
     return path
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from utils.benchmark_bigtable import find_emulator
+from utils.benchmarks.bigtable import find_emulator
 
 
 class Emulator:

@@ -91,8 +91,9 @@ from torch_files import (
 )
 
 import mnasnet_models
-from utils import checkpoint_tool, import_weights, layer_names, state_dicts
-from utils.errors import UserError
+from utils import checkpoint_tool, import_weights
+from utils.base.errors import UserError
+from utils.weights import layer_names, recognition
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -880,7 +881,7 @@ def _networks():
             stage._replace(se_ratio=0.25 if 3 <= number <= 5 else None)
             for number, stage in enumerate(stages)
         ]
-        blocks = layer_names.unroll(stages, state_dicts.GlobalParams())
+        blocks = layer_names.unroll(stages, recognition.GlobalParams())
         tensors = layer_names.tensors("timm", blocks, stem, head, classes)
         return {t.key: np.full(t.shape, fill, np.float32) for t in tensors}
 

@@ -7,8 +7,9 @@ import picture_files
 import pytest
 from test_records import good, picture, write
 
-from utils import bad_images, examples, settings
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.reading import bad_images, examples
 
 
 @pytest.fixture

@@ -4,19 +4,19 @@ import re
 
 import pytest
 
-from utils import benchmark
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.benchmarks import startup
 
 
 def measured(monkeypatch, ends):
     """Lets trainings end after so many seconds, one after the other."""
-    trainings = iter(benchmark.Training(1.0, 0.1, end, 10**9) for end in ends)
-    monkeypatch.setattr(benchmark, "measure_training", lambda *_: next(trainings))
+    trainings = iter(startup.Training(1.0, 0.1, end, 10**9) for end in ends)
+    monkeypatch.setattr(startup, "measure_training", lambda *_: next(trainings))
 
 
 def test_the_end_of_trainings(monkeypatch, capsys):
     measured(monkeypatch, [1.0, 2.9, 1.4])
-    benchmark.bench_end("data", 3)
+    startup.bench_end("data", 3)
     first, row = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"mnasnet-small at \d+, \d+ steps of \d+, 3 runs", first)
     assert row.split(maxsplit=7)[7] == "1.4 s (median)  2.9 s (most)"
@@ -24,10 +24,10 @@ def test_the_end_of_trainings(monkeypatch, capsys):
 
 def test_a_late_end_is_said(monkeypatch, capsys):
     measured(monkeypatch, [1.0, 3.1, 1.4])
-    benchmark.bench_end("data", 3)
+    startup.bench_end("data", 3)
     assert capsys.readouterr().out.endswith("3.1 s (most)  MORE THAN 3 s\n")
 
 
 def test_no_run_is_refused():
     with pytest.raises(UserError, match="--runs=0 must be at least 1"):
-        benchmark.main(["benchmark", "--runs=0"])
+        startup.main(["benchmark", "--runs=0"])

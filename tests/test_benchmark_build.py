@@ -2,7 +2,7 @@
 
 import re
 
-from utils import benchmark_build
+from utils.benchmarks import build as benchmark_build
 
 
 def test_what_it_prints(capsys):

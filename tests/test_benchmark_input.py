@@ -3,8 +3,9 @@
 import pytest
 
 import imagenet_input
-from utils import benchmark_input, benchmark_pictures
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.benchmarks import input as benchmark_input
+from utils.benchmarks import pictures as benchmark_pictures
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,11 @@ from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
 from test_records import example_of
 
 import imagenet_input
-from utils import bigtable, bigtable_load, checkpoints, data, examples, records
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.data import bigtable_load
+from utils.data import command as data_command
+from utils.reading import bigtable, examples, records
+from utils.training import checkpoints
 
 projects = itertools.count()
 
@@ -180,17 +183,17 @@ def test_both_splits_are_checked_before_a_row_is_written(server, tmp_path):
         f"--project={selection.project}", "--instance=i",
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"no files validation-\*"):
-        data.main(command)
+        data_command.main(command)
     bigtable_load.create_table(selection)
     assert bigtable.RowReader(selection).count() == 0
     write_files(tmp_path, make_examples(5), "validation-", shards=1)
     validation = bigtable.RowReader(selection._replace(prefix="validation_"))
     validation.write(5, make_examples(1))
     with pytest.raises(UserError, match="has row validation_0000000005"):
-        data.main(command)
+        data_command.main(command)
     assert bigtable.RowReader(selection).count() == 0
     delete_rows(validation, 5)
-    data.main(command)
+    data_command.main(command)
     assert bigtable.RowReader(selection).count() == 10
     assert validation.count() == 5
 

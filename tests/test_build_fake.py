@@ -12,9 +12,11 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import imagenet_input
-from utils import build_fake, data, dataset_info, pictures, records
-from utils.build_fake import Options
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.data import build_fake, pictures
+from utils.data import command as data_command
+from utils.data.build_fake import Options
+from utils.reading import dataset_info, records
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,7 +97,7 @@ def test_classes_can_be_told_by_their_hue(built):
 
 def test_the_same_arguments_give_the_same_bytes(built, tmp_path):
     arguments = ["--num_train=120", "--num_validation=30", "--num_classes=6", "--num_threads=1"]
-    data.main(["x", "fake", f"--output_dir={tmp_path}/out", *arguments])
+    data_command.main(["x", "fake", f"--output_dir={tmp_path}/out", *arguments])
     assert content(tmp_path / "out") == content(built)
     build_fake.build(Options(str(tmp_path / "seed"), 120, 30, 6, seed=1))
     other = content(tmp_path / "seed")
@@ -136,6 +138,6 @@ def test_one_class_is_none(tmp_path):
 @pytest.mark.parametrize("argument", ["--num_train=0", "--num_classes=-3", "--num_validation=x"])
 def test_impossible_arguments(tmp_path, capsys, argument):
     with pytest.raises(SystemExit) as stop:
-        data.main(["x", "fake", f"--output_dir={tmp_path}", argument])
+        data_command.main(["x", "fake", f"--output_dir={tmp_path}", argument])
     assert stop.value.code == 2
     assert argument.split("=")[0] in capsys.readouterr().err

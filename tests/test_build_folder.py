@@ -19,9 +19,11 @@ import tensorflow.compat.v1 as tf
 
 import imagenet_input
 import preprocessing
-from utils import build_folder, data, dataset_info, pictures, records
-from utils.build_folder import Options
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.data import build_folder, pictures
+from utils.data import command as data_command
+from utils.data.build_folder import Options
+from utils.reading import dataset_info, records
 
 ROOT = pathlib.Path(__file__).parent.parent
 KINDS = picture_files.kinds()
@@ -334,7 +336,9 @@ def test_by_the_command_line(tmp_path):
         "--train_shards=2", "--validation_shards=1", "--name=letters", "--seed=3",
         "--max_bad_share=0.5", "--num_threads=2", "--validation_share=0.3",
     ]  # fmt: skip
-    data.main(["x", "folder", f"--input_dir={source}", f"--output_dir={tmp_path}/out", *arguments])
+    data_command.main(
+        ["x", "folder", f"--input_dir={source}", f"--output_dir={tmp_path}/out", *arguments]
+    )
     info = dataset_info.load(str(tmp_path / "out"))
     assert info.name == "letters"
     assert info.builder.startswith("mnasnet-data folder ")
@@ -351,7 +355,9 @@ def test_by_the_command_line(tmp_path):
 )  # fmt: skip
 def test_impossible_arguments(tmp_path, capsys, argument):
     with pytest.raises(SystemExit) as stop:
-        data.main(["x", "folder", f"--input_dir={tmp_path}", f"--output_dir={tmp_path}", argument])
+        data_command.main(
+            ["x", "folder", f"--input_dir={tmp_path}", f"--output_dir={tmp_path}", argument]
+        )
     assert stop.value.code == 2
     assert argument.split("=")[0] in capsys.readouterr().err
 
@@ -458,8 +464,8 @@ def test_a_built_data_set_trains_and_evaluates(tmp_path):
         path.write_bytes(kind.data)
     (source / "class 0" / "bad.jpg").write_bytes(BAD["truncated.jpg"])
     out, model = tmp_path / "out", tmp_path / "model"
-    data.main(["x", "folder", f"--input_dir={source}", f"--output_dir={out}"])
-    assert data.main(["x", "inspect", f"--data_dir={out}"]) == 0
+    data_command.main(["x", "folder", f"--input_dir={source}", f"--output_dir={out}"])
+    assert data_command.main(["x", "inspect", f"--data_dir={out}"]) == 0
     command = [
         sys.executable, "mnasnet_main.py", f"--data_dir={out}", f"--model_dir={model}",
         "--model_name=mnasnet-small", "--input_image_size=32", "--train_steps=2",

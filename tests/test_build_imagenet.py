@@ -8,9 +8,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import imagenet_input
-from utils import build_imagenet, data, dataset_info, files, records, settings
-from utils.build_imagenet import Options
-from utils.errors import UserError
+from utils.base import files
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.data import build_imagenet
+from utils.data import command as data_command
+from utils.data.build_imagenet import Options
+from utils.reading import dataset_info, records
 
 KINDS = picture_files.kinds()
 # In no sorted order; the first three of ImageNet's, sorted, are tench, goldfish, great white shark.
@@ -248,13 +252,13 @@ def test_inputs_of_another_layout(imagenet, tmp_path, how, words):
 def test_by_the_command_line(imagenet, tmp_path, capsys):
     root, labels = imagenet
     arguments = [f"--input_dir={root}", f"--output_dir={tmp_path}/out"]
-    data.main(["x", "imagenet", *arguments, f"--validation_labels={labels}"])
+    data_command.main(["x", "imagenet", *arguments, f"--validation_labels={labels}"])
     info = dataset_info.load(str(tmp_path / "out"))
     # There are fewer pictures than the 1024 and 128 files of ImageNet.
     assert len(info.shards) == 36 + 9
     assert info.builder.startswith("mnasnet-data imagenet ")
     with pytest.raises(SystemExit):
-        data.main(["x", "imagenet", "--help"])
+        data_command.main(["x", "imagenet", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "default: 1024" in text
     assert "default: 128" in text

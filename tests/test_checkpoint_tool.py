@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from utils import checkpoint_tool, conversion, weights_file
-from utils.errors import UserError
+from utils import checkpoint_tool
+from utils.base.errors import UserError
+from utils.weights import conversion, weights_file
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import averages, checkpoints, evaluations, optimization, training_hooks
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.training import averages, checkpoints, evaluations, hooks, optimization
 
 
 def save(model_dir, *steps):
@@ -69,12 +69,12 @@ def test_shapes_are_those_of_the_variables(model_dir):
         checkpoints.check_shapes(path, {"x": same, "missing": other})
         with pytest.raises(UserError, match=r"x has the shape \[1000\] there and \[10\] here"):
             checkpoints.check_shapes(path, {"x": other})
-        training_hooks.ShapesHook(path).begin()
+        hooks.ShapesHook(path).begin()
     with tf.Graph().as_default():
         tf.get_variable("x", [10])
-        training_hooks.ShapesHook(None).begin()
+        hooks.ShapesHook(None).begin()
         with pytest.raises(UserError, match="of another network"):
-            training_hooks.ShapesHook(path).begin()
+            hooks.ShapesHook(path).begin()
 
 
 # Complete or not.
@@ -356,7 +356,7 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(folder_of_somebody):
 def train(model_dir, steps, save_steps):
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
-    hooks = [training_hooks.SaverHook(model_dir, save_steps)]
+    hooks = [hooks.SaverHook(model_dir, save_steps)]
     with tf.train.SingularMonitoredSession(hooks, checkpoint_dir=model_dir) as session:
         for _ in range(steps):
             session.run(increment)

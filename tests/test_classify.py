@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from test_exporting import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
 
-from utils import classify, dataset_info, evaluate, examples
-from utils.errors import UserError
+from utils import classify, evaluate
+from utils.base.errors import UserError
+from utils.reading import dataset_info, examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

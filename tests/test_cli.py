@@ -15,15 +15,16 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-from utils import cli, program, settings
-from utils.errors import UserError
-from utils.version import __version__
+from utils.base import program
+from utils.base.errors import UserError
+from utils.base.version import __version__
+from utils.config import setting_flags, settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def parse(*arguments):
-    return cli.parse_settings(["prog", *arguments], "What it does.")
+    return setting_flags.parse_settings(["prog", *arguments], "What it does.")
 
 
 # Flags.
@@ -152,7 +153,7 @@ def test_help(capsys):
 
 
 def test_help_names_the_defaults_of_fine_tuning():
-    text = " ".join(cli.help_text("program", "x").split())
+    text = " ".join(setting_flags.help_text("program", "x").split())
     for name, value in settings.fine_tuning_defaults().items():
         assert f"with --init_checkpoint {value:g})" in text.partition(f"--{name} ")[2][:400], name
 
@@ -304,7 +305,7 @@ def test_ctrl_c_without_a_handler_keeps_its_status(run):
 
 def test_every_parser_tells_of_debug():
     assert "--debug" in program.ArgumentParser(prog="prog").format_help()
-    assert "--debug" in cli.help_text("prog", "")
+    assert "--debug" in setting_flags.help_text("prog", "")
     for path in (ROOT / "utils").glob("**/*.py"):
         assert "= argparse.ArgumentParser(" not in path.read_text(), path
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from utils import complexity, published
-from utils.errors import UserError
+from utils.base.errors import UserError
 from utils.published import network
 
 ROOT = pathlib.Path(__file__).parent.parent

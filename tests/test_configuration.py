@@ -8,16 +8,10 @@ import tensorflow.compat.v1 as tf
 import yaml
 
 import mnasnet_models
-from utils import (
-    configuration,
-    dataset_info,
-    model_files,
-    model_spec,
-    network_settings,
-    session,
-    settings,
-)
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import model_spec, network_settings, settings
+from utils.reading import dataset_info
+from utils.training import configuration, devices, model_files
 
 STAGES = ["r1_k3_s22_e3_i8_o8"]
 PROFILES = ["cpu", "finetune", "gpu", "sample", "v2-32", "v3-8"]
@@ -42,10 +36,10 @@ def write_yaml(path, content):
 
 def write_checkpoint(model_dir, step=1):
     """The least that counts as a checkpoint."""
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf.Session() as devices:
         tf.get_variable("x", [], initializer=tf.zeros_initializer())
-        session.run(tf.global_variables_initializer())
-        return tf.train.Saver().save(session, os.path.join(model_dir, "model.ckpt"), step)
+        devices.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(devices, os.path.join(model_dir, "model.ckpt"), step)
 
 
 # Layers.
@@ -318,7 +312,7 @@ def test_contradictions_are_users_errors(tmp_path, given, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(session.has_gpu(), reason="channels_first is fine on a GPU")
+@pytest.mark.skipif(devices.has_gpu(), reason="channels_first is fine on a GPU")
 def test_channels_first_needs_a_gpu(tmp_path):
     with pytest.raises(UserError, match="channels_first"):
         resolve(tmp_path, data_format="channels_first")

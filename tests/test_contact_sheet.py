@@ -3,7 +3,7 @@
 import picture_files
 import pytest
 
-from utils import contact_sheet, pictures
+from utils.data import contact_sheet, pictures
 
 
 @pytest.fixture(autouse=True, scope="module")

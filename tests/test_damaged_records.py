@@ -8,8 +8,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import imagenet_input
-from utils import bad_images, data, records, scan, settings
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.data import command as data_command
+from utils.reading import bad_images, records, scan
 
 DAMAGES = list(damaged_records.all_damages())
 
@@ -76,7 +78,10 @@ def test_inspecting_names_it(paths, tmp_path, capsys):
         os.link(paths[damage.name], tmp_path / os.path.basename(paths[damage.name]))
     classes = f"--num_label_classes={damaged_records.CLASSES}"
     json = tmp_path / "found.json"
-    assert data.main(["x", "inspect", f"--data_dir={tmp_path}", classes, f"--json={json}"]) == 1
+    assert (
+        data_command.main(["x", "inspect", f"--data_dir={tmp_path}", classes, f"--json={json}"])
+        == 1
+    )
     text = json.read_text()
     missed = [d.name for d in DAMAGES if os.path.basename(paths[d.name]) not in text]
     assert missed == []

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from utils import data
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.data import command as data_command
 
 COMMANDS = (
     "imagenet", "folder", "fake", "sample", "natural", "inspect", "bigtable-load",
@@ -16,7 +16,7 @@ COMMANDS = (
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_flag_is_explained(capsys, command):
     with pytest.raises(SystemExit) as stop:
-        data.main(["x", command, "--help"])
+        data_command.main(["x", command, "--help"])
     assert stop.value.code == 0
     usage, description, options = capsys.readouterr().out.split("\n\n", 2)
     assert usage.startswith(f"usage: mnasnet-data {command}")
@@ -47,5 +47,5 @@ def test_folders_that_training_would_not_find(tmp_path, monkeypatch, command, na
     elif command.startswith("bigtable"):
         arguments += ["--project=p", "--instance=i"]
     with pytest.raises(UserError, match=f"--{flag}.*{words}"):
-        data.main(["x", command, *arguments])
+        data_command.main(["x", command, *arguments])
     assert list(tmp_path.iterdir()) == []

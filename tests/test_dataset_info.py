@@ -6,9 +6,10 @@ import json
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import dataset_info, examples, model_files, records
-from utils.dataset_info import DatasetInfo
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.reading import dataset_info, examples, records
+from utils.reading.dataset_info import DatasetInfo
+from utils.training import model_files
 
 INFO = DatasetInfo(
     name="Äpfel",

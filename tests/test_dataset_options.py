@@ -4,7 +4,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import imagenet_input
-from utils import bigtable, records, scan
+from utils.reading import bigtable, records, scan
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from absl import flags
 
-from utils import cli, configuration, model_spec, settings, strict_yaml
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import model_spec, setting_flags, settings, strict_yaml
+from utils.training import configuration
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "g3doc").glob("*.md"))]
@@ -133,7 +134,7 @@ def check_program(words, folder):
     """Flags, values and combinations of the program; returns the settings."""
     # Buckets are here: resolving settings looks for dataset_info.json and params.yaml there.
     arguments = [word.replace("gs://BUCKET", str(folder / "bucket")) for word in words]
-    return configuration.resolve(cli.parse_settings(["mnasnet_main.py", *arguments], ""))
+    return configuration.resolve(setting_flags.parse_settings(["mnasnet_main.py", *arguments], ""))
 
 
 def check_command(module, words):
@@ -261,7 +262,7 @@ def test_words_in_the_text_exist(page):
         if words[0].startswith("mnasnet-") and len(words) > 1:
             assert words[0] in console_commands(), f"{page.name}: {code}"
         if all(w.partition("=")[0][2:] in settings.SETTINGS and "=" in w for w in words):
-            cli.parse_settings(["mnasnet_main.py", *words], "")
+            setting_flags.parse_settings(["mnasnet_main.py", *words], "")
 
 
 def test_the_readme_is_short():

@@ -10,8 +10,9 @@ import uuid
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import export_placing, export_report, files
-from utils.errors import UserError
+from utils.base import files
+from utils.base.errors import UserError
+from utils.exporting import export_report, placing
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The SavedModel has a new name each time; what only the old export has leaves.
@@ -94,10 +95,10 @@ def write_old(folder):
 
 
 def place_new(folder, more=None):
-    with export_placing.unfinished(folder) as unfinished:
+    with placing.unfinished(folder) as unfinished:
         write(unfinished, NEW, "new")
         report = {**report_of(NEW, 2), **(more or {})}
-        export_placing.place(folder, report, export_report.read(folder))
+        placing.place(folder, report, export_report.read(folder))
 
 
 def state(folder):
@@ -149,7 +150,7 @@ def test_killed_at_any_step(tmp_path):
         assert all(now[name] in (text, "new", "report 2") for name, text in listed.items()), number
         assert run["again"] == 0, number
         now, earlier = split(run["finished"])
-        now = {n: t for n, t in now.items() if not n.startswith(export_placing.UNFINISHED_DIR)}
+        now = {n: t for n, t in now.items() if not n.startswith(placing.UNFINISHED_DIR)}
         if earlier:
             assert (now, earlier) == (expected(NEW, "new", 2), expected(OLD, "old", 1)), number
         else:
@@ -198,11 +199,11 @@ def test_a_disk_that_takes_no_more_before_the_files_are_placed(tmp_path, file_si
 )
 def test_a_damaged_plan_is_named(tmp_path, damage):
     write_old(str(tmp_path))
-    path = tmp_path / export_placing.UNFINISHED_DIR / "placing.json"
+    path = tmp_path / placing.UNFINISHED_DIR / "placing.json"
     path.parent.mkdir()
     plan = {"placing": [*NEW], "leaving": [], "earlier": None, **damage}
     path.write_text(json.dumps(plan))
     before = state(str(tmp_path))
     with pytest.raises(UserError, match=f"{path} is not a plan of this program .* remove the fold"):
-        export_placing.finish(str(tmp_path))
+        placing.finish(str(tmp_path))
     assert state(str(tmp_path)) == before

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from utils import export_table
-from utils.errors import UserError
+from utils.base.errors import UserError
 
 
 def row(kind, top_1, size=1234567):

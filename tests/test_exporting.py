@@ -20,22 +20,13 @@ from PIL import Image
 from tensorflow.python.saved_model import loader_impl
 
 import mnasnet_main
-from utils import (
-    classifiers,
-    conversion,
-    dataset_info,
-    examples,
-    export_report,
-    exporting,
-    files,
-    folder_lock,
-    model_files,
-    records,
-    samples,
-    settings,
-    tflite,
-)
-from utils.errors import UserError
+from utils.base import files, folder_lock
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.exporting import classifiers, export, export_report, samples, tflite
+from utils.reading import dataset_info, examples, records
+from utils.training import model_files
+from utils.weights import conversion
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = 32
@@ -80,7 +71,7 @@ def model_dir(tmp_path_factory):
 def export(params):
     checkpoint = params["model_dir"] + "/model.ckpt-3"
     estimator = mnasnet_main.build_estimator(params, training=False)
-    exporting.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
+    export.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
 
 
 def report_of(export_dir):
@@ -309,7 +300,7 @@ def test_a_foreign_file_is_left_alone(model_dir, target):
     with pytest.raises(UserError, match=r"tiny\.tflite is there already"):
         export(settings_of(model_dir, target))
     with pytest.raises(UserError, match=r"tiny\.tflite is there already"):
-        exporting.check(settings_of(model_dir, target))  # before the training already
+        export.check(settings_of(model_dir, target))  # before the training already
     assert files.read_text(target + "/tiny.tflite") == "mine"
     assert set(listing(target)) == {"tiny.tflite"}
 
@@ -512,17 +503,17 @@ def test_two_exports_to_a_folder_at_a_time(model_dir, tmp_path):
 def test_a_foreign_label_file_is_found_before_the_work(model_dir, digits_dir, tmp_path):
     (tmp_path / "labels.txt").write_text("mine")
     with pytest.raises(UserError, match=r"labels\.txt is there already"):
-        exporting.check(settings_of(model_dir, tmp_path, data_dir=digits_dir))
+        export.check(settings_of(model_dir, tmp_path, data_dir=digits_dir))
 
 
 def test_the_folder_of_the_checkpoints_is_refused(model_dir):
     with pytest.raises(UserError, match="is the --model_dir"):
-        exporting.check(settings_of(model_dir, model_dir + "/"))
+        export.check(settings_of(model_dir, model_dir + "/"))
 
 
 def test_a_data_dir_without_data(model_dir, tmp_path):
     with pytest.raises(UserError, match=r"has no files validation-\*"):
-        exporting.check(settings_of(model_dir, tmp_path, data_dir=str(tmp_path)))
+        export.check(settings_of(model_dir, tmp_path, data_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -531,7 +522,7 @@ def test_a_data_dir_without_data(model_dir, tmp_path):
 def test_a_foreign_report_is_named(model_dir, tmp_path, text):
     (tmp_path / "export_report.json").write_text(text)
     with pytest.raises(UserError, match=r"export_report\.json") as error:
-        exporting.check(settings_of(model_dir, tmp_path))
+        export.check(settings_of(model_dir, tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -539,7 +530,7 @@ def test_a_target_that_is_a_file(model_dir, tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="--export_dir="):
-            exporting.check(settings_of(model_dir, path))
+            export.check(settings_of(model_dir, path))
 
 
 @pytest.mark.parametrize("data_dir", [None, "null", "empty"])
@@ -547,7 +538,7 @@ def test_int8_needs_training_images(model_dir, tmp_path, data_dir):
     if data_dir == "empty":
         data_dir = str(tmp_path)
     with pytest.raises(UserError, match="--quantize=int8 needs training images"):
-        exporting.check(settings_of(model_dir, tmp_path, data_dir=data_dir, quantize="int8"))
+        export.check(settings_of(model_dir, tmp_path, data_dir=data_dir, quantize="int8"))
 
 
 def test_a_checkpoint_of_another_network(model_dir, tmp_path):

@@ -7,8 +7,9 @@ import uuid
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import files, strict_yaml
-from utils.errors import UserError
+from utils.base import files
+from utils.base.errors import UserError
+from utils.config import strict_yaml
 
 
 def test_text_is_written_and_read(tmp_path):

@@ -14,8 +14,8 @@ import uuid
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import folder_lock, stopping
-from utils.errors import UserError
+from utils.base import folder_lock, stopping
+from utils.base.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 LIMIT_SECONDS = 120

@@ -12,8 +12,10 @@ import pytest
 import small_disk
 
 import mnasnet_main
-from utils import checkpoints, disk_errors, evaluations, weights_file
-from utils.errors import UserError
+from utils.base import disk_errors
+from utils.base.errors import UserError
+from utils.training import checkpoints, evaluations
+from utils.weights import weights_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 LIMIT = 40_000  # bytes of a file: less than a checkpoint

@@ -4,8 +4,9 @@ import hostile_settings
 import pytest
 from absl import flags
 
-from utils import cli, configuration
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import setting_flags
+from utils.training import configuration
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def folder(tmp_path_factory):
 def test_hostile_settings_end_in_one_sentence(folder, arguments, expected):
     argv = ["mnasnet_main.py", *hostile_settings.with_folder(arguments, folder)]
     with pytest.raises((UserError, flags.Error)) as error:
-        configuration.resolve(cli.parse_settings(argv, ""))
+        configuration.resolve(setting_flags.parse_settings(argv, ""))
     sentence = str(error.value)
     assert expected in sentence
     assert len(sentence) < 1000

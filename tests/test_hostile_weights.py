@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch_files import Call, tensor, zip_file
 
-from utils import weights_file
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.weights import weights_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 

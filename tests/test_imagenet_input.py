@@ -12,8 +12,8 @@ from PIL import Image
 import imagenet_input
 import preprocessing
 from imagenet_input import PADDING, ImageNetInput
-from utils import dataset_info, examples, records, scan
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.reading import dataset_info, examples, records, scan
 
 SIZE = 32
 NUM_IMAGES = 23

@@ -33,24 +33,11 @@ from torch_files import (
 
 import mnasnet_main
 import mnasnet_models
-from utils import (
-    averages,
-    checkpoint_tool,
-    checkpoints,
-    configuration,
-    conversion,
-    evaluations,
-    export_weights,
-    import_weights,
-    layer_names,
-    network_settings,
-    optimization,
-    settings,
-    state_dicts,
-    timm_models,
-    weights_file,
-)
-from utils.errors import UserError
+from utils import checkpoint_tool, export_weights, import_weights
+from utils.base.errors import UserError
+from utils.config import network_settings, settings
+from utils.training import averages, checkpoints, configuration, evaluations, optimization
+from utils.weights import conversion, layer_names, recognition, timm_models, weights_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = golden_weights_torch.names("timm_*") + golden_weights_torch.names("torchvision_*")
@@ -138,7 +125,7 @@ def test_filters_that_no_multiplier_gives_are_taken_as_they_are(tmp_path):
               "r3_k5_s22_e6_i24_o40", "r2_k3_s11_e6_i40_o48", "r4_k5_s22_e6_i48_o96",
               "r1_k3_s11_e6_i96_o160_noskip"]  # fmt: skip
     decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-    blocks = layer_names.unroll(decoded, state_dicts.GlobalParams())
+    blocks = layer_names.unroll(decoded, recognition.GlobalParams())
     tensors = list(layer_names.tensors("torchvision", blocks, 32, 1280, 7))
     state = {t.key: golden_weights_torch.weight(t.key, t.shape) for t in tensors}
     path = str(tmp_path / "old.safetensors")
@@ -231,7 +218,7 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
     state = conversion.timm_state_dict(checkpoint, params)
-    network = state_dicts.recognize(state, "state")
+    network = recognition.recognize(state, "state")
     assert (network.model_name, network.num_classes) == (expected, 3)
 
 
@@ -405,7 +392,7 @@ def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, word
     overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
     stages, params = mnasnet_models.get_model_params(name, overrides)
     blocks = layer_names.unroll(stages, params)
-    stem = state_dicts.round_filters(params.stem_size, params)
+    stem = recognition.round_filters(params.stem_size, params)
     tensors = layer_names.tensors("timm", blocks, stem, params.head_size, 3)
     state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}
     timm_models.log_how_to_load(state, stages, params)
@@ -423,7 +410,7 @@ def test_timm_has_no_model_where_identities_differ():
         ),
     ):
         decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-        model = timm_models.timm_model(state, decoded, state_dicts.GlobalParams())
+        model = timm_models.timm_model(state, decoded, recognition.GlobalParams())
         assert (model and model.name) == name and (model is None or model.ready_made)
 
 

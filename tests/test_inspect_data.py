@@ -10,9 +10,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import build_fake, contact_sheet, data, dataset_info, examples, inspect_data
-from utils.build_fake import Options
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.data import build_fake, contact_sheet, inspection
+from utils.data import command as data_command
+from utils.data.build_fake import Options
+from utils.reading import dataset_info, examples
 
 
 def write(path, examples):
@@ -51,7 +53,7 @@ def inspect(folder, *arguments):
     """(exit status, what the JSON file says)."""
     path = folder.parent / "found.json"
     command = ["x", "inspect", f"--data_dir={folder}", f"--json={path}", *arguments]
-    status = data.main(command)
+    status = data_command.main(command)
     return status, json.loads(path.read_text())
 
 
@@ -216,11 +218,11 @@ def test_the_sample_is_spread_over_all_readable_records(folder):
     made = [example(n, n % 3 + 1) for n in range(7, 12)]
     made[2] = examples.example(b"text", 1)
     write(folder / "train-00001-of-00002", made)
-    train = inspect_data.scan_splits(str(folder), 3)[0]
+    train = inspection.scan_splits(str(folder), 3)[0]
     expected = [(picture_files.jpeg(n), n % 3 + 1) for n in range(12) if n != 9]
-    assert inspect_data.sample(train, 48) == expected
-    assert inspect_data.sample(train, 3) == [expected[0], expected[5], expected[10]]
-    assert inspect_data.sample(train, 1) == expected[:1]
+    assert inspection.sample(train, 48) == expected
+    assert inspection.sample(train, 3) == [expected[0], expected[5], expected[10]]
+    assert inspection.sample(train, 1) == expected[:1]
 
 
 @pytest.mark.parametrize("label", [0, 2**40 + 1])
@@ -245,32 +247,34 @@ def test_a_data_set_without_one_readable_record(folder, tmp_path):
 def test_no_data_set(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"--data_dir={tmp_path}/{name}"):
-        inspect_data.run(str(tmp_path / name))
+        inspection.run(str(tmp_path / name))
 
 
 def test_a_sheet_that_cannot_be_written(folder, tmp_path):
     with pytest.raises(UserError, match=r"--contact_sheet=.* cannot be written"):
-        inspect_data.run(str(folder), f"{tmp_path}/no/where/sheet.png")
+        inspection.run(str(folder), f"{tmp_path}/no/where/sheet.png")
 
 
 @pytest.mark.parametrize("flag", ["json", "contact_sheet"])
 @pytest.mark.parametrize("name", ["no/where/x", "set"])
 def test_what_cannot_be_written_is_known_before_the_scan(folder, tmp_path, capsys, flag, name):
     with pytest.raises(UserError, match=f"--{flag}=.*{name}"):
-        data.main(["x", "inspect", f"--data_dir={folder}", f"--{flag}={tmp_path / name}"])
+        data_command.main(["x", "inspect", f"--data_dir={folder}", f"--{flag}={tmp_path / name}"])
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("classes", ["-3", "0", "many"])
 def test_impossible_numbers_of_classes(folder, capsys, classes):
     with pytest.raises(SystemExit):
-        data.main(["x", "inspect", f"--data_dir={folder}", f"--num_label_classes={classes}"])
+        data_command.main(
+            ["x", "inspect", f"--data_dir={folder}", f"--num_label_classes={classes}"]
+        )
     assert f"{classes!r} is not a whole number from 1 up" in capsys.readouterr().err
 
 
 def test_in_a_bucket():
     folder = "ram://test_inspect/fake"
     build_fake.build(Options(folder, num_train=5, num_validation=2, num_classes=2))
-    assert inspect_data.run(folder, "ram://test_inspect/sheet.png") == 0
+    assert inspection.run(folder, "ram://test_inspect/sheet.png") == 0
     with tf.io.gfile.GFile("ram://test_inspect/sheet.png", "rb") as f:
         assert f.read(4) == b"\x89PNG"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils import measure
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.exporting import measure
 
 
 class Fixed:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import imagenet_input
-from utils import memory
+from utils.base import memory
 
 ROOT = pathlib.Path(__file__).parent.parent
 MACHINE = memory.free_memory("/nowhere")

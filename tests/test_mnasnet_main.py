@@ -25,17 +25,11 @@ from test_progress import screen
 
 import imagenet_input
 import mnasnet_main
-from utils import (
-    checkpoints,
-    configuration,
-    dataset_info,
-    evaluations,
-    examples,
-    folder_lock,
-    inputs,
-    settings,
-)
-from utils.errors import UserError
+from utils.base import folder_lock
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.reading import dataset_info, examples
+from utils.training import checkpoints, configuration, evaluations, inputs
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / "golden"

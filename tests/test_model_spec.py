@@ -7,8 +7,8 @@ import yaml
 
 import mnasnet_models
 import preprocessing
-from utils import model_spec, network_settings, settings
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import model_spec, network_settings, settings
 
 # EfficientNet-Lite0 is of the family.
 LITE0 = {

@@ -8,16 +8,18 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import data, dataset_info, examples, natural_data, records
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.data import build_photographs
+from utils.data import command as data_command
+from utils.reading import dataset_info, examples, records
 
-LABELS = [photograph.label for photograph in natural_data.PHOTOGRAPHS]
+LABELS = [photograph.label for photograph in build_photographs.PHOTOGRAPHS]
 
 
 @pytest.fixture(scope="module")
 def natural_dir(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("data") / "natural")
-    data.main(["mnasnet-data", "natural", f"--output_dir={path}"])
+    data_command.main(["mnasnet-data", "natural", f"--output_dir={path}"])
     return path
 
 
@@ -53,13 +55,13 @@ def covered(size, boxes):
 
 @pytest.mark.parametrize("size", [(512, 512), (451, 300), (1000, 872), (31, 77)])
 def test_cells_cover_a_picture_once(size):
-    training, validation = natural_data.cells(size)
+    training, validation = build_photographs.cells(size)
     assert (len(training), len(validation)) == (20, 5)
     assert (covered(size, [*training, *validation]) == 1).all()
 
 
 def test_validation_cells_are_in_each_row_and_column_and_do_not_touch():
-    _, validation = natural_data.cells((50, 50))
+    _, validation = build_photographs.cells((50, 50))
     columns, rows = zip(*((box[0] // 10, box[1] // 10) for box in validation), strict=True)
     assert sorted(columns) == sorted(rows) == list(range(5))
     for i in range(5):
@@ -67,12 +69,12 @@ def test_validation_cells_are_in_each_row_and_column_and_do_not_touch():
             assert max(abs(columns[i] - columns[j]), abs(rows[i] - rows[j])) > 1
 
 
-@pytest.mark.parametrize("photograph", natural_data.PHOTOGRAPHS, ids=LABELS)
+@pytest.mark.parametrize("photograph", build_photographs.PHOTOGRAPHS, ids=LABELS)
 def test_crops_of_training_and_validation_do_not_overlap(photograph):
-    size = natural_data.read(photograph).size
-    training, validation = natural_data.cells(size)
+    size = build_photographs.read(photograph).size
+    training, validation = build_photographs.cells(size)
     rng = np.random.RandomState(3)
-    crops = [natural_data.crops(regions, 20, rng) for regions in (training, validation)]
+    crops = [build_photographs.crops(regions, 20, rng) for regions in (training, validation)]
     seen = [covered(size, boxes) > 0 for boxes in crops]
     assert seen[0].any() and seen[1].any()
     assert not (seen[0] & seen[1]).any()
@@ -119,15 +121,15 @@ def test_shards_are_shuffled(splits):
 
 def test_pictures_are_crops_of_the_photograph_of_their_label(splits):
     colours = {}
-    for label, photograph in enumerate(natural_data.PHOTOGRAPHS, start=1):
-        pixels = np.asarray(natural_data.read(photograph), float).reshape(-1, 3)
+    for label, photograph in enumerate(build_photographs.PHOTOGRAPHS, start=1):
+        pixels = np.asarray(build_photographs.read(photograph), float).reshape(-1, 3)
         colours[label] = pixels.mean(0)
     for split in splits.values():
         means = {label: [] for label in colours}
         for image_bytes, label in split:
             picture = Image.open(io.BytesIO(image_bytes))
             assert picture.format == "JPEG" and picture.mode == "RGB"
-            assert picture.size == (natural_data.SIDE, natural_data.SIDE)
+            assert picture.size == (build_photographs.SIDE, build_photographs.SIDE)
             means[label].append(np.asarray(picture, float).mean((0, 1)))
         # Together the crops of a class have about the colour of their photograph.
         for label, colour in colours.items():
@@ -147,7 +149,7 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(
     natural_dir, tmp_path
 ):
     again = str(tmp_path / "again")
-    natural_data.build(again)
+    build_photographs.build(again)
     for folder, _, names in os.walk(natural_dir):
         for name in names:
             path = os.path.join(folder, name)
@@ -157,7 +159,7 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(
     marked = os.path.join(again, "validation-00000-of-00001")
     with open(marked, "r+b") as f:  # of the same size: else it would be mended
         f.write(b"mine")
-    natural_data.build(again)
+    build_photographs.build(again)
     with open(marked, "rb") as f:
         assert f.read(4) == b"mine"
 
@@ -166,13 +168,13 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(
 
 
 def test_a_missing_package_is_named():
-    missing = natural_data.Photograph("x", "no_such_package", "data/x.png", "")
+    missing = build_photographs.Photograph("x", "no_such_package", "data/x.png", "")
     with pytest.raises(UserError, match=r"data/x\.png of the package no_such_package.*pip"):
-        natural_data.read(missing)
+        build_photographs.read(missing)
 
 
 def test_another_picture_under_the_same_name_is_refused():
-    first, second = natural_data.PHOTOGRAPHS[:2]
-    swapped = natural_data.Photograph("x", first.package, first.path, second.sha256)
+    first, second = build_photographs.PHOTOGRAPHS[:2]
+    swapped = build_photographs.Photograph("x", first.package, first.path, second.sha256)
     with pytest.raises(UserError, match=r"astronaut\.png is not the picture"):
-        natural_data.read(swapped)
+        build_photographs.read(swapped)

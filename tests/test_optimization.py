@@ -8,7 +8,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import mnasnet_models
-from utils import optimization, settings
+from utils.config import settings
+from utils.training import optimization
 
 TINY = {"stages": ["r2_k3_s22_e3_i8_o8_se0.5"], "stem_size": 8, "head_size": 16, "num_classes": 4}
 

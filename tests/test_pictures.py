@@ -13,8 +13,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import pictures
-from utils.pictures import Unreadable
+from utils.data import pictures
+from utils.data.pictures import Unreadable
 
 ROOT = pathlib.Path(__file__).parent.parent
 KINDS = picture_files.kinds()

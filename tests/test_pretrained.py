@@ -8,8 +8,10 @@ import sys
 import golden_files
 import pytest
 
-from utils import evaluations, labels, pretrained
-from utils.errors import UserError
+from utils import pretrained
+from utils.base.errors import UserError
+from utils.reading import labels
+from utils.training import evaluations
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -13,7 +13,7 @@ import types
 import pytest
 from absl import flags, logging
 
-from utils import progress
+from utils.base import progress
 
 
 @pytest.mark.parametrize(

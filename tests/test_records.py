@@ -10,8 +10,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import examples, records
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.reading import examples, records
 
 CLASSES = 10
 

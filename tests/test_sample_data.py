@@ -9,7 +9,9 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from sklearn import datasets
 
-from utils import data, dataset_info, examples, records, sample_data
+from utils.data import build_digits
+from utils.data import command as data_command
+from utils.reading import dataset_info, examples, records
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,10 @@ def test_pictures_are_upright_digits_of_their_label(splits):
         picture = Image.open(io.BytesIO(image_bytes))
         assert picture.format == "JPEG"
         assert picture.mode == "RGB"
-        assert picture.size == (sample_data.SIDE, sample_data.SIDE)
+        assert picture.size == (build_digits.SIDE, build_digits.SIDE)
         # The digit's own box, shrunk to 8 x 8, is one of the originals of its class.
-        margin = (sample_data.SIDE - sample_data.DIGIT_SIDE) // 2
-        far = margin + sample_data.DIGIT_SIDE
+        margin = (build_digits.SIDE - build_digits.DIGIT_SIDE) // 2
+        far = margin + build_digits.DIGIT_SIDE
         box = picture.convert("L").crop((margin, margin, far, far))
         small = 255 - np.asarray(box.resize((8, 8), Image.Resampling.BOX), np.float32)
         distances = {
@@ -99,7 +101,7 @@ def test_nothing_half_written_is_left(digits_dir):
 
 
 def test_pictures_to_try_a_model_on_are_held_out(digits_dir, splits):
-    folder = os.path.join(digits_dir, sample_data.PICTURES_DIR)
+    folder = os.path.join(digits_dir, build_digits.PICTURES_DIR)
     names = sorted(os.listdir(folder))
     assert names == [f"digit-{digit}.jpg" for digit in range(10)]
     held_out = dict(splits["validation-"])
@@ -110,7 +112,7 @@ def test_pictures_to_try_a_model_on_are_held_out(digits_dir, splits):
 
 def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(digits_dir, tmp_path):
     again = str(tmp_path / "again")
-    data.main(["mnasnet-data", "sample", f"--output_dir={again}"])
+    data_command.main(["mnasnet-data", "sample", f"--output_dir={again}"])
     for folder, _, names in os.walk(digits_dir):
         for name in names:
             path = os.path.join(folder, name)
@@ -120,7 +122,7 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(di
     marked = os.path.join(again, "validation-00000-of-00001")
     with open(marked, "r+b") as f:  # of the same size: else it would be mended
         f.write(b"mine")
-    sample_data.build(again)
+    build_digits.build(again)
     with open(marked, "rb") as f:
         assert f.read(4) == b"mine"
 
@@ -128,7 +130,7 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(di
 def test_an_interrupted_build_is_built_whole(digits_dir, tmp_path):
     # What a killed build leaves: a file half written.
     (tmp_path / "train-00000-of-00004.tmp-12345678").write_bytes(b"half")
-    sample_data.build(str(tmp_path))
+    build_digits.build(str(tmp_path))
     names = sorted(os.listdir(digits_dir))
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     with open(os.path.join(digits_dir, "train-00000-of-00004"), "rb") as f:
@@ -138,6 +140,6 @@ def test_an_interrupted_build_is_built_whole(digits_dir, tmp_path):
 @pytest.mark.parametrize("arguments", [[], ["other"], ["sample"]])
 def test_command_line_mistakes(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
-        data.main(["mnasnet-data", *arguments])
+        data_command.main(["mnasnet-data", *arguments])
     assert stop.value.code == 2
     assert "usage: mnasnet-data" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from test_records import BAD, CLASSES, good, picture, write
 
-from utils import examples, records, scan
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.reading import examples, records, scan
 
 # The first bad record.
 

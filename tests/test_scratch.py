@@ -8,8 +8,8 @@ import sys
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import scratch
-from utils.errors import UserError
+from utils.base import scratch
+from utils.base.errors import UserError
 
 HOLD = """
 import sys, tempfile

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from utils import settings
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 NUMBERS = [s for s in settings.SETTINGS.values() if s.kind in (int, float)]

@@ -9,10 +9,11 @@ import resource
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import dataset_info, examples, records, shards
-from utils.errors import UserError
-from utils.pictures import Unreadable
-from utils.shards import Item, Made, Shard
+from utils.base.errors import UserError
+from utils.data import shards
+from utils.data.pictures import Unreadable
+from utils.data.shards import Item, Made, Shard
+from utils.reading import dataset_info, examples, records
 
 NAMES = ("ant", "bee", "cow")
 DESCRIPTION = shards.describe("animals", shards.builder("test"), NAMES)

@@ -7,10 +7,10 @@ import picture_files
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import pictures, sources
-from utils.errors import UserError
-from utils.pictures import Unreadable
-from utils.shards import Item
+from utils.base.errors import UserError
+from utils.data import picture_folders, pictures
+from utils.data.pictures import Unreadable
+from utils.data.shards import Item
 
 
 def write(root, *paths, data=b"x"):
@@ -21,7 +21,7 @@ def write(root, *paths, data=b"x"):
 
 
 def paths(root, name):
-    return [found.path for found in sources.walk_all(str(root), [name])[0]]
+    return [found.path for found in picture_folders.walk_all(str(root), [name])[0]]
 
 
 def test_files_at_any_depth_without_hidden_ones_and_texts(tmp_path):
@@ -33,23 +33,23 @@ def test_files_at_any_depth_without_hidden_ones_and_texts(tmp_path):
     assert paths(tmp_path, "a") == [
         "2.jpg", "deep/er/1.png", "no ending", "x.heic", "ünï/ß.jpg",
     ]  # fmt: skip
-    assert sources.folders(str(tmp_path)) == ["a", "b"]
-    assert sources.folders(str(tmp_path / "a")) == ["deep", "ünï"]
+    assert picture_folders.folders(str(tmp_path)) == ["a", "b"]
+    assert picture_folders.folders(str(tmp_path / "a")) == ["deep", "ünï"]
 
 
 def test_the_log_counts_what_is_passed_over(tmp_path, caplog):
     write(tmp_path, "a/1.jpg", "a/1.xml", "b/2.xml", "b/notes.TXT")
     with caplog.at_level(logging.INFO, "absl"):
-        sources.walk_all(str(tmp_path), ["a", "b"])
+        picture_folders.walk_all(str(tmp_path), ["a", "b"])
     assert "Passed over 3 files that are no pictures: .txt 1, .xml 2." in caplog.text
 
 
 def test_a_change_shows_in_the_stamp(tmp_path):
     write(tmp_path, "a/1.jpg", "a/2.jpg")
-    before = sources.walk_all(str(tmp_path), ["a"])
-    assert before == sources.walk_all(str(tmp_path), ["a"])
+    before = picture_folders.walk_all(str(tmp_path), ["a"])
+    assert before == picture_folders.walk_all(str(tmp_path), ["a"])
     write(tmp_path, "a/1.jpg", data=b"longer")
-    after = sources.walk_all(str(tmp_path), ["a"])
+    after = picture_folders.walk_all(str(tmp_path), ["a"])
     assert before[0][0] != after[0][0]
     assert before[0][1] == after[0][1]
 
@@ -63,7 +63,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     os.mkfifo(tmp_path / "a" / "pipe.jpg")
     assert paths(tmp_path, "a") == ["linked/1.jpg", "nowhere.jpg"]
     with pytest.raises(Unreadable, match="No such file"):
-        sources.read(str(tmp_path / "a" / "nowhere.jpg"))
+        picture_folders.read(str(tmp_path / "a" / "nowhere.jpg"))
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -73,7 +73,7 @@ def test_names_that_are_no_text(tmp_path):
         f.write(picture_files.jpeg())
     pictures.require_pillow()
     assert paths(tmp_path, "a") == [name]
-    made = sources.PictureMaker(str(tmp_path), ["one"])(Item(f"a/{name}", 1))
+    made = picture_folders.PictureMaker(str(tmp_path), ["one"])(Item(f"a/{name}", 1))
     features = tf.train.Example.FromString(made.example).features.feature
     assert features["image/filename"].bytes_list.value[0] == b"caf\xe9.jpg"
 
@@ -84,21 +84,21 @@ def test_in_a_bucket():
         tf.io.gfile.makedirs(os.path.dirname(f"{root}/{path}"))
         with tf.io.gfile.GFile(f"{root}/{path}", "wb") as f:
             f.write(b"123")
-    assert sources.is_dir(root)
-    assert sources.folders(root) == ["a", "b.c"]
-    assert [[f.path for f in found] for found in sources.walk_all(root, ["a", "b.c"])] == [
+    assert picture_folders.is_dir(root)
+    assert picture_folders.folders(root) == ["a", "b.c"]
+    assert [[f.path for f in found] for found in picture_folders.walk_all(root, ["a", "b.c"])] == [
         ["1.jpg", "deep/2.png"],
         ["3"],
     ]
-    assert sources.read(f"{root}/a/1.jpg") == b"123"
+    assert picture_folders.read(f"{root}/a/1.jpg") == b"123"
     with pytest.raises(Unreadable):
-        sources.read(f"{root}/a/2.jpg")
+        picture_folders.read(f"{root}/a/2.jpg")
 
 
 def test_features_of_a_record(tmp_path):
     write(tmp_path, "cat/tom.jpg", data=picture_files.jpeg())
     pictures.require_pillow()
-    maker = sources.PictureMaker(str(tmp_path), ["ant", "cat"], synsets=["n1", "n2"])
+    maker = picture_folders.PictureMaker(str(tmp_path), ["ant", "cat"], synsets=["n1", "n2"])
     made = maker(Item("cat/tom.jpg", 2))
     found = tf.train.Example.FromString(made.example).features.feature
     values = {key: (f.bytes_list.value or f.int64_list.value)[0] for key, f in found.items()}
@@ -112,7 +112,7 @@ def test_features_of_a_record(tmp_path):
         "image/class/text": b"cat",
         "image/class/synset": b"n2",
     }
-    assert set(values) == {*sources.FEATURES, "image/class/synset"}
+    assert set(values) == {*picture_folders.FEATURES, "image/class/synset"}
     assert made.changed is None
 
 
@@ -128,16 +128,16 @@ def test_features_of_a_record(tmp_path):
 def test_output_apart_from_input(tmp_path, monkeypatch, source, target, possible):
     monkeypatch.chdir(tmp_path)
     if possible:
-        sources.check_apart(source, target)
+        picture_folders.check_apart(source, target)
     else:
         with pytest.raises(UserError, match=f"--output_dir={target}"):
-            sources.check_apart(source, target)
+            picture_folders.check_apart(source, target)
 
 
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="--input_dir="):
-        sources.need_dir(str(tmp_path / "nowhere"), "input_dir")
+        picture_folders.need_dir(str(tmp_path / "nowhere"), "input_dir")
     with pytest.raises(UserError, match="nowhere cannot be read: No such file"):
-        sources.folders(str(tmp_path / "nowhere"))
+        picture_folders.folders(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="cannot be read"):
-        sources.read(str(tmp_path))
+        picture_folders.read(str(tmp_path))

@@ -9,7 +9,10 @@ from tensorflow_estimator.python.estimator.estimator import training
 from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSignalHandlerHook
 
 import mnasnet_main
-from utils import checkpoints, settings, stopping, tpu_program
+from utils.base import stopping
+from utils.config import settings
+from utils.tpu_check import tpu_program
+from utils.training import checkpoints
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 TINY = {

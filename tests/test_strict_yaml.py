@@ -2,8 +2,8 @@
 
 import pytest
 
-from utils import strict_yaml
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import strict_yaml
 
 
 @pytest.mark.parametrize(

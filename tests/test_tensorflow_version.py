@@ -8,7 +8,7 @@ import sys
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import tensorflow_version
+from utils.base import tensorflow_version
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = [

@@ -9,8 +9,9 @@ import tensorflow.compat.v1 as tf
 
 import mnasnet_main
 import preprocessing
-from utils import settings, tflite, tflite_metadata
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.exporting import tflite, tflite_metadata
 
 SIZE = 32
 CLASSES = 7

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from utils import tflite, tflite_metadata
+from utils.exporting import tflite, tflite_metadata
 
 NAMES = ["cat", "a cup", "Nürburgring"]
 

@@ -9,7 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import mnasnet_main
-from utils import inputs, tpu_program
+from utils.tpu_check import tpu_program
+from utils.training import inputs
 
 SIZE, BATCH, CLASSES = 224, 1024, 1000
 # Where the network does not matter, one that is built in a second.

@@ -7,7 +7,8 @@ import types
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import progress, training_hooks
+from utils.base import progress
+from utils.training import hooks
 
 SET_UP_S, STEP_S, BATCH = 60.0, 0.5, 8
 
@@ -32,8 +33,8 @@ def train(monkeypatch, tmp_path, caplog):
         global_step = tf.train.get_or_create_global_step()
         step = tf.py_func(pass_time, [tf.assign_add(global_step, 1)], tf.int64)
         tf.losses.add_loss(tf.constant(2.5))
-        hook = training_hooks.ProgressHook(params, start)
-        with training_hooks.closing([hook]), tf.train.SingularMonitoredSession([hook]) as session:
+        hook = hooks.ProgressHook(params, start)
+        with hooks.closing([hook]), tf.train.SingularMonitoredSession([hook]) as session:
             global_step.load(start, session.raw_session())
             for _ in range(start, end):
                 session.run(step)

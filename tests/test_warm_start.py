@@ -8,8 +8,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import mnasnet_models
-from utils import optimization, settings, warm_start
-from utils.errors import UserError
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.training import optimization, warm_start
 
 TINY = {
     "stages": ["r1_k3_s11_e1_i8_o8", "r1_k3_s22_e3_i8_o16_se0.5"],

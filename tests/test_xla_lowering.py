@@ -6,7 +6,7 @@ import re
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import tpu_program
+from utils.tpu_check import tpu_program
 
 SIZE, BATCH = 64, 16
 

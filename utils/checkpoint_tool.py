@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from utils import checkpoints, files, program, weights_file
-from utils.errors import UserError
+from utils.base import files, program
+from utils.base.errors import UserError
+from utils.training import checkpoints
+from utils.weights import weights_file
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

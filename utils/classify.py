@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils import (
-    classifiers,
-    examples,
-    files,
-    program,
-)
-from utils.errors import UserError
+from utils.base import files, program
+from utils.base.errors import UserError
+from utils.exporting import classifiers
+from utils.reading import examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mnasnet_models
-from utils import model_spec, network_settings, program, settings
-from utils.errors import UserError
+from utils.base import program
+from utils.base.errors import UserError
+from utils.config import model_spec, network_settings, settings
 
 import tensorflow.compat.v1 as tf  # isort: skip
 from tf_slim import model_analyzer  # isort: skip  (it loads TensorFlow)

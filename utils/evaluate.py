@@ -6,8 +6,10 @@ import contextlib
 import time
 
 import imagenet_input
-from utils import classifiers, dataset_info, examples, files, measure, program, progress, records
-from utils.errors import UserError
+from utils.base import files, program, progress
+from utils.base.errors import UserError
+from utils.exporting import classifiers, measure
+from utils.reading import dataset_info, examples, records
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils import export_report, program
-from utils.errors import UserError
+from utils.base import program
+from utils.base.errors import UserError
+from utils.exporting import export_report
 
 NAMES = {
     "SavedModel": "SavedModel",

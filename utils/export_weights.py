@@ -11,16 +11,11 @@ from __future__ import annotations
 
 from absl import logging
 
-from utils import (
-    checkpoints,
-    conversion,
-    files,
-    model_files,
-    program,
-    settings,
-    weights_file,
-)
-from utils.errors import UserError
+from utils.base import files, program
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.training import checkpoints, model_files
+from utils.weights import conversion, weights_file
 
 
 def main(argv: list[str]) -> None:

@@ -16,14 +16,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils import (
-    conversion,
-    model_spec,
-    program,
-    settings,
-    state_dicts,
-)
-from utils.errors import UserError
+from utils.base import program
+from utils.base.errors import UserError
+from utils.config import model_spec, settings
+from utils.weights import conversion, recognition
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -37,7 +33,7 @@ def main(argv: list[str]) -> None:
         "--weights", required=True, help=".safetensors or .pth file, or with --mapping a checkpoint"
     )
     add("--model_dir", required=True, help="folder for the checkpoint")
-    add("--source", choices=state_dicts.SOURCE_NAMES, help="where a file fits more than one")
+    add("--source", choices=recognition.SOURCE_NAMES, help="where a file fits more than one")
     add("--labels", help="file of class names, one a line, or 'imagenet'")
     add("--mapping", help="YAML file of lines 'their name: our name' for a checkpoint of TF1")
     add("--model_name", help="name for the model; with --mapping, which network it is")

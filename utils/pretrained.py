@@ -10,8 +10,11 @@ import os
 
 from absl import logging
 
-from utils import checkpoints, conversion, files, labels, model_files, program
-from utils.errors import UserError
+from utils.base import files, program
+from utils.base.errors import UserError
+from utils.reading import labels
+from utils.training import checkpoints, model_files
+from utils.weights import conversion
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -10,8 +10,9 @@ import csv
 import functools
 import os
 
-from utils import complexity, files, program
-from utils.errors import UserError
+from utils import complexity
+from utils.base import files, program
+from utils.base.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TABLE = os.path.join(ROOT, "g3doc", "data", "mnasnet_a1_published.csv")

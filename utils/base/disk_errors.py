@@ -1,0 +1,67 @@
+"""Errors of disks and folders: where, what the operating system says, and what helps.
+
+TensorFlow's errors carry the system's words in their texts alone, some as plain RuntimeErrors and
+one, of a file that is too large, as the end of a sequence. So the words are what is looked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import NamedTuple
+
+import utils.base.tensorflow_version  # noqa: F401
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+# What an error of a disk may arrive as.
+ERRORS = (OSError, RuntimeError, tf.errors.OpError)
+_REMEDIES = {
+    errno.ENOSPC: "make room on this disk",
+    errno.EDQUOT: "make room within the quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
+    errno.EROFS: "choose another folder, or mount this one writable",
+    errno.EACCES: "correct the permissions",
+    errno.EPERM: "correct the permissions",
+    errno.EISDIR: "move away the folder that has the name of a file",
+    errno.ENOTDIR: "move away the file that has the name of a folder",
+    errno.EIO: "check the disk",
+}
+
+
+class Failure(NamedTuple):
+    """What went wrong with a file.
+
+    Attributes:
+      path: of the file, where the error names it.
+      reason: the system's words.
+      remedy: what the user can do.
+    """
+
+    path: str | None
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}: " if self.path else ""
+        return f"{place}{self.reason}; {self.remedy}, and run the same command again"
+
+
+def find(error: BaseException) -> Failure | None:
+    """What a disk or folder refused; None for an error of another kind."""
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return Failure(error.filename, os.strerror(error.errno), _REMEDIES[error.errno])
+    if not isinstance(error, ERRORS):
+        return None
+    text = getattr(error, "message", None) or str(error)
+    if "No usable temporary directory" in text:  # Python's words where all are full
+        return Failure(None, text, "make room in one of them, or name another one in TMPDIR")
+    for number, remedy in _REMEDIES.items():
+        reason = os.strerror(number)
+        # "PATH; No space left on device", and in one place "PATH is not a directory".
+        pattern = rf"(?:([^;\n]+?)(?:; | is ))?{re.escape(reason)}"
+        found = re.search(pattern, text, re.IGNORECASE)
+        if found:
+            return Failure(found[1], reason, remedy)
+    return None

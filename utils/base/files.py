@@ -1,0 +1,251 @@
+"""Files on disk or in gs:// buckets: reading, and writing that is never seen half done."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import utils.base.tensorflow_version  # noqa: F401
+from utils.base import disk_errors
+from utils.base.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+_Parsed = TypeVar("_Parsed")
+
+
+def read_text(path: str) -> str:
+    """Returns a file's text, without the mark that some editors put first (BOM).
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with tf.io.gfile.GFile(path) as f:
+            return f.read().removeprefix("\ufeff")
+    except (tf.errors.OpError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be read: {reason(e)}.") from e
+
+
+def read_json(path: str, what: str, remedy: str, parse: Callable[[Any], _Parsed]) -> _Parsed:
+    """Returns what `parse` makes of a JSON file that this program writes.
+
+    A full disk or a hand may have changed it, so nothing in it is taken for granted.
+
+    Args:
+      path: of the file.
+      what: the file should be, such as 'a list of evaluations'; the error says that it is not.
+      remedy: what the user can do about it; the error says this, too.
+      parse: takes the content, and raises ValueError, TypeError or KeyError for any other than
+        there should be (`member` does).
+
+    Raises:
+      UserError: the file cannot be read or holds something else.
+    """
+    text = read_text(path)
+    try:
+        return parse(json.loads(text))
+    except KeyError as e:
+        found = f"{e} is missing"
+    except (ValueError, TypeError, RecursionError) as e:
+        found = reason(e) if text.strip() else "it is empty"
+    raise UserError(f"{path} is not {what} ({found}): {remedy}.")
+
+
+def member(mapping: Any, key: str, *kinds: type) -> Any:
+    """The value of a key in parsed JSON, where true and false are not numbers.
+
+    Raises:
+      KeyError, TypeError: it is missing, or of none of these types.
+    """
+    if not isinstance(mapping, dict):
+        raise TypeError(f"{_short(mapping)} is not a mapping")
+    if type(mapping[key]) not in kinds:
+        names = " or ".join(_KIND_NAMES[kind] for kind in kinds)
+        raise TypeError(f"{key} is {_short(mapping[key])} and not {names}")
+    return mapping[key]
+
+
+def name_in_folder(value: Any) -> str:
+    """A value of parsed JSON that names something in a folder; ValueError for any other."""
+    if not isinstance(value, str) or value in ("", ".", "..") or value != os.path.basename(value):
+        raise ValueError(f"{_short(value)} is not a name in its folder")
+    return value
+
+
+_KIND_NAMES = {
+    dict: "a mapping",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else text[:40] + "..."
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text as `write_bytes` does."""
+    write_bytes(path, tf.compat.as_bytes(text))
+
+
+def write_json(path: str, content: Any, indent: int | None = 2) -> None:
+    """Writes a value as JSON as `write_bytes` does."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Writes next to the file and renames: a reader sees the old file or the new one, never a part.
+
+    Raises:
+      UserError: it cannot be written; the old file is as it was, and nothing is left next to it.
+    """
+    unfinished = _unfinished_name(path)
+    try:
+        with tf.io.gfile.GFile(unfinished, "wb") as f:
+            f.write(content)
+        tf.io.gfile.rename(unfinished, path, overwrite=True)
+    except BaseException as e:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(unfinished)
+        if isinstance(e, tf.errors.OpError):
+            raise UserError(f"{path} cannot be written: {reason(e)}.") from e
+        raise
+
+
+def _unfinished_name(path: str) -> str:
+    return f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is in a bucket (gs://, s3:// and the like)."""
+    return "://" in path
+
+
+def absolute(path: str) -> str:
+    """The path from the root; one in a bucket is that already."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def remove(path: str) -> None:
+    """Removes a file or a folder with all it holds, where there is one."""
+    if tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+    elif tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)
+
+
+def copy(source: str, target: str) -> None:
+    """Copies a file, or a local folder with all it holds."""
+    if not tf.io.gfile.isdir(source):
+        tf.io.gfile.copy(source, target)
+        return
+    for folder, _, names in tf.io.gfile.walk(source):
+        place = os.path.join(target, os.path.relpath(folder, source)).removesuffix("/.")
+        tf.io.gfile.makedirs(place)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
+
+
+def rename(source: str, target: str) -> None:
+    """Renames a file or a folder; a file that has the name already is replaced.
+
+    In a bucket, which has no folders, a folder is renamed file by file. What is in subfolders
+    comes first there, so that a SavedModel's saved_model.pb, by which servers know one, comes last.
+    """
+    if not (is_remote(source) and tf.io.gfile.isdir(source)):
+        tf.io.gfile.rename(source, target, overwrite=True)
+        return
+    for folder, _, names in tf.io.gfile.walk(source, topdown=False):
+        place = target + folder.rstrip("/").removeprefix(source.rstrip("/"))
+        tf.io.gfile.makedirs(place)
+        for name in names:
+            # A kill may have left the copy that a bucket makes, and the original.
+            tf.io.gfile.rename(
+                os.path.join(folder, name), os.path.join(place, name), overwrite=True
+            )
+    tf.io.gfile.rmtree(source)
+
+
+def check_no_pattern(path: str | None, flag: str) -> None:
+    """UserError for a path that TensorFlow would take for a pattern, and not find."""
+    found = sorted(set(path or "") & set("*?[]\\"))
+    if found:
+        raise UserError(
+            f"--{flag}={path} has the character '{found[0]}', which stands for other characters "
+            "in TensorFlow's file names: choose or rename the folder."
+        )
+
+
+def check_dir_name(path: str, flag: str) -> None:
+    """UserError for a folder's path that is empty, or that TensorFlow would take for a pattern."""
+    if not path:
+        raise UserError(f"--{flag} is missing: name a folder.")
+    check_no_pattern(path, flag)
+
+
+def make_writable_dir(path: str, flag: str) -> None:
+    """Makes a folder, or says in one sentence why that cannot be."""
+    check_dir_name(path, flag)
+    try:
+        tf.io.gfile.makedirs(path)
+        if not is_remote(path) and not os.access(path, os.W_OK):
+            raise UserError(f"--{flag}={path} is not writable: choose another folder.")
+    except tf.errors.OpError as e:
+        raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
+
+
+def check_writable(path: str, flag: str) -> None:
+    """Before long work: UserError if a file could not be written to a path in the end."""
+    unfinished = _unfinished_name(path)
+    try:
+        if tf.io.gfile.isdir(path):
+            raise UserError(f"--{flag}={path} is a folder: name a file.")
+        if os.path.exists(path) and not os.path.isfile(path):
+            # A device would be replaced by a file.
+            raise UserError(f"--{flag}={path} is not a regular file: name one.")
+        with tf.io.gfile.GFile(unfinished, "w") as f:
+            f.write("")
+        tf.io.gfile.remove(unfinished)
+    except tf.errors.OpError as e:
+        raise UserError(f"--{flag}={path} cannot be written: {reason(e)}.") from e
+
+
+def in_package(package: str, path: str) -> str | None:
+    """A file of an installed package, found without running the package; None if it is not there.
+
+    Args:
+      package: a top-level import name.
+      path: within the package's folder.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = [os.path.join(folder, path) for folder in folders]
+    return next((path for path in found if os.path.exists(path)), None)
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says something, without the noise that TensorFlow adds.
+
+    Of a disk's error it is what the system says, and what helps.
+    """
+    failure = disk_errors.find(error)
+    if failure:
+        return f"{failure.reason}; {failure.remedy}"
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", "File ")
+    lines = [line.strip() for line in message.splitlines()]
+    useful = [line for line in lines if line and not line.startswith(noise)]
+    return (useful or lines)[0].rstrip(".")

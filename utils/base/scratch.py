@@ -1,0 +1,64 @@
+"""Folders for unfinished work in the system's temporary folder, also after a kill.
+
+Each is locked while its program lives, and a kill opens the lock. So the next program tells a
+folder in use from one that nobody will remove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from utils.base import disk_errors
+from utils.base.errors import UserError
+
+
+@contextlib.contextmanager
+def folder(prefix: str) -> Iterator[str]:
+    """A new local folder, gone at the end; removes those of the prefix that a kill has left.
+
+    Raises:
+      UserError: there is no room for what the block writes to it.
+    """
+    _remove_abandoned(prefix)
+    path, lock = _make_locked(prefix)
+    try:
+        yield path
+    except disk_errors.ERRORS as e:
+        failure = disk_errors.find(e)
+        if failure is None or not (failure.path or "").startswith(path):
+            raise
+        raise UserError(
+            f"The temporary folder {os.path.dirname(path)} cannot be written: {failure.reason}; "
+            "make room there or name another one in the variable TMPDIR, and run the same command "
+            "again."
+        ) from e
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_locked(prefix: str) -> tuple[str, int]:
+    while True:
+        path = tempfile.mkdtemp(prefix=prefix)
+        lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.isdir(path):
+            return path, lock
+        os.close(lock)  # another program took it for an abandoned one before it was locked
+
+
+def _remove_abandoned(prefix: str) -> None:
+    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), prefix + "*")):
+        with contextlib.suppress(OSError):  # another user's, in use, or gone by now
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(lock)

@@ -1,0 +1,99 @@
+"""Ends of a training before its last step.
+
+SIGINT and SIGTERM: training saves a checkpoint first, anything else ends at once. A training that
+has lost its folder to another program ends without saving.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from absl import logging
+
+import utils.base.tensorflow_version  # noqa: F401
+from utils.base.errors import UserError
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop(SystemExit):
+    """The program was asked to stop; the exit status is 128 + the signal's number."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(128 + signal_number)
+        self.signal_number = signal_number
+
+
+class _State:
+    """What the signal handler, other threads and the training hook share."""
+
+    training = False
+    requested: int | None = None
+    abandoned: str | None = None
+
+
+def _handle(signal_number, frame) -> None:
+    del frame
+    if _State.training and _State.requested is None:
+        _State.requested = signal_number
+        logging.info(
+            "%s: finishing this step and saving a checkpoint; a second signal stops at once.",
+            signal.Signals(signal_number).name,
+        )
+        return
+    raise Stop(signal_number)
+
+
+def install() -> None:
+    """Handles both signals from now on (in the main thread; elsewhere it does nothing)."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, _handle)
+
+
+def abandon(reason: str) -> None:
+    """Ends the training, from any thread: without a checkpoint, by UserError(reason)."""
+    _State.abandoned = reason
+
+
+def is_requested() -> bool:
+    """Whether a signal ended the training."""
+    return _State.requested is not None
+
+
+def raise_if_requested() -> None:
+    """Raises Stop if a signal ended the training, UserError if it is abandoned."""
+    if _State.abandoned is not None:
+        raise UserError(_State.abandoned)
+    if _State.requested is not None:
+        raise Stop(_State.requested)
+
+
+class StopHook(tf.train.SessionRunHook):
+    """Ends a training at the next step after a signal; the checkpoint hook then saves.
+
+    It belongs among the training hooks that the model function gives: TPUEstimator calls those
+    after its own, and those that `train` is given before them.
+    One that is abandoned ends by an error, so that no hook saves.
+    """
+
+    def after_create_session(self, session, coord):
+        _State.training = True
+
+    def before_run(self, run_context):
+        # TPUEstimator's own hook has just set SIGINT to kill the process; take it back.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            install()
+
+    def after_run(self, run_context, run_values):
+        if _State.abandoned is not None:
+            _State.training = False
+            raise UserError(_State.abandoned)
+        if _State.requested is not None:
+            run_context.request_stop()
+
+    def end(self, session):
+        _State.training = False

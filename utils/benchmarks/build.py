@@ -1,0 +1,74 @@
+"""Measures building a data set: `python -m utils.benchmark_build`, `make bench-build`.
+
+In one run and on the same files: copying a folder of pictures file by file, and building TFRecords
+of it with `mnasnet-data folder`. No picture needs a new encoding; each is decoded once, as a check.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+
+from absl import logging
+
+from utils.base import memory, program
+from utils.data import build_fake, build_folder, pictures, shared_arguments
+
+WIDTH, HEIGHT = 500, 375
+NUM_CLASSES = 10
+RUNS = 3
+
+
+def _make_folder(folder: str, count: int) -> int:
+    """Writes pictures of 500 x 375, about 64 KB each; returns their bytes."""
+    total = 0
+    for number in range(count):
+        label = number % NUM_CLASSES + 1
+        rng = random.Random(number)
+        image = build_fake.image(rng, WIDTH, HEIGHT, 0, label, NUM_CLASSES)
+        path = os.path.join(folder, f"class {label}", f"{number}.jpg")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            total += f.write(pictures.encode(image, build_fake.QUALITY, subsampling=2))
+    return total
+
+
+def _rate(work: Callable[[str], object], folder: str, count: int) -> float:
+    """The best images/s of some runs: others on the machine only ever slow a run down."""
+    best = 0.0
+    for _ in range(RUNS):
+        target = os.path.join(folder, "target")
+        start = time.monotonic()
+        work(target)
+        best = max(best, count / (time.monotonic() - start))
+        shutil.rmtree(target)
+    return best
+
+
+def main(argv: list[str]) -> None:
+    """Prints images a second and the ratio."""
+    parser = program.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=shared_arguments.count, default=4096)
+    arguments = parser.parse_args(argv[1:])
+    logging.set_verbosity(logging.WARNING)
+    pictures.require_pillow()
+    count = arguments.images
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "pictures")
+        size = _make_folder(source, count)
+        print(f"{count} JPEGs of {WIDTH} x {HEIGHT}, {size / count / 1000:.0f} KB each, "
+              f"{memory.cores()} cores")  # fmt: skip
+        copy = _rate(lambda target: shutil.copytree(source, target), folder, count)
+        print(f"  copying the files   {copy:6.0f} images/s  100 %", flush=True)
+        rate = _rate(
+            lambda target: build_folder.build(build_folder.Options(source, target)), folder, count
+        )
+        print(f"  building TFRecords  {rate:6.0f} images/s  {100 * rate / copy:3.0f} %")
+
+
+if __name__ == "__main__":
+    program.run(main)

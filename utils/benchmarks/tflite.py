@@ -1,0 +1,81 @@
+"""Measures the .tflite files of a model: `python -m utils.benchmark_tflite`, `make bench-tflite`.
+
+In one run, on one thread: the exported files of a network with random weights, beside a float file
+of the bare network (pixels already normalized), which is what the normalization inside costs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+
+import numpy as np
+
+import mnasnet_main
+import mnasnet_models
+from utils.base import program, quiet
+from utils.config import settings
+from utils.exporting import tflite, tflite_metadata
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+ROUNDS = 60
+
+
+def _checkpoint(params, folder: str) -> str:
+    """A checkpoint of random weights."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.float32, [1, None, None, 3])
+        tf.train.get_or_create_global_step()
+        mnasnet_main.mnasnet_model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, folder + "/model.ckpt", 0)
+
+
+def _bare(params) -> bytes:
+    """A float file of the network alone."""
+    size = params["input_image_size"]
+    with tf.Graph().as_default(), tf.Session() as session, quiet.native_output():
+        images = tf.placeholder(tf.float32, [1, size, size, 3])
+        logits, _ = mnasnet_models.build_mnasnet_model(images, params["model_name"], False)
+        session.run(tf.global_variables_initializer())
+        return tf.lite.TFLiteConverter.from_session(session, [images], [logits]).convert()
+
+
+def main(argv: list[str]) -> None:
+    """Prints size and latency of each file."""
+    parser = program.ArgumentParser(prog="benchmark_tflite", description=__doc__.split("\n")[0])
+    parser.add_argument("--model_name", default="mnasnet-a1")
+    parser.add_argument("--size", type=int, default=224)
+    arguments = parser.parse_args(argv[1:])
+    params = settings.default_params()
+    params.update(model_name=arguments.model_name, input_image_size=arguments.size, use_tpu=False)
+    rng = np.random.RandomState(0)
+    pictures = rng.uniform(0, 255, (8, arguments.size, arguments.size, 3)).astype(np.float32)
+    contents = {"bare network, float32": _bare(params)}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = _checkpoint(params, folder)
+        with tflite.Network(mnasnet_main.mnasnet_model_fn, params, checkpoint) as network:
+            for kind in tflite.SUFFIXES:
+                content = network.convert(kind, pictures)
+                contents[kind] = tflite_metadata.add(content, params["model_name"])
+    interpreters = {n: tflite.Interpreter(content=c) for n, c in contents.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contents}
+    # In turns, so that what else the machine does hits all alike.
+    for number in range(ROUNDS):
+        for name, interpreter in interpreters.items():
+            start = time.perf_counter()
+            interpreter.logits(pictures[number % len(pictures)])
+            seconds[name].append(time.perf_counter() - start)
+    print(f"{arguments.model_name} at {arguments.size}, one thread")
+    base = float(np.median(seconds["bare network, float32"]))
+    for name, times in seconds.items():
+        median = float(np.median(times))
+        print(
+            f"  {name:<22} {len(contents[name]) / 1e6:6.2f} MB {1000 * median:7.2f} ms "
+            f"({median / base:.2f} x bare)"
+        )
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,1 @@
+"""Settings: the table of them, their flags, and the network that they describe."""

@@ -1,0 +1,342 @@
+"""Every setting of the program, once: name, type, default, limits and help.
+
+The command line, the YAML files, `--help` and the default `params` of the model function are all
+made from the table below. None always means "unset"; 0 and False are values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from utils.base.errors import UserError, excerpt
+
+IMAGENET_TRAIN_IMAGES = 1281167
+IMAGENET_EVAL_IMAGES = 50000
+IMAGENET_CLASSES = 1000
+# Beyond any training, and small enough that products of the two are exact and fit in 64 bits.
+MOST_STEPS = 10**9
+MOST_IMAGES = 10**9
+MOST_BATCH = 2**20
+MOST_CHARACTERS = 4096  # of a path on Linux
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+      name: of the flag, the YAML key and the entry of `params`.
+      kind: bool, int, float, str, or object (a str or a mapping).
+      default: used where no layer of settings says otherwise.
+      help: one sentence; `--help` adds the default.
+      unset: what None means, for `--help`.
+      choices: the only values, if not None.
+      minimum: least value.
+      maximum: greatest value, which every number has, or else `below`; of a text the most
+        characters, MOST_CHARACTERS if None.
+      above: the value must be greater than this.
+      below: the value must be less than this, also as the float32 that TensorFlow computes with.
+      alias: a second name of the flag.
+      fine_tuning: the default where --init_checkpoint is given, if not None.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    unset: str = "unset"
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    alias: str | None = None
+    fine_tuning: Any = None
+
+
+GROUPS: dict[str, tuple[Setting, ...]] = {
+    "Where things are": (
+        Setting("mode", str, "train_and_eval", "What to do.",
+                choices=("train_and_eval", "train", "eval", "export_only")),
+        Setting("data_dir", str, None, "Folder or bucket with train-* and validation-* TFRecords; "
+                "'null' feeds black images, to measure a model alone."),
+        Setting("model_dir", str, None, "Folder or bucket for checkpoints and summaries."),
+        Setting("config_file", str, None, "YAML file of settings, or the name of a profile that "
+                "ships with the package (cpu, gpu, v3-8, v2-32, finetune, sample)."),
+        Setting("params_override", str, None, "More settings, over those of --config_file: "
+                "'name=value,name=value' or a YAML mapping.", maximum=100_000),
+    ),
+    "Device": (
+        Setting("use_tpu", bool, None, "Run on a TPU.",
+                unset="on a TPU if --tpu or TPU_NAME names one, else on the GPU or CPU here"),
+        Setting("tpu", str, None, "Name or grpc:// address of the Cloud TPU; 'local' on a TPU VM.",
+                unset="the environment variable TPU_NAME"),
+        Setting("gcp_project", str, None, "Google Cloud project of the TPU and of Bigtable.",
+                unset="the one of the credentials", alias="project"),
+        Setting("tpu_zone", str, None, "Zone of the TPU.", unset="this machine's", alias="zone"),
+        Setting("iterations_per_loop", int, 1251, "Steps that a TPU runs between returns to the "
+                "host (1 on GPU and CPU).", minimum=1, maximum=MOST_STEPS),
+        Setting("transpose_input", bool, True, "Send batches to a TPU as [H, W, C, N] and "
+                "transpose them there (never done on GPU and CPU)."),
+        Setting("precision", str, "float32", "Precision of the activations; bfloat16 needs "
+                "--use_keras=False.", choices=("float32", "bfloat16")),
+        Setting("data_format", str, "channels_last", "Layout of the activations; channels_first "
+                "needs a GPU.", choices=("channels_last", "channels_first")),
+        Setting("skip_host_call", bool, False, "Do without training summaries on a TPU."),
+    ),
+    "Model": (
+        Setting("model_name", str, "mnasnet-a1", "Architecture: mnasnet-a1, mnasnet-b1, "
+                "mnasnet-small, mnasnet-d1 or mnasnet-d1-320; with --model_spec, its name."),
+        Setting("model_spec", object, None, "YAML file that describes an architecture of your own.",
+                unset="a built-in architecture"),
+        Setting("depth_multiplier", float, None, "Scales the filters of stem and blocks.",
+                unset="no scaling", above=0, maximum=10),
+        Setting("depth_divisor", int, None, "Scaled filters are multiples of this.", unset="8",
+                minimum=1, maximum=1024),
+        Setting("min_depth", int, None, "Least number of filters after scaling.",
+                unset="the depth divisor", minimum=1, maximum=1024),
+        Setting("use_keras", bool, None, "Keras layers for convolutions, else tf.layers; it decides"
+                " the names in checkpoints.", unset="the model's own; tf.layers with bfloat16"),
+        Setting("dropout_rate", float, None, "Dropout before the classifier.",
+                unset="the model's own", minimum=0, below=1),
+        Setting("batch_norm_momentum", float, None, "Decay of the moving means and variances.",
+                unset="the model's own, 0.99", minimum=0, below=1, fine_tuning=0.9),
+        Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization.",
+                unset="the model's own, 0.001", minimum=1e-12, maximum=1),
+        Setting("num_label_classes", int, None, "Number of classes.",
+                unset="dataset_info.json's, else 1000", minimum=2, maximum=1_000_000),
+    ),
+    "Training": (
+        Setting("train_steps", int, 437898, "Global step at which training ends (350 epochs of "
+                "ImageNet by default).", minimum=1, maximum=MOST_STEPS),
+        Setting("train_batch_size", int, 1024, "Images a step, over all cores.", minimum=1,
+                maximum=MOST_BATCH),
+        Setting("num_train_images", int, None, "Images an epoch.",
+                unset="dataset_info.json's, else 1281167", minimum=1, maximum=MOST_IMAGES),
+        Setting("base_learning_rate", float, 0.016, "Learning rate for a batch of 256; it scales "
+                "with the batch.", minimum=0, maximum=1000, fine_tuning=0.008),
+        Setting("warmup_epochs", float, 5.0, "Epochs of linear warm-up from 0.", minimum=0,
+                maximum=10_000, fine_tuning=1.0),
+        Setting("lr_decay_rate", float, 0.97, "Factor of the learning rate's staircase.",
+                minimum=1e-6, maximum=10),
+        Setting("lr_decay_epochs", float, 2.4, "Epochs between its steps.", minimum=1e-6,
+                maximum=10_000),
+        Setting("momentum", float, 0.9, "Momentum of RMSProp.", minimum=0, below=1),
+        Setting("rmsprop_decay", float, 0.9, "Decay of RMSProp's mean square.", minimum=0, below=1),
+        Setting("rmsprop_epsilon", float, 0.001, "Added to RMSProp's mean square.", minimum=1e-20,
+                maximum=1),
+        Setting("weight_decay", float, 1e-5, "Factor of the L2 loss of all but batch-norm "
+                "variables.", minimum=0, maximum=1),
+        Setting("label_smoothing", float, 0.1, "Share of the label spread over all classes.",
+                minimum=0, below=1),
+        Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
+                "none.", minimum=0, below=1),
+        Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from."),
+        Setting("freeze_backbone", bool, False, "Train the classifier alone; all else, batch "
+                "normalization too, stays as --init_checkpoint has it."),
+        Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, N included, "
+                "stay as --init_checkpoint has them, batch normalization too; none trains all.",
+                unset="none"),
+        Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
+                "and dropout.", unset="another one each run", minimum=0, maximum=2**62),
+        Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
+                minimum=1, maximum=MOST_STEPS),
+        Setting("add_summaries", bool, True, "Write training summaries for TensorBoard."),
+        Setting("save_checkpoints_steps", int, None, "Steps between checkpoints.",
+                unset="on a TPU iterations_per_loop or 100, else steps_per_eval or 1000",
+                minimum=1, maximum=MOST_STEPS),
+        Setting("keep_checkpoint_max", int, 5, "Checkpoints to keep; 0 for all. The best stays in "
+                "archive/.", minimum=0, maximum=1_000_000),
+        Setting("use_async_checkpointing", bool, False, "Save checkpoints in the background."),
+    ),
+    "Evaluation": (
+        Setting("eval_batch_size", int, 1024, "Images a step, over all cores (at most "
+                "num_eval_images on GPU and CPU).", minimum=1, maximum=MOST_BATCH),
+        Setting("num_eval_images", int, None, "Images to evaluate.",
+                unset="dataset_info.json's, else 50000", minimum=1, maximum=MOST_IMAGES),
+        Setting("steps_per_eval", int, 6255, "Training steps between evaluations.", minimum=1,
+                maximum=MOST_STEPS),
+        Setting("eval_timeout", int, None, "Seconds that --mode=eval waits for a checkpoint.",
+                unset="for ever", minimum=0, maximum=10**9),
+    ),
+    "Input": (
+        Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32,
+                maximum=4096),
+        Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
+                "published accuracies, bilinear since July 2019.",
+                choices=("bicubic", "bilinear")),
+        Setting("min_crop_area", float, 0.08, "Least area of a training crop, as a share of the "
+                "picture.", minimum=1e-6, maximum=1),
+        Setting("random_flip", bool, True, "Mirror half of the training pictures."),
+        Setting("num_parallel_calls", int, 64, "Pictures decoded at a time (at most twice the "
+                "cores).", minimum=1, maximum=1_000_000),
+        Setting("skip_bad_images", bool, False, "Leave out damaged records and pictures instead of "
+                "stopping; a first run looks for them and keeps the list in model_dir; a file "
+                "cut short is still an error, as nobody can count what it lost."),
+        Setting("use_cache", bool, None, "Keep the encoded training pictures in memory.",
+                unset="if they fit in a quarter of the free memory"),
+    ),
+    "Input from Cloud Bigtable": (
+        Setting("bigtable_project", str, None, "Project of the instance.", unset="--gcp_project"),
+        Setting("bigtable_instance", str, None, "Instance; naming one reads from Bigtable."),
+        Setting("bigtable_table", str, "imagenet", "Table."),
+        Setting("bigtable_train_prefix", str, "train_", "Prefix of the training rows' keys."),
+        Setting("bigtable_eval_prefix", str, "validation_", "Prefix of the evaluation rows' keys."),
+        Setting("bigtable_column_family", str, "tfexample", "Column family."),
+        Setting("bigtable_column_qualifier", str, "example", "Column qualifier."),
+    ),
+    "Export": (
+        Setting("export_dir", str, None, "Folder or bucket for the SavedModel and the .tflite "
+                "files."),
+        Setting("export_checkpoint", str, None, "Checkpoint to export with --mode=export_only; "
+                "'best' is the archived one.", unset="the latest of model_dir"),
+        Setting("export_moving_average", bool, True, "Export the averaged weights where the "
+                "checkpoint has them."),
+        Setting("export_to_tpu", bool, False, "Add a graph for TPUs to the SavedModel, with the "
+                "tags serve and tpu; no TPU is needed to make it."),
+        Setting("post_quantize", bool, False, "Also write a .tflite file with weights quantized "
+                "to 8 bits."),
+        Setting("quantize", str, None, "More .tflite files: float16, int8 (integers alone) or "
+                "both, joined by a comma.", unset="none"),
+        Setting("export_normalized_input", bool, False, "The float .tflite files take pixels that "
+                "are normalized already, (x - mean) / std, as historical ones did; int8 files "
+                "always take raw ones."),
+        Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
+                "with.", unset="all", minimum=1, maximum=MOST_IMAGES),
+    ),
+}  # fmt: skip
+
+SETTINGS: dict[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}
+
+# What a checkpoint's weights mean depends on these: a run that resumes must agree on them, and
+# takes them from model_dir's params.yaml where it says nothing.
+ARCHITECTURE = (
+    "model_name", "model_spec", "num_label_classes", "depth_multiplier", "depth_divisor",
+    "min_depth", "use_keras", "batch_norm_epsilon",
+)  # fmt: skip
+# These travel with a checkpoint as well, but another value is a choice, not a mistake.
+CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method")
+
+
+def default_params() -> dict[str, Any]:
+    """Returns the complete default `params` of `mnasnet_main.mnasnet_model_fn`.
+
+    A plain dict, setting name -> default; the counts of images and classes are ImageNet's.
+    """
+    params = {name: setting.default for name, setting in SETTINGS.items()}
+    return with_imagenet_counts(params)
+
+
+def fine_tuning_defaults() -> dict[str, Any]:
+    """The defaults that differ where --init_checkpoint is given: setting name -> value."""
+    return {n: s.fine_tuning for n, s in SETTINGS.items() if s.fine_tuning is not None}
+
+
+def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills unset counts with ImageNet's."""
+    counts = {
+        "num_train_images": IMAGENET_TRAIN_IMAGES,
+        "num_eval_images": IMAGENET_EVAL_IMAGES,
+        "num_label_classes": IMAGENET_CLASSES,
+    }
+    return {**params, **{k: v for k, v in counts.items() if params[k] is None}}
+
+
+def check_known(names, source: str) -> None:
+    """Raises UserError for the first name that is no setting, with the nearest one that is."""
+    for name in names:
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(str(name), SETTINGS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see --help for the settings."
+            raise UserError(f"{source} has the unknown setting {excerpt(repr(name))}: {hint}")
+
+
+def convert(name: str, value: Any, given: str) -> Any:
+    """Returns a value in the setting's type, within its limits; UserError otherwise.
+
+    `given` is how the user gave it, for the error: '--name=value' or 'FILE: name=value'.
+    """
+    setting = SETTINGS[name]
+    if value is None:
+        return None
+    converted = _to_kind(setting.kind, value)
+    if converted is None:
+        raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[setting.kind]}.")
+    wrong = _outside_limits(setting, converted)
+    if wrong:
+        raise UserError(f"{excerpt(given)} is not possible: {wrong}.")
+    return converted
+
+
+_KIND_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    object: "a file name or a mapping",
+}
+
+
+def _to_kind(kind: type, value: Any) -> Any:
+    """The value as `kind`, or None where it is none."""
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    if isinstance(value, bool):
+        return None
+    if kind is object:
+        return value if isinstance(value, (str, dict)) else None
+    if kind is str:
+        return str(value) if isinstance(value, (str, int, float)) else None
+    if kind is int and isinstance(value, str):
+        # Not by way of float, which has 53 bits.
+        with contextlib.suppress(ValueError):
+            return int(value)
+    if kind is int and isinstance(value, int):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind is int:
+        return int(number) if number == int(number) else None
+    return number
+
+
+def _outside_limits(setting: Setting, value: Any) -> str | None:
+    """What a value should be instead; None for a possible one."""
+    if isinstance(value, dict):
+        return None
+    if isinstance(value, str):
+        return _unlike_text(setting, value)
+    if setting.minimum is not None and value < setting.minimum:
+        return f"it must be at least {setting.minimum}"
+    if setting.maximum is not None and value > setting.maximum:
+        return f"it must be at most {setting.maximum}"
+    if setting.above is not None and value <= setting.above:
+        return f"it must be greater than {setting.above}"
+    if setting.below is not None and np.float32(value) >= setting.below:
+        return f"it must be less than {setting.below}"
+    return None
+
+
+def _unlike_text(setting: Setting, text: str) -> str | None:
+    """What a text should be instead; None for a possible one."""
+    if setting.choices is not None and text not in setting.choices:
+        return f"choose one of {', '.join(setting.choices)}"
+    most = setting.maximum or MOST_CHARACTERS
+    if len(text) > most:
+        return f"it must be at most {most} characters long"
+    # TensorFlow takes names as UTF-8, and cuts some off at a zero byte.
+    if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
+        return "it has a character that cannot be printed; remove it"
+    return None

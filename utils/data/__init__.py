@@ -1,0 +1,1 @@
+"""Builds, inspects and copies data sets: the command mnasnet-data."""

@@ -1,0 +1,5 @@
+"""Runs `python -m utils.data`."""
+
+from utils.data.command import command
+
+command.console()

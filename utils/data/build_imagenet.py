@@ -1,0 +1,210 @@
+"""ImageNet (ILSVRC2012) as TFRecords: `mnasnet-data imagenet`."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from typing import NamedTuple
+
+from absl import logging
+
+from utils.base import files
+from utils.base.errors import UserError
+from utils.config import settings
+from utils.data import picture_folders, pictures, shards, shared_arguments
+from utils.data.picture_folders import Found
+
+NAME = "ImageNet (ILSVRC2012)"
+TRAIN_SHARDS, VALIDATION_SHARDS = 1024, 128
+LABELS_PATH = os.path.join(os.path.dirname(__file__), "data_files", "imagenet_labels.txt")
+FEATURES = (*picture_folders.FEATURES, "image/class/synset")
+DESCRIPTION = """\
+Makes TFRecords of ImageNet as it is distributed: train/<synset>/*.JPEG, and validation/*.JPEG with
+--validation_labels, a file with one synset a line in the order of the file names (or
+validation/<synset>/*.JPEG). Labels are 1..1000 in the order of the synsets. Files that are not what
+their names say (one PNG, 22 CMYK JPEGs) become RGB JPEGs; all others keep their bytes."""
+_SYNSET = re.compile(r"n\d{8}")
+
+
+class Options(NamedTuple):
+    """What the user chose; see the command line."""
+
+    input_dir: str
+    output_dir: str
+    validation_labels: str | None = None
+    train_shards: int = TRAIN_SHARDS
+    validation_shards: int = VALIDATION_SHARDS
+    seed: int = 0
+    max_bad_share: float = shards.MAX_BAD_SHARE
+    num_threads: int | None = None
+
+
+def build(options: Options) -> None:
+    """Builds the data set, or goes on with it.
+
+    Raises:
+      UserError: the input is not laid out so, too much of it is unreadable, or the output folder
+        cannot be used.
+    """
+    pictures.require_pillow()
+    picture_folders.need_dir(options.input_dir, "input_dir")
+    picture_folders.check_apart(options.input_dir, options.output_dir)
+    given = shared_arguments.given(options, ("train_shards", "validation_shards", "seed"))
+    builder = shards.builder("imagenet", **given)
+    if shards.is_finished(options.output_dir, shards.describe(NAME, builder)):
+        return
+    train = _train(options.input_dir)
+    synsets = sorted({synset for _, synset in train})
+    validation = _validation(options, set(synsets))
+    label_names = _label_names(synsets)
+    _log_counts(synsets, train, validation)
+    random.Random(options.seed).shuffle(train)
+    labels = {synset: label for label, synset in enumerate(synsets, 1)}
+    plan = []
+    for split, found, count in (
+        (shards.TRAIN, train, options.train_shards),
+        (shards.VALIDATION, validation, options.validation_shards),
+    ):
+        items = [shards.Item(file.path, labels[synset], file.stamp) for file, synset in found]
+        plan += shards.split(split, items, count)
+    shards.build(
+        options.output_dir,
+        shards.describe(NAME, builder, label_names, FEATURES),
+        plan,
+        # Nobody turned ImageNet's pictures by their EXIF data when accuracies were published.
+        picture_folders.PictureMaker(
+            options.input_dir, label_names, upright=False, synsets=synsets
+        ),
+        options.max_bad_share,
+        options.num_threads or picture_folders.num_threads(options.input_dir),
+    )
+
+
+def _log_counts(synsets, train, validation) -> None:
+    """Says what is not as in the whole of ImageNet."""
+    for what, count, expected in (
+        ("synsets", len(synsets), settings.IMAGENET_CLASSES),
+        ("pictures for training", len(train), settings.IMAGENET_TRAIN_IMAGES),
+        ("pictures for validation", len(validation), settings.IMAGENET_EVAL_IMAGES),
+    ):
+        if count != expected:
+            note = f": labels are 1..{count}" if what == "synsets" else ""
+            logging.info("%d %s, where ImageNet has %d%s.", count, what, expected, note)
+
+
+def _label_names(synsets: list[str]) -> list[str]:
+    """Names of synsets; the synset itself where it is none of ImageNet's 1000."""
+    lines = files.read_text(LABELS_PATH).splitlines()
+    names = dict(line.split("\t", 1) for line in lines)
+    return [names.get(synset, synset) for synset in synsets]
+
+
+def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
+    """(picture, synset) of <split>/<synset>/*, ordered by synset and file name."""
+    folder = os.path.join(root, split)
+    synsets = picture_folders.folders(folder)
+    for name in synsets:
+        if not _SYNSET.fullmatch(name):
+            raise UserError(
+                f"{os.path.join(folder, name)} is not named like a synset (n01440764): for classes "
+                "of your own use `mnasnet-data folder`."
+            )
+    picture_folders.log_files_beside(folder)
+    found = picture_folders.walk_all(folder, synsets)
+    for synset, pictures_found in zip(synsets, found, strict=True):
+        if not pictures_found:
+            raise UserError(
+                f"{os.path.join(folder, synset)} has no pictures: unpack {synset}.tar into it or "
+                "remove it."
+            )
+    return [
+        (Found(f"{split}/{synset}/{path}", stamp), synset)
+        for synset, pictures_found in zip(synsets, found, strict=True)
+        for path, stamp in pictures_found
+    ]
+
+
+def _train(root: str) -> list[tuple[Found, str]]:
+    picture_folders.need_dir(os.path.join(root, shards.TRAIN), "input_dir")
+    train = _by_synset(root, shards.TRAIN)
+    if len({synset for _, synset in train}) < 2:
+        raise UserError(
+            f"{os.path.join(root, shards.TRAIN)} has fewer than 2 folders of synsets (n01440764): "
+            "unpack the tar files of the classes there, each into its folder."
+        )
+    return train
+
+
+def _validation(options: Options, synsets: set[str]) -> list[tuple[Found, str]]:
+    """(picture, synset) in the order of file names, whichever way they are laid out."""
+    root = options.input_dir
+    split = picture_folders.validation_folder(root, picture_folders.folders(root))
+    if split is None:
+        raise UserError(f"--input_dir={root} has no folder {shards.VALIDATION}.")
+    folder = os.path.join(root, split)
+    if picture_folders.folders(folder):
+        if options.validation_labels:
+            raise UserError(
+                f"--validation_labels is for pictures without folders, but {folder} has folders: "
+                "leave the flag out."
+            )
+        found = _by_synset(root, split)
+        found.sort(key=lambda pair: os.path.basename(pair[0].path))
+    else:
+        flat = [
+            Found(f"{split}/{path}", stamp)
+            for path, stamp in picture_folders.walk_all(root, [split])[0]
+        ]
+        labels = _validation_labels(options.validation_labels, len(flat), folder)
+        found = list(zip(flat, labels, strict=True))
+    known = [pair for pair in found if pair[1] in synsets]
+    if not known:
+        raise UserError(f"{folder} has no pictures of the synsets in {shards.TRAIN}.")
+    if len(known) < len(found):
+        logging.info("%d pictures of synsets that are not in train are left out of validation.",
+                     len(found) - len(known))  # fmt: skip
+    return known
+
+
+def _validation_labels(path: str | None, count: int, folder: str) -> list[str]:
+    """The synsets of the flat validation pictures."""
+    if path is None:
+        raise UserError(
+            f"{folder} has pictures without folders: name the file of their synsets, one a line, "
+            "with --validation_labels."
+        )
+    labels = [line.strip() for line in files.read_text(path).splitlines() if line.strip()]
+    for number, label in enumerate(labels, 1):
+        if not _SYNSET.fullmatch(label):
+            hint = (
+                "the numbers of the development kit count in another order than labels do"
+                if label.isdigit()
+                else "one a line is expected"
+            )
+            raise UserError(
+                f"{path}, line {number}: {label[:40]!r} is no synset (n01440764): {hint}."
+            )
+    if len(labels) != count:
+        raise UserError(
+            f"{path} has {len(labels)} synsets for {count} pictures in {folder}: one a picture is "
+            "needed, in the order of the file names."
+        )
+    return labels
+
+
+def add_command(commands) -> None:
+    """Adds `imagenet` to the commands."""
+    parser = commands.add_parser(
+        "imagenet", help="make TFRecords of ImageNet (ILSVRC2012)", description=DESCRIPTION
+    )
+    shared_arguments.add_input(parser)
+    parser.add_argument(
+        "--validation_labels", help="file of the synsets of validation/*.JPEG, one a line"
+    )
+    for split, count in ((shards.TRAIN, TRAIN_SHARDS), (shards.VALIDATION, VALIDATION_SHARDS)):
+        parser.add_argument(
+            f"--{split}_shards", type=shared_arguments.count, default=count,
+            help="files (default: %(default)s)",
+        )  # fmt: skip
+    parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))

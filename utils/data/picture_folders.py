@@ -1,0 +1,267 @@
+"""Folders of pictures, on disk or in a bucket: what is in them, and reading it."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from absl import logging
+
+import utils.base.tensorflow_version  # noqa: F401
+from utils.base import files, memory
+from utils.base.errors import UserError
+from utils.base.progress import Progress
+from utils.data import pictures, shards
+from utils.data.pictures import Unreadable
+from utils.reading import examples
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+# Files that lie about among pictures. Whatever else a folder holds must be a picture: better a
+# complaint than a picture less.
+PASSED_OVER = (
+    ".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini", ".py",
+    ".mat", ".npy", ".pkl",
+)  # fmt: skip
+# Of every record of a picture.
+FEATURES = (
+    examples.IMAGE_KEY, "image/format", "image/height", "image/width", "image/filename",
+    examples.LABEL_KEY, "image/class/text",
+)  # fmt: skip
+_PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
+
+VALIDATION_FOLDERS = (shards.VALIDATION, "val", "valid")
+_LOG_FOLDERS = 200
+# A bucket answers in parallel.
+REQUESTS = 32
+
+
+class Found(NamedTuple):
+    """A file.
+
+    Attributes:
+      path: below the folder that was searched, with slashes.
+      stamp: size and time of the last change, by which a change shows; empty in buckets.
+    """
+
+    path: str
+    stamp: tuple[int, ...] = ()
+
+
+def is_dir(path: str) -> bool:
+    """Whether a folder is there; UserError if the file system cannot tell."""
+    try:
+        return tf.io.gfile.isdir(path)
+    except tf.errors.OpError as e:
+        raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+
+
+def folders(path: str) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
+    return sorted(name for name, _, is_folder in _entries(path) if is_folder)
+
+
+def log_files_beside(folder: str) -> None:
+    """Says how many files lie in a folder itself, where only folders are looked for."""
+    count = sum(
+        not is_folder and not _passed_over(Found(name)) for name, _, is_folder in _entries(folder)
+    )
+    if count:
+        logging.info(
+            "%s: %d files that lie beside the folders are left out.", folder.rstrip("/"), count
+        )
+
+
+def validation_folder(root: str, names: Sequence[str]) -> str | None:
+    """Which of a root's folders has the pictures for validation; None if there is none.
+
+    Raises:
+      UserError: there are two.
+    """
+    found = [name for name in VALIDATION_FOLDERS if name in names]
+    if len(found) > 1:
+        raise UserError(
+            f"--input_dir={root} has both {found[0]} and {found[1]}: move one of them away."
+        )
+    return found[0] if found else None
+
+
+def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
+    """The files below each of some folders in a folder, at any depth, sorted by path.
+
+    Hidden files and folders are left out, and so are files with the endings PASSED_OVER: the log
+    says how many.
+    """
+
+    def walk(name):
+        return list(_walk(os.path.join(folder, name), "", frozenset()))
+
+    passed_over: collections.Counter[str] = collections.Counter()
+    kept = []
+    with (
+        contextlib.closing(Progress("list", len(names), "folder", log_every=_LOG_FOLDERS)) as bar,
+        concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool,
+    ):
+        for number, found in enumerate(pool.map(walk, names), 1):
+            passed_over.update(filter(None, map(_passed_over, found)))
+            kept.append(sorted(file for file in found if not _passed_over(file)))
+            bar.update(number)
+    if passed_over:
+        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(passed_over.items()))
+        logging.info("Passed over %d files that are no pictures: %s.", passed_over.total(), kinds)
+    return kept
+
+
+def _passed_over(file: Found) -> str | None:
+    ending = os.path.splitext(file.path)[1].lower()
+    return ending if ending in PASSED_OVER else None
+
+
+def _walk(folder: str, prefix: str, above: frozenset[str]) -> Iterator[Found]:
+    if not files.is_remote(folder):
+        real = os.path.realpath(folder)
+        if real in above:  # a link that leads back
+            return
+        above = above | {real}
+    for name, stamp, is_folder in _entries(folder):
+        if is_folder:
+            yield from _walk(os.path.join(folder, name), f"{prefix}{name}/", above)
+        else:
+            yield Found(prefix + name, stamp)
+
+
+def _entries(folder: str) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """(name, stamp, whether it is a folder) of what is not hidden in a folder."""
+    listing = _remote_entries if files.is_remote(folder) else _local_entries
+    try:
+        for name, stamp, is_folder in listing(folder):
+            if not name.startswith("."):
+                yield name, stamp, is_folder
+    except (OSError, tf.errors.OpError) as e:
+        raise UserError(f"{folder} cannot be read: {_reason(e)}.") from e
+
+
+def _local_entries(folder: str):
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nowhere: reading it says so
+                yield entry.name, (), False
+                continue
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if is_folder or stat.S_ISREG(status.st_mode):
+                yield entry.name, (status.st_size, status.st_mtime_ns), is_folder
+
+
+def _remote_entries(folder: str):
+    for name in tf.io.gfile.listdir(folder):
+        is_folder = name.endswith("/")
+        name = name.rstrip("/")
+        if not is_folder and not name.lower().endswith(_PICTURES):
+            # Asking takes a request, and not all file systems mark folders with a slash.
+            is_folder = tf.io.gfile.isdir(os.path.join(folder, name))
+        yield name, (), is_folder
+
+
+def read(path: str) -> bytes:
+    """A file's bytes.
+
+    Raises:
+      Unreadable: the file is not there or must not be read.
+      UserError: anything else, as it would be the same with the next file.
+    """
+    try:
+        if files.is_remote(path):
+            with tf.io.gfile.GFile(path, "rb") as f:
+                return f.read()
+        with open(path, "rb") as f:
+            return f.read()
+    except (
+        FileNotFoundError,
+        PermissionError,
+        tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError,
+    ) as e:
+        raise Unreadable(_reason(e)) from e
+    except (OSError, tf.errors.OpError) as e:
+        raise UserError(f"{path} cannot be read: {_reason(e)}.") from e
+
+
+def _reason(error: Exception) -> str:
+    # strerror has no file name, which the sentence has already.
+    return getattr(error, "strerror", None) or files.reason(error)
+
+
+def num_threads(root: str) -> int:
+    """Pictures to read at a time: more where reading is waiting for a bucket."""
+    return max(64, 2 * memory.cores()) if files.is_remote(root) else 2 * memory.cores()
+
+
+def need_dir(path: str, flag: str) -> None:
+    """UserError if a flag's folder is not there."""
+    if not is_dir(path):
+        raise UserError(f"--{flag}={path} is no folder: check the path.")
+
+
+def check_apart(input_dir: str, output_dir: str) -> None:
+    """UserError if the output lies in the input, where a second run would find it."""
+    if files.is_remote(input_dir) != files.is_remote(output_dir):
+        return
+    above, below = (
+        path.rstrip("/") if files.is_remote(path) else os.path.realpath(path)
+        for path in (input_dir, output_dir)
+    )
+    if (below + "/").startswith(above + "/"):
+        raise UserError(
+            f"--output_dir={output_dir} lies in --input_dir={input_dir}: choose a folder outside."
+        )
+
+
+class PictureMaker:
+    """Makes the records of picture files; an item's key is the path below `root`."""
+
+    def __init__(
+        self,
+        root: str,
+        label_names: Sequence[str],
+        upright: bool = True,
+        synsets: Sequence[str] | None = None,
+    ):
+        """Keeps the settings.
+
+        Args:
+          root: folder or bucket.
+          label_names: of the classes in order.
+          upright: turn pictures as their EXIF orientation says.
+          synsets: likewise for the feature image/class/synset; None leaves it out.
+        """
+        self._root, self._upright = root, upright
+        self._label_names, self._synsets = label_names, synsets
+
+    def __call__(self, item: shards.Item) -> shards.Made:
+        """Reads, checks and perhaps encodes anew; raises Unreadable."""
+        picture = pictures.fit(read(os.path.join(self._root, item.key)), self._upright)
+        more = {"image/filename": os.path.basename(item.key)}
+        if self._synsets:
+            more["image/class/synset"] = self._synsets[item.label - 1]
+        return make_record(picture, item.label, self._label_names[item.label - 1], more)
+
+
+def make_record(
+    picture: pictures.Picture, label: int, label_name: str, more: Mapping[str, str | int]
+) -> shards.Made:
+    """The record of a picture, with the features that all data sets of pictures have."""
+    features = {
+        "image/format": "JPEG",
+        "image/height": picture.height,
+        "image/width": picture.width,
+        "image/class/text": label_name,
+        **more,
+    }
+    return shards.Made(examples.example(picture.encoded, label, features), picture.changed)

@@ -1,0 +1,71 @@
+"""Flags that the commands of `mnasnet-data` share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+from utils.base import files
+from utils.data import shards
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Flags of all builders that read pictures."""
+    parser.add_argument("--input_dir", required=True, help="folder or bucket of pictures")
+    parser.add_argument("--output_dir", required=True, help="folder or bucket for the files")
+    parser.add_argument(
+        "--max_bad_share", type=share, default=shards.MAX_BAD_SHARE,
+        help="more unreadable pictures than this share are an error (default: %(default)s)",
+    )  # fmt: skip
+    add_building(parser)
+
+
+def add_building(parser: argparse.ArgumentParser) -> None:
+    """Flags of all builders."""
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of all that is random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num_threads",
+        type=count,
+        help="files written at a time (default: two a core, and 64 if the input is in a bucket)",
+    )
+
+
+def check_folders(arguments: argparse.Namespace) -> None:
+    """UserError for a folder of TFRecords whose name training would not find again.
+
+    Folders of pictures may have any name.
+    """
+    for flag in ("output_dir", "data_dir"):
+        if hasattr(arguments, flag):
+            files.check_dir_name(getattr(arguments, flag), flag)
+
+
+def share(text: str) -> float:
+    """A share for argparse: a number from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+
+
+def count(text: str) -> int:
+    """A count for argparse: 1 or more."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+
+
+def options(kind, arguments: argparse.Namespace):
+    """A NamedTuple of options from the flags of the same names."""
+    return kind(**{name: getattr(arguments, name) for name in kind._fields})
+
+
+def given(options: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of a NamedTuple's fields that have not their default."""
+    defaults = options._field_defaults
+    return {k: getattr(options, k) for k in names if getattr(options, k) != defaults.get(k)}

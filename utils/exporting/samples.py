@@ -1,0 +1,116 @@
+"""Reads the images that an export is measured and calibrated with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+import imagenet_input
+from utils.base.errors import UserError
+from utils.reading import bad_images, dataset_info, records, scan
+from utils.training import explanations, model_files
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+NUM_CALIBRATION_IMAGES = 200
+
+
+NUM_NOISE_IMAGES = 8
+
+
+def has_split(params: Mapping[str, Any], prefix: str) -> bool:
+    data_dir = params["data_dir"]
+    if not data_dir or data_dir == "null":
+        return False
+    return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
+
+
+def _source(params, file_prefix: str) -> imagenet_input.ImageNetInput:
+    """The images of a split as evaluation sees them."""
+    good = bad_images.of_split(params, file_prefix)
+    source = imagenet_input.ImageNetInput(
+        False, False, False, params["data_dir"], params["input_image_size"],
+        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
+        segments=good.segments if good else None,
+    )  # fmt: skip
+    source.file_prefix = file_prefix
+    return source
+
+
+def num_evaluation_images(params: Mapping[str, Any]) -> tuple[bool, int]:
+    """(whether they have labels of the model's classes, number of images to measure with)."""
+    if not has_split(params, imagenet_input.EVAL_PREFIX):
+        logging.warning(
+            "The export is measured on random images, without accuracies: name the folder of "
+            "evaluation images with --data_dir."
+        )
+        return False, NUM_NOISE_IMAGES
+    info = dataset_info.load(params["data_dir"])
+    labelled = info is None or info.num_label_classes == params["num_label_classes"]
+    if info and not labelled:
+        logging.warning(
+            "--data_dir=%s has %d classes and the model %d: the export is measured without "
+            "accuracies.",
+            params["data_dir"], info.num_label_classes, params["num_label_classes"],
+        )  # fmt: skip
+    if info and labelled and list(info.label_names) not in ([], model_files.label_names(params)):
+        logging.warning(
+            "--data_dir=%s has other names for the classes than the model, which keeps its own: "
+            "are they its data?", params["data_dir"],
+        )  # fmt: skip
+    wanted = params["export_eval_images"] or params["num_eval_images"]
+    return labelled, min(wanted, params["num_eval_images"])
+
+
+def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
+    """(image, label) of the evaluation set through its preprocessing; noise where there is none."""
+    labelled = has_split(params, imagenet_input.EVAL_PREFIX)
+    if labelled:
+        total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
+        yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX), total)
+        return
+    size = params["input_image_size"]
+    rng = np.random.RandomState(0)
+    for _ in range(NUM_NOISE_IMAGES):
+        yield rng.uniform(0, 255, (size, size, 3)).astype(np.float32), 0
+
+
+def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
+    """Training images through the evaluation preprocessing, which is what the phone will do.
+
+    They come from all over the files: a data set may be sorted by class.
+    """
+    source = _source(params, imagenet_input.TRAIN_PREFIX)
+    source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
+    if not source.segments:
+        raise UserError(
+            f"--quantize=int8 needs training images for calibration, but the files "
+            f"{imagenet_input.TRAIN_PREFIX}* of --data_dir={params['data_dir']} are empty."
+        )
+    return [image for image, _ in _read(params, source, NUM_CALIBRATION_IMAGES)]
+
+
+def _read(
+    params, source: imagenet_input.ImageNetInput, count: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """(image, label) of the first records of a source."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = source.input_fn({"batch_size": min(count, 50)})
+        batch = tf.data.make_one_shot_iterator(batches).get_next()
+        while count > 0:
+            try:
+                images, labels = session.run(batch)
+            except tf.errors.OutOfRangeError:
+                return
+            except scan.DATA_ERRORS as e:
+                is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
+                raise explanations.explanation(e, is_training, params) or e from e
+            for image, label in zip(images, labels, strict=True):
+                if label != imagenet_input.PADDING and count > 0:
+                    yield image, int(label)
+                    count -= 1

@@ -1,0 +1,300 @@
+"""TensorFlow Lite: converting a checkpoint's network, and running a .tflite file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+import utils.base.tensorflow_version  # noqa: F401
+from utils.base import quiet
+from utils.base.errors import UserError
+from utils.config import network_settings
+from utils.exporting import tflite_metadata
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "logits"
+# The normalized images in the model function's graph: the name that historical converters fed.
+NORMALIZED_NAME = "truediv"
+# Kind of file -> what its name ends with.
+SUFFIXES = {"float32": "", "dynamic": "_postquant", "float16": "_float16", "int8": "_int8"}
+
+# Of a quantized activation; normalized networks have ranges of 1 and more.
+LEAST_RANGE = 0.01
+# What reading a broken file raises: flatbuffers have no verifier in Python.
+_UNREADABLE = (
+    ValueError, TypeError, IndexError, RuntimeError, MemoryError, OverflowError, struct.error,
+    tf.errors.OpError,
+)  # fmt: skip
+
+
+class Network:
+    """A checkpoint's network in a session of its own, with a static batch of one.
+
+    Input `images` float32 [1, S, S, 3], RGB in [0, 255]: the normalization is inside. Output
+    `logits` float32 [1, classes].
+    """
+
+    def __init__(self, model_fn, params: Mapping[str, Any], checkpoint: str):
+        self._size = params["input_image_size"]
+        self._normalization = network_settings.mean_and_stddev(params)
+        self._takes_normalized = params["export_normalized_input"]
+        self._frozen: tf.GraphDef | None = None
+        with tf.Graph().as_default():
+            self.images = self._placeholder()
+            # Converters read channels_last float graphs; the weights are the same.
+            params = {**params, "data_format": "channels_last", "use_tpu": False}
+            tf.train.get_or_create_global_step()
+            spec = model_fn(self.images, None, tf.estimator.ModeKeys.PREDICT, params)
+            self._logits = tf.get_default_graph().get_tensor_by_name(f"{OUTPUT_NAME}:0")
+            self._session = tf.Session()
+            spec.scaffold_fn().saver.restore(self._session, checkpoint)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._session.close()
+
+    def _placeholder(self) -> tf.Tensor:
+        return tf.placeholder(tf.float32, [1, self._size, self._size, 3], INPUT_NAME)
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Logits [classes] of one image, float [S, S, 3] in [0, 255]."""
+        return self._session.run(self._logits, {self.images: image[None]})[0]
+
+    def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
+        """(mean, standard deviation) of what a kind of file takes; (0, 1) for raw pixels."""
+        # Pixels of 8 bits cannot be normalized ones.
+        is_raw = not self._takes_normalized or kind == "int8"
+        return ([0.0], [1.0]) if is_raw else self._normalization
+
+    def convert(self, kind: str, calibration: Iterable[np.ndarray] = ()) -> bytes:
+        """The network as a .tflite file's content.
+
+        Args:
+          kind: 'float32', 'dynamic' (weights of 8 bits), 'float16' (weights), or 'int8' (integers
+            alone: uint8 input and output, no float operator).
+          calibration: for int8, images float [S, S, 3] that set the ranges of the activations.
+
+        Raises:
+          UserError: a float operator would be left in an int8 file; it is named.
+        """
+        is_raw = self.input_normalization(kind) == ([0.0], [1.0])
+        with tf.Graph().as_default(), tf.Session() as session, quiet.native_output():
+            images, logits = self._graph_to_convert(is_raw)
+            converter = tf.lite.TFLiteConverter.from_session(session, [images], [logits])
+            if kind != "float32":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if kind == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if kind == "int8":
+                batches = [image[None] for image in _full_range(calibration)]
+                converter.representative_dataset = lambda: ([batch] for batch in batches)
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            return _integers_alone(converter) if kind == "int8" else converter.convert()
+
+    def _graph_to_convert(self, is_raw: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """(input, logits) of the network with constant weights, in the default graph.
+
+        The published normalization broadcasts three numbers over the pixels, which costs a phone
+        as much as a tenth of the network: kernels run along the last axis, here three long.
+        Repeated over a row of pixels, the same numbers cost nothing that can be measured.
+        """
+        images = normalized = self._placeholder()
+        if is_raw:
+            mean, stddev = (
+                np.tile(np.array(values, np.float32), [1, 1, self._size, 1])
+                for values in self._normalization
+            )
+            normalized = (images - mean) / stddev
+        (logits,) = tf.import_graph_def(
+            self._constant_weights(),
+            input_map={f"{NORMALIZED_NAME}:0": normalized},
+            return_elements=[f"{OUTPUT_NAME}:0"],
+            name="network",
+        )
+        return images, tf.identity(logits, OUTPUT_NAME)
+
+    def _constant_weights(self) -> tf.GraphDef:
+        """The restored network's graph with its weights as constants."""
+        if self._frozen is None:
+            verbosity = tf.logging.get_verbosity()
+            tf.logging.set_verbosity(tf.logging.ERROR)  # freezing is deprecated, and says so
+            self._frozen = tf.graph_util.convert_variables_to_constants(
+                self._session, self._session.graph.as_graph_def(), [OUTPUT_NAME]
+            )
+            tf.logging.set_verbosity(verbosity)
+        return self._frozen
+
+
+def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Calibration images float32 [S, S, 3] that span 0 to 255 and no more.
+
+    The uint8 input is then the pixel itself (scale 1, zero point 0), which is what phones feed.
+    Bicubic resizing overshoots, and a set of pictures need not hold black and white.
+    """
+    clipped = [np.clip(image, 0, 255).astype(np.float32) for image in images]
+    if clipped:
+        clipped[0][0, 0], clipped[0][-1, -1] = 0, 255
+    return clipped
+
+
+def _with_least_range(calibrated: bytes) -> bytes:
+    """A calibrated model in which every activation has a range worth the name.
+
+    A squeeze-and-excite unit that training left dead gives zeros for all images. Its scale would
+    underflow, XNNPACK then refuses the whole file, and it runs on one operator after another at
+    twice the latency.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(calibrated, 0)
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        found = tensor.quantization
+        # Weights and integers have no range yet.
+        if found is None or found.min is None or found.max is None:
+            continue
+        found.max = np.maximum(found.max, np.add(found.min, LEAST_RANGE)).astype(np.float32)
+    builder = flatbuffers.Builder(len(calibrated))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _integers_alone(converter) -> bytes:
+    """Converts to int8 with uint8 input and output; UserError names what has no such operator."""
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    try:
+        # What converter.convert() does, with a look at the ranges in between.
+        converter._experimental_calibrate_only = True
+        content = mlir_quantize(
+            _with_least_range(converter.convert()),
+            input_data_type=tf.uint8,
+            output_data_type=tf.uint8,
+        )
+    except Exception as e:  # the converter has error types of its own
+        text = " ".join(str(e).split())
+        raise UserError(
+            f"This network cannot be converted to int8 ({text[:200]}): leave int8 out of "
+            "--quantize."
+        ) from e
+    left = float_operators(content)
+    if left:
+        raise UserError(
+            f"The int8 file would keep the float operators {', '.join(left)}: leave int8 out "
+            "of --quantize."
+        )
+    return content
+
+
+def float_operators(content: bytes) -> list[str]:
+    """Names of a .tflite file's operators that read or write float tensors."""
+    # The schema's Python code, generated from the published flatbuffers schema.
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    floats = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.FLOAT64}
+    found = set()
+    for number in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(number)
+        for index in range(graph.OperatorsLength()):
+            operator = graph.Operators(index)
+            tensors = [operator.Inputs(i) for i in range(operator.InputsLength())]
+            tensors += [operator.Outputs(i) for i in range(operator.OutputsLength())]
+            if any(t >= 0 and graph.Tensors(t).Type() in floats for t in tensors):
+                code = model.OperatorCodes(operator.OpcodeIndex())
+                found.add(names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
+    return sorted(found)
+
+
+class Interpreter:
+    """Runs a .tflite classifier of this package on one thread (unless told otherwise).
+
+    A file that takes normalized pixels says so in its metadata, and gets them.
+
+    Attributes:
+      resize_method: what pictures are to be resized with; None where the file does not say.
+
+    Raises:
+      ValueError: the file is no classifier of square pictures.
+    """
+
+    def __init__(self, path: str | None = None, content: bytes | None = None, num_threads: int = 1):
+        if content is None:
+            with tf.io.gfile.GFile(path, "rb") as f:
+                content = f.read()
+        with quiet.native_output():
+            self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+        _check_is_classifier(self._input["shape"].tolist(), self._output["shape"].tolist())
+        self._normalization = tflite_metadata.normalization(content)
+        self.resize_method = tflite_metadata.resize_method(content)
+
+    @property
+    def image_size(self) -> int:
+        return int(self._input["shape"][1])
+
+    @property
+    def num_classes(self) -> int:
+        return int(self._output["shape"][1])
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Logits [classes] of one image, float [S, S, 3] in [0, 255].
+
+        An integer file's input is quantized and its output dequantized here.
+        """
+        kind = self._input["dtype"]
+        if self._normalization is not None:
+            mean, stddev = self._normalization
+            image = (image - mean) / stddev
+        if kind != np.float32:
+            scale, zero = self._input["quantization"]
+            limits = np.iinfo(kind)
+            image = np.clip(np.rint(image / scale + zero), limits.min, limits.max)
+        self._interpreter.set_tensor(self._input["index"], image[None].astype(kind))
+        self._interpreter.invoke()
+        output = self._interpreter.get_tensor(self._output["index"])[0]
+        if output.dtype != np.float32:
+            scale, zero = self._output["quantization"]
+            output = (output.astype(np.float32) - zero) * scale
+        return output
+
+
+def _check_is_classifier(input_shape: list[int], output_shape: list[int]) -> None:
+    is_picture = len(input_shape) == 4 and input_shape == [1, input_shape[1], input_shape[1], 3]
+    if not is_picture or len(output_shape) != 2 or output_shape[0] != 1:
+        raise ValueError(f"it maps {input_shape} to {output_shape}")
+
+
+def _check_whole(content: bytes) -> None:
+    """Reads every table of a .tflite file, which fails where one lies outside of the file.
+
+    The interpreter trusts the file: one cut short ends the process with a segmentation fault.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    if not schema.Model.ModelBufferHasIdentifier(content, 0):
+        raise ValueError("it lacks the identifier TFL3")
+    schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def open_interpreter(path: str, num_threads: int = 1) -> Interpreter:
+    """An interpreter for a file; UserError if it is no .tflite classifier."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as f:
+            content = f.read()
+        _check_whole(content)
+        return Interpreter(content=content, num_threads=num_threads)
+    except _UNREADABLE as e:
+        raise UserError(
+            f"{path} is no .tflite classifier of square RGB pictures: export it again."
+        ) from e

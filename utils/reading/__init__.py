@@ -1,0 +1,1 @@
+"""Reading data sets: TFRecord files and Bigtable rows, their order, checks and descriptions."""

@@ -1,0 +1,5 @@
+"""Runs `python -m utils.tpu_check`."""
+
+from utils.tpu_check.command import command
+
+command.console()

@@ -1,0 +1,64 @@
+"""Restores averaged weights where a checkpoint has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from absl import logging
+
+from utils.training import checkpoints, optimization
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+SUFFIX = "/ExponentialMovingAverage"
+
+
+class AveragesSaver(tf.train.Saver):
+    """Restores averaged weights into a network where the checkpoint has them, else the raw ones.
+
+    It looks into the checkpoint itself, so that neither can be used by mistake
+    (google/automl#168), and says which it used.
+    """
+
+    def __init__(self, use_averages: bool = True):
+        self._use_averages = use_averages
+        self._averaged_names = {v.op.name + SUFFIX: v for v in optimization.averaged_variables()}
+        others = {
+            v.op.name: v
+            for v in tf.global_variables()
+            if v.op.name + SUFFIX not in self._averaged_names
+        }
+        self._averages = tf.train.Saver({**others, **self._averaged_names})
+        self._raw_names = {v.op.name: v for v in tf.global_variables()}
+        super().__init__()
+
+    def restore(self, sess, save_path):
+        averaged = self._use_averages and has_averages(save_path, self._averaged_names)
+        logging.info("Using the %s weights of %s.", "averaged" if averaged else "raw", save_path)
+        checkpoints.check_shapes(save_path, {**self._raw_names, **self._averaged_names})
+        if averaged:
+            self._averages.restore(sess, save_path)
+        else:
+            super().restore(sess, save_path)
+
+
+def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
+    """Whether a checkpoint holds averages: all those named, or any at all."""
+    held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    if names is None:
+        return any(name.endswith(SUFFIX) for name in held)
+    return all(name in held for name in names)
+
+
+def export_scaffold(params):
+    """Restores what an export holds; None within the function that is its TPU program."""
+    # A saver made there would become part of the program. It needs none: it shares the variables
+    # that the graph for CPUs has restored and saved.
+    if tf.compat.v2.inside_function():
+        return None
+    return averages_scaffold(params["export_moving_average"])
+
+
+def averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
+    return lambda: tf.train.Scaffold(saver=AveragesSaver(use_averages))

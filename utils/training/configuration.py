@@ -1,0 +1,321 @@
+"""Layers of settings to one complete, checked `params` dict."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+import mnasnet_model
+import mnasnet_models
+from utils.base import files
+from utils.base.errors import UserError, excerpt
+from utils.config import model_spec, network_settings, settings, strict_yaml
+from utils.reading import dataset_info
+from utils.training import checkpoints, devices, evaluations, model_files
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the complete settings of a run.
+
+    Defaults, with --init_checkpoint those of fine-tuning, then what travels with model_dir's or
+    the initial checkpoint, then --config_file, then --params_override, then flags; then what
+    follows from the data set and the device.
+
+    Args:
+      given: settings given on the command line, converted.
+
+    Raises:
+      UserError: a setting is unknown or not possible, or settings contradict each other.
+    """
+    explicit = _explicit(given)
+    params = {name: setting.default for name, setting in settings.SETTINGS.items()}
+    if explicit.get("init_checkpoint"):
+        params.update(settings.fine_tuning_defaults())
+    model_dir = explicit.get("model_dir")
+    stored = model_files.stored_params(model_dir) if model_dir else None
+    if model_dir and explicit.get("init_checkpoint") and not checkpoints.has_any(model_dir):
+        stored = None  # by a run that ended before its first checkpoint, perhaps for its network
+    origin = stored or _initial_params(explicit.get("init_checkpoint"))
+    if origin:
+        params.update({key: origin[key] for key in settings.CARRIED if origin.get(key) is not None})
+        if "model_name" in explicit and explicit["model_name"] in mnasnet_models.MODELS:
+            params["model_spec"] = None
+    params.update(explicit)
+    _follow_data_set(params, explicit)
+    _follow_device(params)
+    _check_combinations(params)
+    network_settings.check(params)
+    _check_frozen(params)
+    if stored and model_dir and checkpoints.latest(model_dir):
+        _check_same_network(params, stored, model_dir)
+    return params
+
+
+def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
+    explicit: dict[str, Any] = {}
+    layers = []
+    if given.get("config_file"):
+        path = _config_path(given["config_file"])
+        layers.append((path, strict_yaml.read_mapping(path)))
+    if given.get("params_override"):
+        layers.append(("--params_override", _parse_override(given["params_override"])))
+    for source, layer in layers:
+        settings.check_known(layer, source)
+        for name in ("config_file", "params_override"):
+            if name in layer:
+                raise UserError(f"{source}: {name} can be given on the command line only.")
+        explicit.update(_converted(layer, source))
+    explicit.update(_with_spec(given))
+    return {name: value for name, value in explicit.items() if value is not None}
+
+
+def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A layer of known settings in their types, with the content of its model file."""
+    given = {
+        name: settings.convert(name, value, f"{source}: {name}={value!r}")
+        for name, value in layer.items()
+    }
+    return _with_spec(given, f"{source}: model_spec")
+
+
+def _config_path(name: str) -> str:
+    """The file of a profile that ships with the package, or the name itself."""
+    profile = importlib.resources.files("utils") / "configs" / f"{name}.yaml"
+    if os.sep not in name and profile.is_file():
+        return str(profile)
+    if not tf.io.gfile.exists(name):
+        folder = importlib.resources.files("utils") / "configs"
+        profiles = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+        raise UserError(
+            f"--config_file={name} is neither a file nor one of the profiles {', '.join(profiles)}."
+        )
+    return name
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    """Parses 'a=1,b=2' or a YAML mapping such as '{a: 1, b: 2}'."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    is_mapping = text.lstrip().startswith("{")
+    if not is_mapping and all(equals and name.strip() for name, equals, _ in pairs):
+        given: dict[str, Any] = {}
+        for name, _, value in pairs:
+            pair = excerpt(f"{name.strip()}={value}")
+            if name.strip() in given:
+                raise UserError(f"--params_override gives {pair} after another value: remove one.")
+            given[name.strip()] = strict_yaml.load(value, f"--params_override: {pair}")
+        return given
+    content = strict_yaml.load(text, f"--params_override={excerpt(text)}")
+    if not isinstance(content, dict):
+        raise UserError(
+            f"--params_override={excerpt(text)} is neither 'name=value,name=value' nor a YAML "
+            "mapping."
+        )
+    return content
+
+
+def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[str, Any]:
+    """A layer with the content of its model file, whose name it takes unless it has one."""
+    spec = layer.get("model_spec")
+    if isinstance(spec, str):
+        name, content = model_spec.load(spec)
+        return {"model_name": name, **layer, "model_spec": content}
+    if isinstance(spec, dict):
+        return {**layer, "model_spec": model_spec.check(spec, source)}
+    return dict(layer)
+
+
+def checked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a params.yaml, converted; an error if they describe no network."""
+    stored = {
+        name: settings.convert(name, value, f"{name}={value!r}")
+        for name, value in content.items()
+        if name in settings.SETTINGS
+    }
+    spec = stored.get("model_spec")
+    if isinstance(spec, dict):
+        model_spec.check(spec, "model_spec")
+    elif spec is not None:
+        raise UserError(f"model_spec={spec!r} is not a mapping")
+    if not mnasnet_models.is_scope_name(stored["model_name"]):
+        raise UserError(f"model_name={stored['model_name']!r} cannot name variables")
+    network_settings.describe(
+        {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
+    )
+    return stored
+
+
+def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
+    """The settings beside the weights to start from: the network is theirs, the classes are not."""
+    if not init_checkpoint:
+        return None
+    is_folder = tf.io.gfile.isdir(init_checkpoint)
+    folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
+    if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
+        folder = os.path.dirname(folder.rstrip("/"))  # the settings are beside the archive
+    stored = model_files.stored_params(folder) or {}
+    return {name: value for name, value in stored.items() if name != "num_label_classes"}
+
+
+def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
+    """Counts of images and classes, from the data set or else ImageNet's."""
+    info = dataset_info.load(params["data_dir"])
+    if info is not None:
+        # An export's classes are its checkpoint's; other data may serve for calibration.
+        fixed = params["mode"] == "export_only" and params["num_label_classes"] is not None
+        for name in ("num_train_images", "num_eval_images", "num_label_classes"):
+            value = getattr(info, name)
+            if name not in explicit and value and not (fixed and name == "num_label_classes"):
+                params[name] = value
+        if params["num_label_classes"] < info.num_label_classes:
+            raise UserError(
+                f"--num_label_classes={params['num_label_classes']} is less than the "
+                f"{info.num_label_classes} classes of {params['data_dir']}."
+            )
+    params.update(settings.with_imagenet_counts(params))
+
+
+def _follow_device(params: dict[str, Any]) -> None:
+    """Resolves use_tpu, and what has no meaning without a TPU."""
+    params["tpu"] = params["tpu"] or os.environ.get("TPU_NAME") or None
+    if params["use_tpu"] is None:
+        params["use_tpu"] = params["tpu"] is not None
+    if params["use_keras"] is None and params["precision"] == "bfloat16":
+        params["use_keras"] = False
+    params["bigtable_project"] = params["bigtable_project"] or params["gcp_project"]
+    if params["use_tpu"]:
+        params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or max(
+            100, params["iterations_per_loop"]
+        )
+        return
+    params["tpu"] = None
+    params["iterations_per_loop"] = 1
+    params["transpose_input"] = False
+    params["eval_batch_size"] = min(params["eval_batch_size"], params["num_eval_images"])
+    params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or min(
+        params["steps_per_eval"], 1000
+    )
+
+
+def _check_combinations(params: Mapping[str, Any]) -> None:
+    """Refuses what cannot be, before anything is built."""
+    mode, use_tpu = params["mode"], params["use_tpu"]
+    problems = (
+        (not params["model_dir"], "--model_dir is missing: name a folder for checkpoints."),
+        (use_tpu and not params["tpu"], "--use_tpu needs --tpu=NAME or the variable TPU_NAME."),
+        (
+            mode != "export_only" and not params["data_dir"] and not params["bigtable_instance"],
+            "--data_dir is missing: name a folder of TFRecords (or --bigtable_instance, or "
+            "--data_dir=null to feed black images).",
+        ),
+        (
+            params["data_dir"] and params["bigtable_instance"],
+            "--data_dir and --bigtable_instance are both given: choose one source of images.",
+        ),
+        (
+            params["bigtable_instance"] and not params["bigtable_project"],
+            "--bigtable_instance needs --bigtable_project (or --gcp_project).",
+        ),
+        (
+            params["skip_bad_images"] and params["bigtable_instance"],
+            "--skip_bad_images is for TFRecord files: check a table with mnasnet-data "
+            "bigtable-verify.",
+        ),
+        (
+            mode == "export_only" and not params["export_dir"],
+            "--mode=export_only needs --export_dir.",
+        ),
+        (
+            mode != "export_only" and params["export_checkpoint"],
+            "--export_checkpoint is for --mode=export_only: a training exports its last one.",
+        ),
+        (
+            params["precision"] == "bfloat16" and params["use_keras"],
+            "--precision=bfloat16 needs --use_keras=False: Keras layers mix types and fail.",
+        ),
+        (
+            params["data_format"] == "channels_first" and (use_tpu or not devices.has_gpu()),
+            "--data_format=channels_first needs a GPU; use channels_last here.",
+        ),
+    )
+    unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}
+    if unknown:
+        raise UserError(
+            f"--quantize={params['quantize']}: {sorted(unknown)[0]!r} is none of float16, int8."
+        )
+    for name in ("model_dir", "data_dir", "export_dir", "init_checkpoint", "export_checkpoint"):
+        files.check_no_pattern(params[name], name)
+    for wrong, sentence in problems:
+        if wrong:
+            raise UserError(sentence)
+
+
+def _check_frozen(params: Mapping[str, Any]) -> None:
+    if params["freeze_backbone"] and params["freeze_until"] not in (None, "none"):
+        raise UserError(
+            f"--freeze_backbone and --freeze_until={params['freeze_until']} are both given: choose "
+            "one (the backbone is all but the classifier; --freeze_until=none undoes a profile's)."
+        )
+    try:
+        mnasnet_model.num_frozen_blocks(
+            network_settings.frozen(params), network_settings.num_blocks(params)
+        )
+    except ValueError as e:
+        raise UserError(f"--freeze_until={params['freeze_until']}: {e}") from e
+
+
+def _check_same_network(params, stored, model_dir) -> None:
+    complete = {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
+    now, then = network_settings.describe(params), network_settings.describe(complete)
+    differences = [f"{key} {then[key]!r} -> {now[key]!r}" for key in now if now[key] != then[key]]
+    if now["model_name"] != then["model_name"]:
+        differences = differences[:1]  # the rest follows
+    if not differences:
+        return
+    remedy = "choose another folder or the old settings"
+    if {key for key in now if now[key] != then[key]} == {"num_classes"}:
+        remedy = (
+            "to train on other classes, start from it in a new folder, with "
+            f"--init_checkpoint={model_dir} --model_dir=NEW"
+        )
+    raise UserError(
+        f"--model_dir={model_dir} holds a checkpoint of another network "
+        f"({'; '.join(differences)}): {remedy}."
+    )
+
+
+def log_summary(params: Mapping[str, Any]) -> None:
+    """One line on what will run where."""
+    device = f"TPU {params['tpu']}" if params["use_tpu"] else "GPU" if devices.has_gpu() else "CPU"
+    logging.info(
+        "%s on %s: %s, %d x %d pixels (%s), %d classes, %s.",
+        params["mode"], device, params["model_name"], params["input_image_size"],
+        params["input_image_size"], params["resize_method"], params["num_label_classes"],
+        params["precision"],
+    )  # fmt: skip
+    if params["mode"] in ("train", "train_and_eval"):
+        _log_fine_tuning(params)
+
+
+def _log_fine_tuning(params: Mapping[str, Any]) -> None:
+    """One line each on the settings that have other defaults, and on what is frozen."""
+    if params["init_checkpoint"] and checkpoints.has_any(params["model_dir"]):
+        logging.info(
+            "--init_checkpoint=%s is not read again: %s has a checkpoint to go on from.",
+            params["init_checkpoint"], params["model_dir"],
+        )  # fmt: skip
+    elif params["init_checkpoint"]:
+        values = [
+            f"{name}={params[name]:g}" + ("" if params[name] == default else " (given)")
+            for name, default in settings.fine_tuning_defaults().items()
+        ]
+        logging.info("Fine-tuning from %s: %s.", params["init_checkpoint"], ", ".join(values))
+    if params["freeze_backbone"]:
+        logging.info("Frozen: all but the classifier.")
+    elif network_settings.frozen(params):
+        logging.info("Frozen: the stem and the blocks up to %s.", network_settings.frozen(params))

@@ -1,0 +1,170 @@
+"""Hooks of a training: checkpoints, progress and speed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from utils.base import progress
+from utils.training import checkpoints
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
+    """The hook that saves checkpoints to model_dir; none without a model_dir."""
+    if not params["model_dir"]:
+        return []
+    steps = params["save_checkpoints_steps"] or params["steps_per_eval"]
+    if params["use_async_checkpointing"]:
+        # Imported here: the module is internal to TensorFlow and only this setting needs it.
+        from tensorflow.python.tpu import async_checkpoint
+
+        return [async_checkpoint.AsyncCheckpointSaverHook(params["model_dir"], save_steps=steps)]
+    hook = SaverHook(params["model_dir"], steps)
+    hook._set_steps_per_run(params["iterations_per_loop"] if params["use_tpu"] else 1)
+    return [hook]
+
+
+class ShapesHook(tf.train.SessionRunHook):
+    """Before a training goes on: its checkpoint has the shapes of the network."""
+
+    def __init__(self, checkpoint: str | None):
+        self._checkpoint = checkpoint
+
+    def begin(self):
+        if self._checkpoint:
+            variables = {v.op.name: v for v in tf.global_variables()}
+            checkpoints.check_shapes(self._checkpoint, variables)
+
+
+class ProgressHook(tf.train.SessionRunHook):
+    """A progress line with ETA, and images per second for TensorBoard."""
+
+    def __init__(self, params: Mapping[str, Any], start: int):
+        self._params = params
+        self._start = start
+        self._progress: progress.Progress | None = None
+        self._step_done = self._next_summary = self._last_summary = start
+
+    def begin(self):
+        self._step = tf.train.get_global_step()
+        self._loss = tf.get_collection(tf.GraphKeys.LOSSES)[-1]
+
+    def after_create_session(self, session, coord):
+        self._progress = progress.Progress(
+            "train",
+            self._params["train_steps"],
+            done=self._start,
+            log_every=self._params["log_step_count_steps"],
+        )
+        self._first = True
+
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs(self._loss)
+
+    def after_run(self, run_context, run_values):
+        # Read after the step: beside it, the value before or after the update would come.
+        self._step_done = int(run_context.session.run(self._step))
+        self._progress.record(self._step_done)
+        if self._first:
+            # The first step also sets things up; it says nothing of the speed.
+            self._progress.restart_clock()
+            self._first = False
+        values = {"loss": float(run_values.results)}
+        if self._images_a_second():
+            values["images/s"] = round(self._images_a_second(), 1)
+        self._progress.show(**values)
+        if self._step_done >= self._next_summary:
+            self._write_summary()
+
+    def end(self, session):
+        # Of a run that is shorter than the interval, too, something is to be seen.
+        self._progress.log()
+        if self._step_done != self._last_summary:
+            self._write_summary()
+
+    def _images_a_second(self):
+        return self._progress.rate() * self._params["train_batch_size"]
+
+    def _write_summary(self):
+        if not self._params["add_summaries"] or not self._images_a_second():
+            return
+        self._last_summary = self._step_done
+        self._next_summary = self._step_done + self._params["log_step_count_steps"]
+        value = tf.Summary.Value(tag="images_per_second", simple_value=self._images_a_second())
+        writer = tf.summary.FileWriterCache.get(self._params["model_dir"])
+        writer.add_summary(tf.Summary(value=[value]), self._step_done)
+
+    def close(self):
+        if self._progress:
+            self._progress.close()
+
+
+class EvalProgressHook(tf.train.SessionRunHook):
+    """A progress line on a terminal."""
+
+    def __init__(self, steps: int):
+        self._steps = steps
+        self._done = 0
+        self._progress: progress.Progress | None = None
+
+    def after_create_session(self, session, coord):
+        self._progress = progress.Progress("evaluate", self._steps, unit="batch")
+
+    def after_run(self, run_context, run_values):
+        self._done += 1
+        self._progress.update(self._done)
+
+    def close(self):
+        if self._progress:
+            self._progress.close()
+
+
+@contextlib.contextmanager
+def closing(hooks):
+    """Ends the hooks' progress lines whatever happens."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            if hasattr(hook, "close"):
+                hook.close()
+
+
+class SaverHook(tf.train.CheckpointSaverHook):
+    """Saves every N steps and at the end; not at the start, and without the graph.
+
+    Graph and meta graph would add seconds to every start and megabytes to every checkpoint, and
+    nothing here reads them.
+    """
+
+    def __init__(self, model_dir: str, save_steps: int):
+        super().__init__(model_dir, save_steps=save_steps, save_graph_def=False)
+
+    def _save(self, session, step):
+        try:
+            return super()._save(session, step)
+        except tf.errors.OutOfRangeError as e:
+            # A file too large for its disk; a session would take it for the end of the images.
+            raise OSError(e.message) from e
+
+    def after_create_session(self, session, coord):
+        self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
+
+
+def summary_host_call(scalars, global_step, params):
+    """Summaries from a TPU: written by the host, which gets every value as a vector."""
+    names = sorted(scalars)
+    model_dir, queue = params["model_dir"], params["iterations_per_loop"]
+
+    def write(step, *values):
+        writer = tf.compat.v2.summary.create_file_writer(model_dir, max_queue=queue)
+        with writer.as_default(), tf.compat.v2.summary.record_if(True):
+            for name, value in zip(names, values, strict=True):
+                tf.compat.v2.summary.scalar(name, tf.reduce_mean(value), step=step[0])
+            return tf.summary.all_v2_summary_ops()
+
+    vectors = [tf.reshape(tf.cast(scalars[name], tf.float32), [1]) for name in names]
+    return write, [tf.reshape(global_step, [1]), *vectors]

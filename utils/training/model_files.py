@@ -1,0 +1,92 @@
+"""Reads and writes what a model_dir keeps next to its checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from absl import logging
+
+import mnasnet_main
+from utils.base import files
+from utils.base.errors import UserError
+from utils.config import settings, strict_yaml
+from utils.reading import dataset_info, labels
+from utils.training import configuration, evaluations
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+
+PARAMS_FILE = "params.yaml"
+
+
+def stored_params(model_dir: str) -> dict[str, Any] | None:
+    """The settings recorded in a model_dir, converted; None where there are none.
+
+    Raises:
+      UserError: the file is damaged, or describes no network.
+    """
+    path = os.path.join(model_dir, PARAMS_FILE)
+    if not tf.io.gfile.exists(path):
+        return None
+    content = strict_yaml.read_mapping(path)
+    remedy = "restore it from a copy, or remove it and give the settings of the network as flags"
+    for name in ("model_name", "num_label_classes"):
+        if content.get(name) is None:
+            raise UserError(f"{path} does not record {name}: {remedy}.")
+    try:
+        return configuration.checked(content)
+    except (UserError, NotImplementedError, ValueError) as e:
+        raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
+
+
+def record_params(params: Mapping[str, Any]) -> None:
+    """Writes the settings of a training run to its model_dir."""
+    lines = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
+    files.write_text(os.path.join(params["model_dir"], PARAMS_FILE), lines)
+
+
+def log_changes(params: Mapping[str, Any]) -> None:
+    """Says which settings of training are not those that model_dir was trained with so far."""
+    stored = stored_params(params["model_dir"]) or {}
+    changes = [
+        f"{setting.name} {params[setting.name]} (was {stored[setting.name]})"
+        for setting in settings.GROUPS["Training"]
+        if setting.name not in ("train_steps", "init_checkpoint")
+        and setting.name in stored
+        and stored[setting.name] != params[setting.name]
+    ]
+    if changes:
+        logging.info("Other settings than before: %s.", ", ".join(changes))
+
+
+def label_names(params: Mapping[str, Any]) -> list[str]:
+    """Names of a model's classes: those kept beside its checkpoints, or else the data set's."""
+    path = os.path.join(params["model_dir"] or "", labels.FILE_NAME)
+    kept = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
+    info = dataset_info.load(params["data_dir"])
+    given = list(info.label_names) if info else []
+    fitting = [names for names in (kept, given) if len(names) == params["num_label_classes"]]
+    return fitting[0] if fitting else []
+
+
+def keep_label_names(params: Mapping[str, Any]) -> None:
+    """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
+    info = dataset_info.load(params["data_dir"])
+    if info and info.label_names:
+        labels.write(params["model_dir"], info.label_names)
+
+
+def check_what_is_there(model_dir: str) -> None:
+    """UserError, before hours of work, for what would be in the way of their results."""
+    for name in (evaluations.ARCHIVE_DIR, mnasnet_main.EVAL_DIR):
+        path = os.path.join(model_dir, name)
+        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+            raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
+    path = os.path.join(model_dir, labels.FILE_NAME)
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
+    evaluations.read(model_dir)
+    evaluations.best(model_dir)

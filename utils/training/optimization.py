@@ -1,0 +1,104 @@
+"""Learning-rate schedule, optimizer and averages of the published recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import utils.base.tensorflow_version  # noqa: F401
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+BASE_BATCH_SIZE = 256
+_WEIGHTS = ("kernel", "depthwise_kernel", "bias", "gamma", "beta")
+
+
+def steps_per_epoch(params: Mapping[str, Any]) -> float:
+    """Training steps an epoch; not rounded."""
+    return params["num_train_images"] / params["train_batch_size"]
+
+
+def learning_rate(global_step: tf.Tensor, params: Mapping[str, Any]) -> tf.Tensor:
+    """Linear warm-up from 0, then a staircase of powers counted from step 0; a float32 scalar."""
+    peak = params["base_learning_rate"] * params["train_batch_size"] / BASE_BATCH_SIZE
+    epoch = steps_per_epoch(params)
+    step = tf.cast(global_step, tf.float32)
+    decayed = peak * tf.pow(
+        tf.constant(params["lr_decay_rate"], tf.float32),
+        tf.floor(step / (params["lr_decay_epochs"] * epoch)),
+    )
+    warmup_steps = int(params["warmup_epochs"] * epoch)
+    if warmup_steps == 0:
+        return decayed
+    return tf.where(step < warmup_steps, peak * step / warmup_steps, decayed)
+
+
+def regularized_variables() -> list[tf.Variable]:
+    """Trainable variables under weight decay: all but batch normalization's (biases included)."""
+    return [v for v in tf.trainable_variables() if "batch_normalization" not in v.name]
+
+
+def frozen_variables() -> list[tf.Variable]:
+    """Weights that do not train, as `GlobalParams.frozen` says."""
+    # By name, not by v.op, which variables lack where XLA lowers the step (utils.tpu_program).
+    trained = {v.name for v in tf.trainable_variables()}
+    return [
+        v
+        for v in tf.global_variables()
+        if v.name.partition(":")[0].rpartition("/")[2] in _WEIGHTS and v.name not in trained
+    ]
+
+
+def averaged_variables() -> list[tf.Variable]:
+    """Variables that have a moving average: weights, and moving means and variances.
+
+    Frozen ones too: a checkpoint has the same variables whatever is frozen, and their averages
+    stay what they are, or go to the weights that they were made of.
+    """
+    variables = [*tf.trainable_variables(), *frozen_variables()]
+    variables += [
+        v
+        for v in tf.global_variables()
+        if ("moving_mean" in v.name or "moving_variance" in v.name)
+        and "ExponentialMovingAverage" not in v.name
+        and v not in variables
+    ]
+    return variables
+
+
+def moving_average(
+    params: Mapping[str, Any], global_step: tf.Tensor | None = None
+) -> tf.train.ExponentialMovingAverage | None:
+    """The averages, or None if `moving_average_decay` is 0."""
+    if params["moving_average_decay"] == 0:
+        return None
+    return tf.train.ExponentialMovingAverage(params["moving_average_decay"], global_step)
+
+
+class _RMSProp(tf.train.RMSPropOptimizer):
+    """RMSProp with slots, at their initial values, for frozen variables.
+
+    So a checkpoint has the same variables whatever is frozen, and training can go on from it with
+    other layers frozen, or none, here or in the published program.
+    """
+
+    def _create_slots(self, var_list):
+        super()._create_slots([*var_list, *frozen_variables()])
+
+
+def train_op(
+    loss: tf.Tensor, rate: tf.Tensor, global_step: tf.Tensor, params: Mapping[str, Any]
+) -> tf.Operation:
+    """One step: gradients, batch-norm statistics, RMSProp, then the averages."""
+    optimizer = _RMSProp(
+        rate, params["rmsprop_decay"], params["momentum"], params["rmsprop_epsilon"]
+    )
+    if params["use_tpu"]:
+        optimizer = tf.tpu.CrossShardOptimizer(optimizer)
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        step = optimizer.minimize(loss, global_step)
+    average = moving_average(params, global_step)
+    if average is None:
+        return step
+    with tf.control_dependencies([step]):
+        return average.apply(averaged_variables())

