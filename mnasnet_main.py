@@ -236,15 +236,15 @@ def train(params: Mapping[str, Any], until: int) -> None:
     estimator = build_estimator(params, training=True)
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
-    hooks = [
+    all_hooks = [
         hooks.ShapesHook(checkpoint),
         hooks.ProgressHook(params, step),
     ]
-    with explanations.explaining_errors(params, is_training=True), hooks.closing(hooks):
+    with explanations.explaining_errors(params, is_training=True), hooks.closing(all_hooks):
         estimator.train(
             input_fn=inputs.build(True, params, step).input_fn,
             max_steps=until,
-            hooks=hooks,
+            hooks=all_hooks,
         )
     if stopping.is_requested():
         saved = checkpoints.step_of(checkpoints.latest(params["model_dir"]))

@@ -14,10 +14,10 @@ from utils.reading import bad_images, examples
 
 @pytest.fixture
 def params(tmp_path):
-    examples = good(6)
-    examples[2] = examples.example(b"no picture", 1)
+    serialized = good(6)
+    serialized[2] = examples.example(b"no picture", 1)
     (tmp_path / "data").mkdir()
-    write(tmp_path / "data" / "train-00000-of-00001", examples)
+    write(tmp_path / "data" / "train-00000-of-00001", serialized)
     return {
         **settings.default_params(),
         "data_dir": str(tmp_path / "data"),

@@ -44,13 +44,13 @@ def make_examples(count):
     return [examples.example(b"picture %d" % i, i % 10 + 1) for i in range(count)]
 
 
-def write_files(folder, examples, prefix="train-", shards=3):
+def write_files(folder, serialized, prefix="train-", shards=3):
     paths = []
     for shard in range(shards):
         paths.append(str(folder / f"{prefix}{shard:05d}-of-{shards:05d}"))
         with tf.io.TFRecordWriter(paths[-1]) as writer:
-            size = -(-len(examples) // shards)
-            for example in examples[shard * size : (shard + 1) * size]:
+            size = -(-len(serialized) // shards)
+            for example in serialized[shard * size : (shard + 1) * size]:
                 writer.write(example)
     return paths
 
@@ -60,9 +60,9 @@ def loaded(server):
     """(reader, examples) of a table of 200 rows."""
     selection = make_selection()
     bigtable_load.create_table(selection)
-    rows, examples = bigtable.RowReader(selection), make_examples(200)
-    rows.write(0, examples)
-    return rows, examples
+    rows, serialized = bigtable.RowReader(selection), make_examples(200)
+    rows.write(0, serialized)
+    return rows, serialized
 
 
 def read_all(dataset):
@@ -93,24 +93,24 @@ def delete_rows(rows, *numbers):
 
 
 def test_loading_twice_writes_the_same_rows(server, tmp_path):
-    selection, examples = make_selection(), make_examples(300)
-    paths = write_files(tmp_path, examples)
+    selection, serialized = make_selection(), make_examples(300)
+    paths = write_files(tmp_path, serialized)
     bigtable_load.create_table(selection)
     bigtable_load.create_table(selection)
     rows = bigtable.RowReader(selection)
     assert load(paths, selection) == 300
-    rows.write(0, examples)
+    rows.write(0, serialized)
     assert load(paths, selection) == 0
     assert rows.count() == 300
-    assert rows.read(0, 300) == examples
+    assert rows.read(0, 300) == serialized
     assert bigtable_load.verify_split(paths, selection) == 300
     every_cell = bigtable.table_of(selection).read_rows(bigtable._data().ReadRowsQuery())
     assert [len(row.cells) for row in every_cell] == [1] * 300
 
 
 def test_an_interrupted_load_goes_on(server, tmp_path, monkeypatch):
-    selection, examples = make_selection(), make_examples(2000)
-    paths = write_files(tmp_path, examples)
+    selection, serialized = make_selection(), make_examples(2000)
+    paths = write_files(tmp_path, serialized)
     bigtable_load.create_table(selection)
     write, written = bigtable.RowReader.write, []
 
@@ -126,7 +126,7 @@ def test_an_interrupted_load_goes_on(server, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", server.host)
     assert load(paths, selection) == 2000 - sum(written) > 0
-    assert bigtable.RowReader(selection).read(0, 2000) == examples
+    assert bigtable.RowReader(selection).read(0, 2000) == serialized
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_an_interrupted_load_goes_on(server, tmp_path, monkeypatch):
     ids=["gap", "gap at the start", "end", "corrupt", "other data"],
 )
 def test_loading_again_mends_a_table(server, tmp_path, damage, pages):
-    selection, examples = make_selection(), make_examples(1000)
-    paths = write_files(tmp_path, examples)
+    selection, serialized = make_selection(), make_examples(1000)
+    paths = write_files(tmp_path, serialized)
     bigtable_load.create_table(selection)
     assert load(paths, selection) == 1000
     damage(bigtable.RowReader(selection))
@@ -153,24 +153,24 @@ def test_loading_again_mends_a_table(server, tmp_path, damage, pages):
 
 
 def test_loading_replaces_a_newer_cell_of_another_program(loaded, tmp_path):
-    rows, examples = loaded
-    paths = write_files(tmp_path, examples)
+    rows, serialized = loaded
+    paths = write_files(tmp_path, serialized)
     cell = bigtable._data().SetCell("tfexample", "example", b"newer")
     bigtable.table_of(rows.selection).mutate_row(rows.key(3), cell)
     assert rows.values(3, 4) == [b"newer"]
     load(paths, rows.selection)
-    assert rows.values(0, 200) == examples
+    assert rows.values(0, 200) == serialized
 
 
 @pytest.mark.parametrize("number", [200, 207])
 def test_rows_behind_the_last_record_are_refused(loaded, tmp_path, number):
-    rows, examples = loaded
-    paths = write_files(tmp_path, examples[:150] + make_examples(50))
-    rows.write(number, examples[:1])
+    rows, serialized = loaded
+    paths = write_files(tmp_path, serialized[:150] + make_examples(50))
+    rows.write(number, serialized[:1])
     expected = f"has row train_0000000{number} though .* delete"
     with pytest.raises(UserError, match=expected + " this row and those behind it"):
         load(paths, rows.selection)
-    assert rows.read(0, 200) == examples, "another data set was overwritten"
+    assert rows.read(0, 200) == serialized, "another data set was overwritten"
     with pytest.raises(UserError, match=expected):
         rows.check(200)
 
@@ -215,13 +215,13 @@ def test_a_family_is_created_in_a_table_that_is_there(loaded):
 
 
 def test_verify_names_what_differs(loaded, tmp_path):
-    rows, examples = loaded
-    paths = write_files(tmp_path, examples)
+    rows, serialized = loaded
+    paths = write_files(tmp_path, serialized)
     assert bigtable_load.verify_split(paths, rows.selection) == 200
     rows.write(150, [examples.example(b"another", 1)])
     with pytest.raises(UserError, match="train_0000000150 differs"):
         bigtable_load.verify_split(paths, rows.selection)
-    rows.write(150, [examples[150], *examples[151:], examples[0]])
+    rows.write(150, [serialized[150], *serialized[151:], serialized[0]])
     with pytest.raises(UserError, match="train_0000000200 though the files have only 200"):
         bigtable_load.verify_split(paths, rows.selection)
 
@@ -268,19 +268,19 @@ def test_evaluation_feeds_what_files_feed(server, digits_dir):
 
 def test_training_shuffles_and_feeds_every_row(loaded, monkeypatch):
     monkeypatch.setattr(bigtable, "PAGE_ROWS", 16)
-    rows, examples = loaded
+    rows, serialized = loaded
     read = read_all(bigtable.dataset(rows, 0, 200, shuffle=True, seed=1))
-    assert read != examples and sorted(read) == sorted(examples)
+    assert read != serialized and sorted(read) == sorted(serialized)
     assert read == read_all(bigtable.dataset(rows, 0, 200, shuffle=True, seed=1))
 
 
 @pytest.mark.parametrize("num_hosts", [1, 4, 7])
 @pytest.mark.parametrize("is_training", [True, False])
 def test_hosts_read_disjoint_slices(loaded, num_hosts, is_training):
-    rows, examples = loaded
+    rows, serialized = loaded
     source = imagenet_input.ImageNetBigtableInput(is_training, False, False, rows.selection)
     slices = [read_all(source.make_source_dataset(index, num_hosts)) for index in range(num_hosts)]
-    assert sorted(itertools.chain.from_iterable(slices)) == sorted(examples)
+    assert sorted(itertools.chain.from_iterable(slices)) == sorted(serialized)
     assert max(map(len, slices)) - min(map(len, slices)) <= 1
 
 
@@ -288,9 +288,9 @@ def test_values_keep_trailing_zero_bytes(server):
     selection = make_selection()
     bigtable_load.create_table(selection)
     rows = bigtable.RowReader(selection)
-    examples = [examples.example(b"ends in zeros\0\0\0", 1) + b"\x12\x00"] * 3
-    rows.write(0, examples)
-    assert read_all(bigtable.dataset(rows, 0, 3)) == examples
+    serialized = [examples.example(b"ends in zeros\0\0\0", 1) + b"\x12\x00"] * 3
+    rows.write(0, serialized)
+    assert read_all(bigtable.dataset(rows, 0, 3)) == serialized
 
 
 def test_more_hosts_than_rows(server):
@@ -387,8 +387,8 @@ def test_a_tpu_of_another_machine_is_refused(tmp_path, tpu, is_remote):
 
 @pytest.mark.parametrize("other", ["train_2_", "train_000000021-", "train_00000002000", "train_5"])
 def test_rows_of_a_longer_prefix_are_another_data_set(loaded, tmp_path, other):
-    rows, examples = loaded
-    paths = write_files(tmp_path, examples)
+    rows, serialized = loaded
+    paths = write_files(tmp_path, serialized)
     second = bigtable.RowReader(rows.selection._replace(prefix=other))
     second.write(0, make_examples(3))
     rows.check(200)
@@ -396,7 +396,7 @@ def test_rows_of_a_longer_prefix_are_another_data_set(loaded, tmp_path, other):
     assert load(paths, rows.selection) == 0
     assert bigtable_load.verify_split(paths, rows.selection) == 200
     second.check(3)
-    rows.write(207, examples[:1])
+    rows.write(207, serialized[:1])
     with pytest.raises(UserError, match="has row train_0000000207 though 200"):
         rows.check(200)
 
@@ -427,9 +427,9 @@ def test_a_row_too_large_to_be_read_is_named(loaded):
 
 
 def test_a_large_row_is_repaired_by_loading(loaded, tmp_path):
-    rows, examples = loaded
+    rows, serialized = loaded
     rows.write(133, [large_example()])
-    paths = write_files(tmp_path, examples)
+    paths = write_files(tmp_path, serialized)
     with pytest.raises(UserError, match="row train_0000000133: it is too large"):
         bigtable_load.verify_split(paths, rows.selection)
     assert load(paths, rows.selection) == 200 - bigtable.PAGE_ROWS
@@ -438,11 +438,11 @@ def test_a_large_row_is_repaired_by_loading(loaded, tmp_path):
 
 @pytest.mark.slow  # it takes two gigabytes of memory
 def test_a_row_too_large_to_be_written_is_named(loaded):
-    rows, examples = loaded
+    rows, serialized = loaded
     enormous = examples.example(bytes(257 * 2**20), 1)
     with pytest.raises(UserError, match="row train_0000000202: it is too large for a message"):
-        rows.write(200, [*examples[:2], enormous, *examples[3:5]])
-    assert rows.read(200, 202) == examples[:2]
+        rows.write(200, [*serialized[:2], enormous, *serialized[3:5]])
+    assert rows.read(200, 202) == serialized[:2]
 
 
 # Faults while running.
@@ -457,8 +457,8 @@ def failure(rows, end=200):
 
 def test_a_gap_is_an_error(loaded, monkeypatch):
     monkeypatch.setattr(bigtable, "RUN_TIMEOUT_S", 2.0)
-    rows, examples = loaded
-    rows.write(201, examples[:99])
+    rows, serialized = loaded
+    rows.write(201, serialized[:99])
     assert "no row train_0000000200" in failure(rows, 300)
 
 
@@ -491,7 +491,7 @@ def test_restarted_empty_server(loaded, server, monkeypatch):
 
 
 def test_a_run_goes_on_when_the_server_comes_back_with_its_data(loaded, server):
-    rows, examples = loaded
+    rows, serialized = loaded
     with tf.Session() as session:
         dataset = bigtable.dataset(rows, 0, 200, parallel=1)
         value = tf.data.make_one_shot_iterator(dataset).get_next()
@@ -499,9 +499,9 @@ def test_a_run_goes_on_when_the_server_comes_back_with_its_data(loaded, server):
         server.kill()
         server.start()
         bigtable_load.create_table(rows.selection)
-        rows.write(0, examples)
+        rows.write(0, serialized)
         read += [session.run(value) for _ in range(190)]
-    assert read == examples
+    assert read == serialized
 
 
 @pytest.mark.parametrize(
@@ -511,11 +511,11 @@ def test_a_run_names_the_row_it_ends_at(server, digits_dir, tmp_path, kind, numb
     value, reason = BAD_VALUES[kind]
     selection = make_selection(prefix="validation_")
     bigtable_load.create_table(selection)
-    rows, examples = bigtable.RowReader(selection), pictures(digits_dir, 110)
-    rows.write(0, examples)
+    rows, serialized = bigtable.RowReader(selection), pictures(digits_dir, 110)
+    rows.write(0, serialized)
     rows.write(number, [value])
     train = selection._replace(prefix="train_")
-    bigtable.RowReader(train).write(0, examples)
+    bigtable.RowReader(train).write(0, serialized)
     status, _, err = run(
         "--mode=train_and_eval", *flags(model_dir=tmp_path, train_steps=2), "--eval_batch_size=10",
         f"--bigtable_project={selection.project}", "--bigtable_instance=i",

@@ -356,8 +356,8 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(folder_of_somebody):
 def train(model_dir, steps, save_steps):
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
-    hooks = [hooks.SaverHook(model_dir, save_steps)]
-    with tf.train.SingularMonitoredSession(hooks, checkpoint_dir=model_dir) as session:
+    all_hooks = [hooks.SaverHook(model_dir, save_steps)]
+    with tf.train.SingularMonitoredSession(all_hooks, checkpoint_dir=model_dir) as session:
         for _ in range(steps):
             session.run(increment)
 

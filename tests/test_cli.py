@@ -349,9 +349,9 @@ def test_a_program_runs_with_closed_streams(run, monkeypatch):
 
 
 def test_a_path_that_the_locale_cannot_spell_is_one_sentence():
-    program = "from utils import cli; cli.run(print)"
+    executable = "from utils import cli; cli.run(print)"
     finished = subprocess.run(
-        [sys.executable, "-c", program, "--model_dir=Modèle"], capture_output=True, cwd=ROOT,
+        [sys.executable, "-c", executable, "--model_dir=Modèle"], capture_output=True, cwd=ROOT,
         env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
         timeout=120,
     )  # fmt: skip
@@ -382,11 +382,11 @@ def test_a_real_program_says_its_mistake_without_a_trace(tmp_path):
 
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_an_output_that_nobody_reads_ends_a_program_quietly(tmp_path, lines):
-    program = f"from utils import cli; cli.run(lambda argv: print('line\\n' * {lines}))"
+    code = f"from utils.base import program; program.run(lambda a: print('line\\n' * {lines}))"
     reading, writing = os.pipe()
     os.close(reading)
     finished = subprocess.run(
-        [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     os.close(writing)
     assert (finished.returncode, finished.stderr) == (128 + signal.SIGPIPE, "")

@@ -36,10 +36,10 @@ def write_yaml(path, content):
 
 def write_checkpoint(model_dir, step=1):
     """The least that counts as a checkpoint."""
-    with tf.Graph().as_default(), tf.Session() as devices:
+    with tf.Graph().as_default(), tf.Session() as session:
         tf.get_variable("x", [], initializer=tf.zeros_initializer())
-        devices.run(tf.global_variables_initializer())
-        return tf.train.Saver().save(devices, os.path.join(model_dir, "model.ckpt"), step)
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, os.path.join(model_dir, "model.ckpt"), step)
 
 
 # Layers.

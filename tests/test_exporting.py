@@ -23,7 +23,8 @@ import mnasnet_main
 from utils.base import files, folder_lock
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.exporting import classifiers, export, export_report, samples, tflite
+from utils.exporting import classifiers, export_report, samples, tflite
+from utils.exporting import export as export_model
 from utils.reading import dataset_info, examples, records
 from utils.training import model_files
 from utils.weights import conversion
@@ -71,7 +72,7 @@ def model_dir(tmp_path_factory):
 def export(params):
     checkpoint = params["model_dir"] + "/model.ckpt-3"
     estimator = mnasnet_main.build_estimator(params, training=False)
-    export.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
+    export_model.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
 
 
 def report_of(export_dir):
@@ -586,12 +587,12 @@ def test_a_best_checkpoint_that_is_gone(tmp_path):
     ("label", "position", "words"), [(1, 2, "the picture cannot be decoded"), (11, 1, "label 11")]
 )
 def test_images_that_cannot_be_read(model_dir, tmp_path, pictures, prefix, label, position, words):
-    examples = [examples.example(picture, 1) for picture in pictures]
-    examples[position] = examples.example(pictures[0] if label == 11 else b"no picture", label)
+    serialized = [examples.example(picture, 1) for picture in pictures]
+    serialized[position] = examples.example(pictures[0] if label == 11 else b"no picture", label)
     good = [examples.example(picture, 1) for picture in pictures]
     for name in ("train", "validation"):
         with tf.io.TFRecordWriter(str(tmp_path / f"{name}-00000-of-00001")) as writer:
-            for content in examples if name == prefix else good:
+            for content in serialized if name == prefix else good:
                 writer.write(content)
     params = settings_of(model_dir, tmp_path / "made", data_dir=str(tmp_path), quantize="int8")
     with pytest.raises(UserError) as error:

@@ -17,9 +17,9 @@ from utils.data.build_fake import Options
 from utils.reading import dataset_info, examples
 
 
-def write(path, examples):
+def write(path, serialized):
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
+        for example in serialized:
             writer.write(example)
 
 

@@ -867,10 +867,10 @@ def test_a_wrong_number_of_evaluation_images_is_known_before_the_training(
     tmp_path, pictures, described, skip
 ):
     data_dir, model_dir = tmp_path / "data", tmp_path / "model"
-    examples = [examples.example(pictures[0], 1)] * 9
+    serialized = [examples.example(pictures[0], 1)] * 9
     if skip:
-        examples[4] = examples.example(b"no picture", 1)  # counted, too
-    write_data(data_dir, examples)
+        serialized[4] = examples.example(b"no picture", 1)  # counted, too
+    write_data(data_dir, serialized)
     if described:
         dataset_info.DatasetInfo("x", 9, 9, 10).write(str(data_dir))
     given = {"num_eval_images": 360} if described else {"num_label_classes": 10}
@@ -909,9 +909,9 @@ def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path):
 
 @pytest.mark.parametrize("position", [0, 50])
 def test_label_out_of_range(tmp_path, pictures, position):
-    examples = [examples.example(pictures[0], 1)] * 60
-    examples[position] = examples.example(pictures[0], 12)
-    write_data(tmp_path / "data", examples)
+    serialized = [examples.example(pictures[0], 1)] * 60
+    serialized[position] = examples.example(pictures[0], 12)
+    write_data(tmp_path / "data", serialized)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
                num_eval_images=60)
@@ -933,9 +933,9 @@ def test_truncated_record(tmp_path, pictures):
 
 @pytest.mark.parametrize("position", [1, 25])
 def test_picture_that_is_none(tmp_path, pictures, position):
-    examples = [examples.example(p, 1) for p in pictures * 3]
-    examples[position] = examples.example(b"\xff\xd8\xff no picture", 1)
-    write_data(tmp_path / "data", examples)
+    serialized = [examples.example(p, 1) for p in pictures * 3]
+    serialized[position] = examples.example(b"\xff\xd8\xff no picture", 1)
+    write_data(tmp_path / "data", serialized)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
                num_eval_images=30)
@@ -945,9 +945,9 @@ def test_picture_that_is_none(tmp_path, pictures, position):
 
 @pytest.mark.parametrize("position", [1, 25])
 def test_record_that_is_no_example(tmp_path, pictures, position):
-    examples = [examples.example(p, 1) for p in pictures * 3]
-    examples[position] = b"\xff\xfe garbage"
-    write_data(tmp_path / "data", examples)
+    serialized = [examples.example(p, 1) for p in pictures * 3]
+    serialized[position] = b"\xff\xfe garbage"
+    write_data(tmp_path / "data", serialized)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
                num_eval_images=30)
@@ -956,8 +956,8 @@ def test_record_that_is_no_example(tmp_path, pictures, position):
 
 
 def test_bad_images_are_left_out_and_counted(tmp_path, pictures):
-    examples = [examples.example(p, 1) for p in pictures * 3]
-    train, validation = list(examples), list(examples)
+    serialized = [examples.example(p, 1) for p in pictures * 3]
+    train, validation = list(serialized), list(serialized)
     train[3] = validation[0] = examples.example(b"no picture", 1)
     validation[20] = b"\xff\xfe garbage"
     write_data(tmp_path / "data", train, validation)
@@ -987,9 +987,9 @@ def test_bad_images_are_left_out_and_counted(tmp_path, pictures):
 
 
 def test_labels_out_of_range_are_never_left_out(tmp_path, pictures):
-    examples = [examples.example(p, 1) for p in pictures * 3]
-    examples[20] = examples.example(pictures[0], 11)
-    write_data(tmp_path / "data", examples)
+    serialized = [examples.example(p, 1) for p in pictures * 3]
+    serialized[20] = examples.example(pictures[0], 11)
+    write_data(tmp_path / "data", serialized)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10),
         "--skip_bad_images",

@@ -22,9 +22,9 @@ def picture(image_format="JPEG"):
     return buffer.getvalue()
 
 
-def write(path, examples):
+def write(path, serialized):
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
+        for example in serialized:
             writer.write(example)
     return str(path)
 
@@ -275,8 +275,8 @@ def test_bad_examples_have_a_problem(kind):
 
 
 def test_records_of_a_file(tmp_path):
-    examples = good(4)
-    assert list(records.read_records(write(tmp_path / "a", examples))) == examples
+    serialized = good(4)
+    assert list(records.read_records(write(tmp_path / "a", serialized))) == serialized
 
 
 def test_an_empty_file_has_no_records(tmp_path):

@@ -24,9 +24,9 @@ def test_nothing_is_found_in_good_files(tmp_path, digits_dir):
 @pytest.mark.parametrize("kind", BAD)
 def test_the_bad_record_is_found(tmp_path, kind, place):
     make, word = BAD[kind]
-    examples = good(5)
-    examples[place] = make()
-    paths = [write(tmp_path / "a", good(2)), write(tmp_path / "b", examples)]
+    serialized = good(5)
+    serialized[place] = make()
+    paths = [write(tmp_path / "a", good(2)), write(tmp_path / "b", serialized)]
     found = scan.first_problem(paths, CLASSES)
     assert (found.path, found.record) == (paths[1], place)
     assert word in found.reason
@@ -34,17 +34,17 @@ def test_the_bad_record_is_found(tmp_path, kind, place):
 
 
 def test_the_first_of_two_bad_pictures_is_found(tmp_path):
-    examples = good(30)
-    examples[11] = examples[23] = examples.example(b"no picture", 1)
-    found = scan.first_problem([write(tmp_path / "a", examples)], CLASSES)
+    serialized = good(30)
+    serialized[11] = serialized[23] = examples.example(b"no picture", 1)
+    found = scan.first_problem([write(tmp_path / "a", serialized)], CLASSES)
     assert found.record == 11
 
 
 def test_the_first_bad_record_of_a_file_is_found_whatever_its_kind(tmp_path):
-    examples = good(6)
-    examples[1] = examples.example(b"no picture", 1)
-    examples[4] = examples.example(picture(), 99)
-    found = scan.first_problem([write(tmp_path / "a", examples)], CLASSES)
+    serialized = good(6)
+    serialized[1] = examples.example(b"no picture", 1)
+    serialized[4] = examples.example(picture(), 99)
+    found = scan.first_problem([write(tmp_path / "a", serialized)], CLASSES)
     assert found.record == 1
 
 
@@ -115,14 +115,14 @@ def test_sizes_of_pictures_of_every_kind(tmp_path, image_format):
     ids=str,
 )
 def test_segments_leave_out_the_bad_pictures_alone(tmp_path, bad):
-    examples = [examples.example(picture(), number + 1) for number in range(10)]
+    serialized = [examples.example(picture(), number + 1) for number in range(10)]
     for number in bad:
-        examples[number] = examples.example(b"no picture", number + 1)
-    path = write(tmp_path / "a", examples)
+        serialized[number] = examples.example(b"no picture", number + 1)
+    path = write(tmp_path / "a", serialized)
     (found,) = scan.scan([path], CLASSES)
     assert [p.record for p in found.problems] == list(bad)
     assert [p.offset for p in found.problems] == [frame_starts(path)[n] for n in bad]
-    assert read(found.segments) == [e for n, e in enumerate(examples) if n not in bad]
+    assert read(found.segments) == [e for n, e in enumerate(serialized) if n not in bad]
 
 
 @pytest.mark.parametrize("kind", sorted(BAD))
@@ -140,8 +140,8 @@ def test_labels_out_of_range_are_problems_but_stay(tmp_path, kind):
 
 @pytest.mark.parametrize("damaged", [(0,), (4,), (2, 3), (1, 4)])
 def test_records_behind_damage_are_kept(tmp_path, damaged):
-    examples = [examples.example(picture(), number + 1) for number in range(5)]
-    path = write(tmp_path / "a", examples)
+    serialized = [examples.example(picture(), number + 1) for number in range(5)]
+    path = write(tmp_path / "a", serialized)
     content, starts = bytearray((tmp_path / "a").read_bytes()), frame_starts(path)
     for number in damaged:
         content[starts[number] + 40] ^= 0xFF
@@ -151,12 +151,12 @@ def test_records_behind_damage_are_kept(tmp_path, damaged):
     assert [p.record for p in found.problems] == list(damaged)
     assert not found.broken_off
     assert all("damaged" in p.reason for p in found.problems)
-    assert read(found.segments) == [e for n, e in enumerate(examples) if n not in damaged]
+    assert read(found.segments) == [e for n, e in enumerate(serialized) if n not in damaged]
 
 
 def test_behind_a_damaged_length_nothing_is_believed(tmp_path):
-    examples = good(5)
-    path = write(tmp_path / "a", examples)
+    serialized = good(5)
+    path = write(tmp_path / "a", serialized)
     content, starts = bytearray((tmp_path / "a").read_bytes()), frame_starts(path)
     content[starts[2] + 6] ^= 0xFF  # the length becomes enormous
     (tmp_path / "a").write_bytes(content)
@@ -165,17 +165,17 @@ def test_behind_a_damaged_length_nothing_is_believed(tmp_path):
     assert (problem.record, problem.offset) == (2, starts[2])
     assert "nor what follows" in problem.reason
     assert found.broken_off
-    assert read(found.segments) == examples[:2]
+    assert read(found.segments) == serialized[:2]
 
 
 def test_a_cut_file_keeps_its_whole_records(tmp_path):
-    examples = good(3)
-    path = write(tmp_path / "a", examples)
+    serialized = good(3)
+    path = write(tmp_path / "a", serialized)
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-7])
     (found,) = scan.scan([path], CLASSES)
     assert [p.record for p in found.problems] == [2]
     assert found.broken_off
-    assert read(found.segments) == examples[:2]
+    assert read(found.segments) == serialized[:2]
 
 
 def test_many_files_keep_their_order(tmp_path):

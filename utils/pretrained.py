@@ -39,8 +39,8 @@ def weights_path() -> str:
 
 def prepare(model_dir: str) -> None:
     """Imports the weights and the names of the classes, unless they are in model_dir already."""
-    labels = os.path.join(model_dir, labels.FILE_NAME)
-    if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels):
+    labels_path = os.path.join(model_dir, labels.FILE_NAME)
+    if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels_path):
         stored = model_files.stored_params(model_dir) or {}
         if stored.get("model_name") != "efficientnet-lite0":
             raise UserError(f"--model_dir={model_dir} holds another model: choose another folder.")

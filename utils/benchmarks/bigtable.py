@@ -48,8 +48,8 @@ def emulator() -> Iterator[None]:
     if os.environ.get("BIGTABLE_EMULATOR_HOST"):
         yield
         return
-    program = find_emulator()
-    if program is None:
+    executable = find_emulator()
+    if executable is None:
         raise UserError(
             "The Bigtable emulator is not installed: gcloud components install bigtable, or set "
             "BIGTABLE_EMULATOR_HOST."
@@ -58,7 +58,7 @@ def emulator() -> Iterator[None]:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     process = subprocess.Popen(
-        [program, "-host", "127.0.0.1", "-port", str(port)], stdout=subprocess.DEVNULL
+        [executable, "-host", "127.0.0.1", "-port", str(port)], stdout=subprocess.DEVNULL
     )
     os.environ["BIGTABLE_EMULATOR_HOST"] = f"127.0.0.1:{port}"
     try:

@@ -44,7 +44,8 @@ def measure_training(data_dir: str, model_name: str, size: int, batch: int, step
     """Runs a training in a process of its own."""
     with tempfile.TemporaryDirectory() as model_dir:
         command = [
-            sys.executable, os.path.join(benchmark_pictures.ROOT, "mnasnet_main.py"), "--mode=train",
+            sys.executable, os.path.join(benchmark_pictures.ROOT, "mnasnet_main.py"),
+            "--mode=train",
             f"--data_dir={data_dir}", f"--model_dir={model_dir}", f"--model_name={model_name}",
             f"--input_image_size={size}", f"--train_batch_size={batch}", f"--train_steps={steps}",
             "--log_step_count_steps=1", "--use_tpu=False",

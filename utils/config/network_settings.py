@@ -22,8 +22,9 @@ def check(params: Mapping[str, Any]) -> None:
 
 def describe(params: Mapping[str, Any]) -> dict[str, Any]:
     """What the weights of a network mean: stages, filters, layers, normalization."""
-    overrides = overrides(dict(params))
-    stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides)
+    stages, global_params = mnasnet_models.get_model_params(
+        params["model_name"], overrides(dict(params))
+    )
     irrelevant = ("batch_norm_momentum", "dropout_rate", "data_format")
     return {
         "model_name": params["model_name"],
@@ -35,8 +36,7 @@ def describe(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def num_blocks(params: Mapping[str, Any]) -> int:
     """How many blocks the network has."""
-    overrides = overrides(dict(params))
-    stages, _ = mnasnet_models.get_model_params(params["model_name"], overrides)
+    stages, _ = mnasnet_models.get_model_params(params["model_name"], overrides(dict(params)))
     return sum(stage.num_repeat for stage in stages)
 
 

@@ -11,6 +11,7 @@ from absl import flags
 
 import utils.base.tensorflow_version  # noqa: F401
 from utils.base.errors import UserError
+from utils.base.program import DEBUG_HELP
 from utils.base.version import __version__
 from utils.config import settings
 
@@ -82,5 +83,5 @@ def help_text(program: str, description: str) -> str:
             lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
     lines += ["", "Settings are taken from defaults, then --config_file, then --params_override,"]
     lines += ["then flags; a later one wins. Booleans: --flag, --noflag or --flag=false."]
-    lines += [program.DEBUG_HELP]
+    lines += [DEBUG_HELP]
     return "\n".join(lines)

@@ -1,5 +1,5 @@
 """Runs `python -m utils.data`."""
 
-from utils.data.command import command
+from utils.data import command
 
 command.console()

@@ -18,7 +18,15 @@ from absl import logging
 import imagenet_input
 from utils.base import disk_errors, files, folder_lock, scratch
 from utils.base.errors import UserError
-from utils.exporting import export_report, measure, placing, samples, tflite, tflite_metadata
+from utils.exporting import (
+    classifiers,
+    export_report,
+    measure,
+    placing,
+    samples,
+    tflite,
+    tflite_metadata,
+)
 from utils.reading import records
 from utils.training import checkpoints, model_files
 
@@ -193,18 +201,18 @@ def _size(folder: str) -> int:
 
 def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> None:
     """Adds measurements to the rows of `made`; UserError if a float file is wrong."""
-    classifiers: dict[str, Any] = {}
+    opened: dict[str, Any] = {}
     for name, row in made.items():
         path = os.path.join(folder, name)
         if row["kind"] == "SavedModel":
-            classifiers[name] = classifiers.SavedModel(path)
+            opened[name] = classifiers.SavedModel(path)
         elif row["kind"] in tflite.SUFFIXES:
-            classifiers[name] = tflite.Interpreter(path)
+            opened[name] = tflite.Interpreter(path)
     labelled, total = samples.num_evaluation_images(params)
-    found = measure.compare(classifiers, network, samples.evaluation_images(params), total)
+    found = measure.compare(opened, network, samples.evaluation_images(params), total)
     for name, measurement in found.items():
         made[name].update(measurement.report(labelled))
-    measured = {name: made[name] for name in classifiers}
+    measured = {name: made[name] for name in opened}
     images = max(measurement.images for measurement in found.values())
     logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
     for name, row in measured.items():

@@ -250,15 +250,15 @@ class RowReader:
           CorruptRowError: a row's cell is no tf.train.Example, or its label is out of range; the
             key is named.
         """
-        examples = []
+        serialized = []
         for number, value in enumerate(self.values(first, end, timeout), first):
             if value is None:
                 raise self.missing(number)
             reason = examples.problem_of(value, self.num_classes)
             if reason:
                 raise self.corrupt(number, reason)
-            examples.append(value)
-        return examples
+            serialized.append(value)
+        return serialized
 
     def missing(self, number: int) -> UserError:
         """What to say where a row is not there."""
@@ -286,7 +286,7 @@ class RowReader:
             "bigtable-load writes the rows that differ)."
         )
 
-    def write(self, first: int, examples: list[bytes]) -> None:
+    def write(self, first: int, serialized: list[bytes]) -> None:
         """Writes examples as rows from number `first` on; UserError if a row is refused."""
         data = _data()
         s = self.selection
@@ -300,7 +300,7 @@ class RowReader:
                     data.SetCell(s.column_family, qualifier, example, timestamp_micros=0),
                 ],
             )
-            for offset, example in enumerate(examples)
+            for offset, example in enumerate(serialized)
         ]
         try:
             table_of(s).bulk_mutate_rows(
@@ -311,10 +311,10 @@ class RowReader:
         except Exception as e:
             refused = getattr(e, "exceptions", None)  # one a row
             reason = cause(refused[-1].__cause__ or refused[-1]) if refused else cause(e)
-            if _is_too_large(reason) and len(examples) > 1:
-                middle = len(examples) // 2
-                self.write(first, examples[:middle])
-                self.write(first + middle, examples[middle:])
+            if _is_too_large(reason) and len(serialized) > 1:
+                middle = len(serialized) // 2
+                self.write(first, serialized[:middle])
+                self.write(first + middle, serialized[middle:])
                 return
             if _is_too_large(reason):
                 raise self.too_large(first, reason) from e
@@ -427,9 +427,9 @@ def dataset(
 
     @tf.autograph.experimental.do_not_convert
     def page(start):
-        examples = tf.numpy_function(read_page, [start], tf.string)
-        examples.set_shape([None])
-        return examples
+        serialized = tf.numpy_function(read_page, [start], tf.string)
+        serialized.set_shape([None])
+        return serialized
 
     starts = tf.data.Dataset.range(first, end, PAGE_ROWS)
     if shuffle:

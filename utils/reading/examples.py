@@ -69,8 +69,8 @@ def _feature(value: str | bytes | int) -> tf.train.Feature:
 
 def problem_of(serialized: bytes, num_classes: int) -> str | None:
     """What is wrong with an example, short of decoding its picture; None for nothing."""
-    features, reason = features(serialized)
-    return reason or label_problem(features[LABEL_KEY].int64_list.value[0], num_classes)
+    found, reason = features(serialized)
+    return reason or label_problem(found[LABEL_KEY].int64_list.value[0], num_classes)
 
 
 def features(serialized: bytes) -> tuple[Mapping[str, tf.train.Feature], str | None]:

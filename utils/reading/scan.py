@@ -121,9 +121,9 @@ class _Reader:
             self._count = tf.placeholder(tf.int64, [])
             segment = (self._path, self._offset, self._count, tf.constant(0, tf.int64))
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
-            facts = dataset.map(facts, num_parallel_calls=2 * memory.cores())
-            facts = dataset_options.apply(facts, rewrite=False)
-            iterator = tf.data.make_initializable_iterator(facts)
+            facts_of = dataset.map(facts, num_parallel_calls=2 * memory.cores())
+            facts_of = dataset_options.apply(facts_of, rewrite=False)
+            iterator = tf.data.make_initializable_iterator(facts_of)
             following = iterator.get_next()
         self._initializer = iterator.initializer
         self._session = tf.Session(graph=graph)

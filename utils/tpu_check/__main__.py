@@ -1,5 +1,5 @@
 """Runs `python -m utils.tpu_check`."""
 
-from utils.tpu_check.command import command
+from utils.tpu_check import command
 
 command.console()

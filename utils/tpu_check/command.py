@@ -226,5 +226,6 @@ def main(argv: list[str]) -> int:
     return 0 if fits else 1
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command `python -m utils.tpu_check`."""
     program.run(main)

@@ -86,9 +86,9 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
 
 
 def log_best(model_dir: str) -> None:
-    best = best(model_dir)
-    if best:
+    found = best(model_dir)
+    if found:
         logging.info(
             "Best so far: top-1 %.2f %% at step %d, in %s.",
-            100 * best["top_1_accuracy"], best["global_step"], best["checkpoint"],
+            100 * found["top_1_accuracy"], found["global_step"], found["checkpoint"],
         )  # fmt: skip

@@ -88,9 +88,9 @@ def check(params: Mapping[str, Any]) -> None:
     uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
     for is_training in uses[params["mode"]]:
         if params["bigtable_instance"]:
-            rows = rows(is_training, params)
-            rows.check(num_images(is_training, params))
-            rows.check_first_rows(num_images(is_training, params))
+            reader = rows(is_training, params)
+            reader.check(num_images(is_training, params))
+            reader.check_first_rows(num_images(is_training, params))
         else:
             paths = records.list_files(data_dir, file_prefix(is_training))
             info = dataset_info.load(data_dir)

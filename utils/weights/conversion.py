@@ -18,6 +18,7 @@ import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError, quoted
 from utils.config import model_spec, network_settings, settings, strict_yaml
+from utils.reading import labels as class_names
 from utils.training import averages, checkpoints, model_files, optimization, warm_start
 from utils.weights import layer_names, recognition, timm_models, weights_file
 
@@ -226,7 +227,7 @@ def _write(given, values, model_dir, path, labels, common) -> None:
             f"{path} has a classifier of {params['num_label_classes']} classes: name weights that "
             "tell 2 classes or more apart."
         )
-    names = labels.read(labels, params["num_label_classes"]) if labels else None
+    names = class_names.read(labels, params["num_label_classes"]) if labels else None
     variables, averaged = _network_variables(params)
     if common:
         forms = warm_start.common_names(variables)
@@ -330,7 +331,7 @@ def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None
     files.write_text(os.path.join(model_dir, model_files.PARAMS_FILE), recorded)
     if labels:
         text = "".join(f"{label}\n" for label in labels)
-        files.write_text(os.path.join(model_dir, labels.FILE_NAME), text)
+        files.write_text(os.path.join(model_dir, class_names.FILE_NAME), text)
     checkpoints.write_state(model_dir, [_CHECKPOINT])
     logging.info(
         "Wrote %s: every mode of the program takes --model_dir=%s.", _CHECKPOINT, model_dir

@@ -131,13 +131,13 @@ def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = N
         if wanted in (None, name):
             network = fit(source, shapes)
             attempts.append((differences(network.tensors, shapes), name, network))
-    fitting = [(name, network) for differences, name, network in attempts if not any(differences)]
+    fitting = [(name, network) for unlike, name, network in attempts if not any(unlike)]
     if not fitting:
-        differences, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
+        unlike, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
         _check_related(path, shapes, network, wanted)
         raise UserError(
             f"{path} comes nearest to {name} but does not fit it, so nothing is written; "
-            f"{_listed_differences(differences)}."
+            f"{_listed_differences(unlike)}."
         )
     if len(fitting) > 1:
         names = " and ".join(name for name, _ in fitting)
@@ -188,12 +188,12 @@ def described(
         resize = next(s.resize_method for s in SOURCES if s.program == program)
         network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
         attempts.append((differences(expected, shapes), network))
-    differences, network = min(attempts, key=lambda a: sum(map(len, a[0])))
-    if any(differences):
+    unlike, network = min(attempts, key=lambda a: sum(map(len, a[0])))
+    if any(unlike):
         _check_related(path, shapes, network, None)
         raise UserError(
             f"{path} does not fit the specification of {name}, so nothing is written; "
-            f"{_listed_differences(differences)}."
+            f"{_listed_differences(unlike)}."
         )
     return network
 
