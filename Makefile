@@ -76,19 +76,19 @@ table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the di
 ##@ Measure and check
 
 bench: $(STAMP)  ## Measure start, step, memory and end of trainings
-	$(BIN)/python -m utils.benchmark
+	$(BIN)/python -m utils.benchmarks.startup
 
 bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
-	$(BIN)/python -m utils.benchmark_input
+	$(BIN)/python -m utils.benchmarks.input
 
 bench-build: $(STAMP)  ## Measure building a data set, next to plain copying
-	$(BIN)/python -m utils.benchmark_build
+	$(BIN)/python -m utils.benchmarks.build
 
 bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
-	$(BIN)/python -m utils.benchmark_bigtable
+	$(BIN)/python -m utils.benchmarks.bigtable
 
 bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
-	$(BIN)/python -m utils.benchmark_tflite
+	$(BIN)/python -m utils.benchmarks.tflite
 
 complexity: $(STAMP)  ## Print parameters, multiply-adds, memory of the networks
 	$(BIN)/python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1,mnasnet-small,mnasnet-d1,mnasnet-d1-320

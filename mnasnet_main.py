@@ -42,7 +42,6 @@ import tensorflow.compat.v1 as tf  # isort: skip
 _START = time.monotonic()
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 TOP_K = 5
-EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
 
 
 # The model function.
@@ -55,7 +54,7 @@ def mnasnet_model_fn(features, labels, mode, params):
       features: images [N, H, W, 3] in [0, 255], or [H, W, 3, N] on a TPU with transpose_input.
       labels: int32 [N], 0-based; `imagenet_input.PADDING` marks images that do not count.
       mode: a tf.estimator.ModeKeys.
-      params: all settings, see `utils.settings.default_params`; nothing else is read.
+      params: all settings, see `utils.config.settings.default_params`; nothing else is read.
 
     Returns:
       A tf.estimator.tpu.TPUEstimatorSpec.

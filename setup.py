@@ -9,9 +9,9 @@ ROOT = pathlib.Path(__file__).parent
 
 
 def _version() -> str:
-    text = (ROOT / "utils" / "version.py").read_text()
+    text = (ROOT / "utils" / "base" / "version.py").read_text()
     match = re.search(r'__version__ = "([^"]+)"', text)
-    assert match, "utils/version.py names no version"
+    assert match, "utils/base/version.py names no version"
     return match.group(1)
 
 
@@ -53,8 +53,8 @@ setuptools.setup(
         "imagenet_input",
         "preprocessing",
     ],
-    packages=["utils"],
-    package_data={"utils": ["configs/*.yaml", "data_files/*"]},
+    packages=setuptools.find_packages(include=["utils", "utils.*"]),
+    package_data={"utils.config": ["profiles/*.yaml"], "utils.reading": ["imagenet_labels.txt"]},
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.
         "tensorflow==2.15.1",
@@ -79,7 +79,7 @@ setuptools.setup(
     entry_points={
         "console_scripts": [
             "mnasnet = mnasnet_main:console",
-            "mnasnet-data = utils.data:console",
+            "mnasnet-data = utils.data.command:console",
             "mnasnet-classify = utils.classify:console",
             "mnasnet-evaluate = utils.evaluate:console",
             "mnasnet-complexity = utils.complexity:console",

@@ -365,8 +365,8 @@ _COMMANDS: dict[str, list[list[str]]] = {
 }  # fmt: skip
 _PROGRAMS = (
     *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.published", "utils.tpu_check",
-    "utils.benchmark", "utils.benchmark_build",
-    "utils.benchmark_bigtable", "utils.benchmark_input", "utils.benchmark_tflite",
+    "utils.benchmarks.startup", "utils.benchmarks.build",
+    "utils.benchmarks.bigtable", "utils.benchmarks.input", "utils.benchmarks.tflite",
 )  # fmt: skip
 
 

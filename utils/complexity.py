@@ -232,7 +232,7 @@ def report(network: Network, image_size: int, precision: str, per_stage: bool) -
 
 
 def build(given: Mapping[str, Any]) -> Network:
-    """The network for settings (`utils.settings` names); UserError for an impossible one."""
+    """The network for settings (`utils.config.settings` names); UserError for an impossible one."""
     params = {**settings.default_params(), **{k: v for k, v in given.items() if v is not None}}
     try:
         return Network(params["model_name"], network_settings.overrides(params))

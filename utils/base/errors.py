@@ -6,7 +6,7 @@ from typing import Any
 class UserError(Exception):
     """Bad input. The message is one sentence naming the file, flag or value, and the remedy.
 
-    Programs print it without a stack trace and exit with status 1 (`utils.cli`).
+    Programs print it without a stack trace and exit with status 1 (`utils.base.program`).
     """
 
 

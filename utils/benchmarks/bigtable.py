@@ -1,4 +1,4 @@
-"""Measures Bigtable as a source: `python -m utils.benchmark_bigtable`, `make bench-bigtable`.
+"""Measures Bigtable as a source: `python -m utils.benchmarks.bigtable`, `make bench-bigtable`.
 
 In one run and on the same rows: the raw client, the paged reader, and the tf.data source. Needs the
 emulator (BIGTABLE_EMULATOR_HOST, or cbtemulator on PATH or in the Google Cloud CLI's folder).

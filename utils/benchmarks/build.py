@@ -1,4 +1,4 @@
-"""Measures building a data set: `python -m utils.benchmark_build`, `make bench-build`.
+"""Measures building a data set: `python -m utils.benchmarks.build`, `make bench-build`.
 
 In one run and on the same files: copying a folder of pictures file by file, and building TFRecords
 of it with `mnasnet-data folder`. No picture needs a new encoding; each is decoded once, as a check.

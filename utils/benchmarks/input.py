@@ -1,4 +1,4 @@
-"""Measures the input alone: `python -m utils.benchmark_input`, `make bench-input`.
+"""Measures the input alone: `python -m utils.benchmarks.input`, `make bench-input`.
 
 In one run and on the same files (500 x 375 JPEGs of 64 KB): the training and the evaluation input,
 and a loop that does nothing but decode whole pictures, which is the ceiling of a pipeline that

@@ -13,7 +13,7 @@ from utils.reading import dataset_info, examples
 import tensorflow.compat.v1 as tf  # isort: skip
 
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 IMAGES_DIR = os.path.join(ROOT, "tests", "golden", "images")

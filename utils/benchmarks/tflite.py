@@ -1,4 +1,4 @@
-"""Measures the .tflite files of a model: `python -m utils.benchmark_tflite`, `make bench-tflite`.
+"""Measures the .tflite files of a model: `python -m utils.benchmarks.tflite`, `make bench-tflite`.
 
 In one run, on one thread: the exported files of a network with random weights, beside a float file
 of the bare network (pixels already normalized), which is what the normalization inside costs.

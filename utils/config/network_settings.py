@@ -64,7 +64,7 @@ def specification(params: dict[str, Any]) -> dict[str, Any]:
     """The specification that says all of a network, with nothing left to defaults or its name.
 
     Args:
-      params: complete settings, see `utils.settings.default_params`.
+      params: complete settings, see `utils.config.settings.default_params`.
     """
     stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides(params))
     fields = {

@@ -14,10 +14,10 @@ from utils.base.errors import UserError
 from utils.config import settings
 from utils.data import picture_folders, pictures, shards, shared_arguments
 from utils.data.picture_folders import Found
+from utils.reading.labels import IMAGENET_FILE
 
 NAME = "ImageNet (ILSVRC2012)"
 TRAIN_SHARDS, VALIDATION_SHARDS = 1024, 128
-LABELS_PATH = os.path.join(os.path.dirname(__file__), "data_files", "imagenet_labels.txt")
 FEATURES = (*picture_folders.FEATURES, "image/class/synset")
 DESCRIPTION = """\
 Makes TFRecords of ImageNet as it is distributed: train/<synset>/*.JPEG, and validation/*.JPEG with
@@ -95,7 +95,7 @@ def _log_counts(synsets, train, validation) -> None:
 
 def _label_names(synsets: list[str]) -> list[str]:
     """Names of synsets; the synset itself where it is none of ImageNet's 1000."""
-    lines = files.read_text(LABELS_PATH).splitlines()
+    lines = files.read_text(IMAGENET_FILE).splitlines()
     names = dict(line.split("\t", 1) for line in lines)
     return [names.get(synset, synset) for synset in synsets]
 

@@ -10,7 +10,8 @@ import imagenet_input
 import preprocessing
 from utils.base import files
 from utils.base.errors import UserError
-from utils.exporting import export, export_report, tflite, tflite_metadata
+from utils.exporting import export_report, tflite, tflite_metadata
+from utils.reading import labels
 from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -93,17 +94,17 @@ def is_tflite(path: str) -> bool:
     return path.lower().endswith(".tflite")
 
 
-def label_names(path: str, labels: str | None) -> list[str] | None:
+def label_names(path: str, given: str | None) -> list[str] | None:
     """Names of the classes: from a file of the user's, from inside the model, or beside it."""
-    if labels:
-        return files.read_text(labels).splitlines()
+    if given:
+        return files.read_text(given).splitlines()
     inside = tflite_metadata.label_names(path) if is_tflite(path) else None
     if inside:
         return inside
     path = files.absolute(path)
     # In a SavedModel, in an export's folder, beside a file.
     for folder in (os.path.join(path, "assets.extra"), path, os.path.dirname(path)):
-        candidate = os.path.join(folder, export.LABELS_FILE)
+        candidate = os.path.join(folder, labels.FILE_NAME)
         if tf.io.gfile.exists(candidate):
             return files.read_text(candidate).splitlines()
     return None

@@ -27,12 +27,11 @@ from utils.exporting import (
     tflite,
     tflite_metadata,
 )
-from utils.reading import records
+from utils.reading import labels, records
 from utils.training import checkpoints, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-LABELS_FILE = "labels.txt"
 LARGEST_DIFFERENCE = 1e-3
 
 
@@ -54,7 +53,7 @@ def check(params: Mapping[str, Any]) -> None:
     earlier = export_report.read(params["export_dir"])
     made = [_tflite_name(params, kind) for kind in _kinds(params)]
     if model_files.label_names(params):
-        made.append(LABELS_FILE)
+        made.append(labels.FILE_NAME)
     _check_not_foreign(params["export_dir"], made, earlier)
     _check_images(params)
 
@@ -162,8 +161,8 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     made: dict[str, dict[str, Any]] = {}
     names = model_files.label_names(params)
     if names:
-        files.write_text(os.path.join(folder, LABELS_FILE), "\n".join(names) + "\n")
-        made[LABELS_FILE] = {"kind": export_report.LABELS_KIND}
+        labels.write(folder, names)
+        made[labels.FILE_NAME] = {"kind": export_report.LABELS_KIND}
     saved_model = _saved_model(params, checkpoint, estimator, folder)
     made[saved_model] = {"kind": "SavedModel", "bytes": _size(os.path.join(folder, saved_model))}
     with tflite.Network(model_fn, params, checkpoint) as network:
@@ -226,8 +225,8 @@ def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> N
 
 def _saved_model(params, checkpoint, estimator, folder) -> str:
     """Writes the SavedModel; returns its folder's name."""
-    labels = os.path.join(folder, LABELS_FILE)
-    extra = {LABELS_FILE: labels} if os.path.exists(labels) else None
+    labels_path = os.path.join(folder, labels.FILE_NAME)
+    extra = {labels.FILE_NAME: labels_path} if os.path.exists(labels_path) else None
     try:
         path = estimator.export_saved_model(
             folder,

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import flatbuffers
 
 import utils.base.tensorflow_version  # noqa: F401
+from utils.reading import labels
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-LABELS_FILE = "labels.txt"
 _BUFFER_NAME = b"TFLITE_METADATA"
 _RESIZE_NAME = b"mnasnet_resize_method"
 _IDENTIFIER = b"M001"
@@ -89,7 +89,7 @@ def _logits_tensor(builder: flatbuffers.Builder, has_labels: bool) -> int:
     content = _Table(builder, 3).byte(0, _FEATURE_PROPERTIES).offset(1, properties).end()
     associated = 0
     if has_labels:
-        file_name = builder.CreateString(LABELS_FILE)
+        file_name = builder.CreateString(labels.FILE_NAME)
         text = builder.CreateString("Names of the classes, one a line.")
         label_file = _Table(builder, 5).offset(0, file_name).offset(1, text)
         associated = _offsets(builder, [label_file.byte(2, _TENSOR_AXIS_LABELS).end()])
@@ -167,9 +167,9 @@ def label_names(path: str) -> list[str] | None:
     if not zipfile.is_zipfile(content):
         return None
     with zipfile.ZipFile(content) as archive:
-        if LABELS_FILE not in archive.namelist():
+        if labels.FILE_NAME not in archive.namelist():
             return None
-        return archive.read(LABELS_FILE).decode().splitlines()
+        return archive.read(labels.FILE_NAME).decode().splitlines()
 
 
 class _Reader:
@@ -245,6 +245,6 @@ def _with_label_file(content: bytes, label_names: Sequence[str]) -> bytes:
     whole = io.BytesIO(content)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         # A fixed date: the same export has the same bytes.
-        info = zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0))
+        info = zipfile.ZipInfo(labels.FILE_NAME, (1980, 1, 1, 0, 0, 0))
         archive.writestr(info, "\n".join(label_names))
     return whole.getvalue()

@@ -16,7 +16,7 @@ def write(folder: str, names: Iterable[str]) -> None:
     files.write_text(os.path.join(folder, FILE_NAME), "".join(f"{n}\n" for n in names))
 
 
-IMAGENET_FILE = os.path.join(os.path.dirname(__file__), "data_files", "imagenet_labels.txt")
+IMAGENET_FILE = os.path.join(os.path.dirname(__file__), "imagenet_labels.txt")
 
 
 def read(source: str, num_classes: int) -> list[str]:

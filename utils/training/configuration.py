@@ -86,11 +86,11 @@ def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def _config_path(name: str) -> str:
     """The file of a profile that ships with the package, or the name itself."""
-    profile = importlib.resources.files("utils") / "configs" / f"{name}.yaml"
+    profile = importlib.resources.files("utils.config") / "profiles" / f"{name}.yaml"
     if os.sep not in name and profile.is_file():
         return str(profile)
     if not tf.io.gfile.exists(name):
-        folder = importlib.resources.files("utils") / "configs"
+        folder = importlib.resources.files("utils.config") / "profiles"
         profiles = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
         raise UserError(
             f"--config_file={name} is neither a file nor one of the profiles {', '.join(profiles)}."
@@ -128,26 +128,6 @@ def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[s
     if isinstance(spec, dict):
         return {**layer, "model_spec": model_spec.check(spec, source)}
     return dict(layer)
-
-
-def checked(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a params.yaml, converted; an error if they describe no network."""
-    stored = {
-        name: settings.convert(name, value, f"{name}={value!r}")
-        for name, value in content.items()
-        if name in settings.SETTINGS
-    }
-    spec = stored.get("model_spec")
-    if isinstance(spec, dict):
-        model_spec.check(spec, "model_spec")
-    elif spec is not None:
-        raise UserError(f"model_spec={spec!r} is not a mapping")
-    if not mnasnet_models.is_scope_name(stored["model_name"]):
-        raise UserError(f"model_name={stored['model_name']!r} cannot name variables")
-    network_settings.describe(
-        {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
-    )
-    return stored
 
 
 def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:

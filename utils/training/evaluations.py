@@ -9,7 +9,9 @@ from typing import Any
 from absl import logging
 
 from utils.base import files
-from utils.training import checkpoints
+from utils.training import (
+    checkpoints,
+)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -92,3 +94,6 @@ def log_best(model_dir: str) -> None:
             "Best so far: top-1 %.2f %% at step %d, in %s.",
             100 * found["top_1_accuracy"], found["global_step"], found["checkpoint"],
         )  # fmt: skip
+
+
+EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from absl import logging
 
-import mnasnet_main
+import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError
-from utils.config import settings, strict_yaml
+from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info, labels
-from utils.training import configuration, evaluations
+from utils.training import evaluations
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -37,7 +37,7 @@ def stored_params(model_dir: str) -> dict[str, Any] | None:
         if content.get(name) is None:
             raise UserError(f"{path} does not record {name}: {remedy}.")
     try:
-        return configuration.checked(content)
+        return checked(content)
     except (UserError, NotImplementedError, ValueError) as e:
         raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
 
@@ -81,7 +81,7 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
 
 def check_what_is_there(model_dir: str) -> None:
     """UserError, before hours of work, for what would be in the way of their results."""
-    for name in (evaluations.ARCHIVE_DIR, mnasnet_main.EVAL_DIR):
+    for name in (evaluations.ARCHIVE_DIR, evaluations.EVAL_DIR):
         path = os.path.join(model_dir, name)
         if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
             raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
@@ -90,3 +90,23 @@ def check_what_is_there(model_dir: str) -> None:
         raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
     evaluations.read(model_dir)
     evaluations.best(model_dir)
+
+
+def checked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a params.yaml, converted; an error if they describe no network."""
+    stored = {
+        name: settings.convert(name, value, f"{name}={value!r}")
+        for name, value in content.items()
+        if name in settings.SETTINGS
+    }
+    spec = stored.get("model_spec")
+    if isinstance(spec, dict):
+        model_spec.check(spec, "model_spec")
+    elif spec is not None:
+        raise UserError(f"model_spec={spec!r} is not a mapping")
+    if not mnasnet_models.is_scope_name(stored["model_name"]):
+        raise UserError(f"model_name={stored['model_name']!r} cannot name variables")
+    network_settings.describe(
+        {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
+    )
+    return stored

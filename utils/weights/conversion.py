@@ -364,7 +364,7 @@ def timm_state_dict(
 
     Args:
       checkpoint: path of the checkpoint.
-      params: complete settings, see `utils.settings.default_params`.
+      params: complete settings, see `utils.config.settings.default_params`.
       averaged: the averages, where the checkpoint has them, instead of the raw weights.
 
     Raises:

@@ -109,7 +109,7 @@ PROGRAMS = {
 }
 
 
-# In the form of `utils.warm_start.common_names`, without the model's own name.
+# In the form of `utils.training.warm_start.common_names`, without the model's own name.
 _OURS = Names(
     ("mnas_stem/conv2d", "mnas_stem/batch_normalization"),
     _our_block,

@@ -99,7 +99,7 @@ class Network:
 
     Attributes:
       model_name: such as semnasnet_075.
-      model_spec: as in a model file, see `utils.model_spec`.
+      model_spec: as in a model file, see `utils.config.model_spec`.
       depth_multiplier: None where the stages have the filters as they are.
       num_classes: width of the classifier.
       resize_method: of the source's evaluation.

@@ -1,7 +1,7 @@
 """Weights files of PyTorch programs, read and written without PyTorch.
 
 `.safetensors` is a JSON table before plain data, which the library of that name reads, checks and
-writes. `.pth` (also `.pth.tar`, `.pt`, `.bin`) is a pickle, see `utils.pickled`.
+writes. `.pth` (also `.pth.tar`, `.pt`, `.bin`) is a pickle, see `utils.weights.pickled`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import tensorflow.compat.v1 as tf
 from utils.base import folder_lock, stopping
 from utils.base.errors import UserError
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 LIMIT_SECONDS = 120
 
 
@@ -92,7 +92,7 @@ def test_an_error_frees_the_folder(folder):
 
 def test_a_process_holds_a_folder_until_it_is_killed(tmp_path):
     program = (
-        "from utils import folder_lock; import sys, time\n"
+        "from utils.base import folder_lock; import sys, time\n"
         "with folder_lock.hold(sys.argv[1], 'model_dir', 'training'):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )

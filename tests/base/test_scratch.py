@@ -1,6 +1,7 @@
 """Temporary folders: gone at the end, after a kill at the next start, and never while in use."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from utils.base.errors import UserError
 
 HOLD = """
 import sys, tempfile
-from utils import scratch
+from utils.base import scratch
 tempfile.tempdir = sys.argv[1]
 with scratch.folder("x-") as folder:
     open(folder + "/a", "w").close()
@@ -34,7 +35,7 @@ def holder(temporary):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(temporary)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=pathlib.Path(__file__).parents[2],
     )  # fmt: skip
     folder = process.stdout.readline().strip()
     yield process, folder

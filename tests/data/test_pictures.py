@@ -16,7 +16,7 @@ from PIL import Image
 from utils.data import pictures
 from utils.data.pictures import Unreadable
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 KINDS = picture_files.kinds()
 
 
@@ -151,7 +151,9 @@ def test_the_same_bytes_each_time():
 
 def test_without_pillow_one_sentence(tmp_path):
     (tmp_path / "PIL.py").write_text("raise ImportError('no PIL')")
-    program = "from utils import cli, data; cli.run(data.main)"
+    program = (
+        "from utils.base import program; from utils.data import command; program.run(command.main)"
+    )
     command = [sys.executable, "-c", program, "fake", f"--output_dir={tmp_path}/out"]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -10,11 +10,12 @@ import tensorflow.compat.v1 as tf
 
 from utils.base import tensorflow_version
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 MODULES = [
     "mnasnet_model", "mnasnet_models", "preprocessing", "imagenet_input", "mnasnet_main",
-    "utils.cli", "utils.tflite", "utils.records", "utils.checkpoints", "utils.optimization",
-    "utils.stopping", "utils.warm_start", "utils.data",
+    "utils.base.program", "utils.exporting.tflite", "utils.reading.records",
+    "utils.training.checkpoints", "utils.training.optimization", "utils.base.stopping",
+    "utils.training.warm_start", "utils.data.command",
 ]  # fmt: skip
 
 
@@ -113,13 +114,13 @@ def test_other_errors_keep_their_trace(tmp_path):
 
 def test_the_fitting_version_says_nothing(tmp_path):
     fake_installation(tmp_path, "2.15.1")
-    finished = run(tmp_path, "-c", "import utils.tensorflow_version as v; print(v.SUPPORTED)")
+    finished = run(tmp_path, "-c", "import utils.base.tensorflow_version as v; print(v.SUPPORTED)")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "2.15\n", "")
 
 
 def test_checking_does_not_load_tensorflow(tmp_path):
     finished = run(
         tmp_path, "-c",
-        "import sys, utils.tensorflow_version; print('tensorflow' in sys.modules)",
+        "import sys, utils.base.tensorflow_version; print('tensorflow' in sys.modules)",
     )  # fmt: skip
     assert finished.stdout == "False\n"

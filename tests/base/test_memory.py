@@ -9,7 +9,7 @@ import pytest
 import imagenet_input
 from utils.base import memory
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 MACHINE = memory.free_memory("/nowhere")
 LIMITS = {
     "version 2": ({"max": "3000", "current": "1200", "stat": "file 900\ninactive_file 400\n"},

@@ -13,7 +13,7 @@ from torch_files import Call, tensor, zip_file
 from utils.base.errors import UserError
 from utils.weights import weights_file
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def tried(folder, which, seconds):

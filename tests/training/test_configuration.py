@@ -1,5 +1,6 @@
 """Tests of how layers of settings become one complete, checked dict."""
 
+import importlib.resources
 import os
 import re
 
@@ -159,7 +160,7 @@ def test_profiles_resolve(tmp_path, profile):
 
 
 def test_every_profile_is_tested():
-    folder = os.path.join(os.path.dirname(configuration.__file__), "configs")
+    folder = str(importlib.resources.files("utils.config") / "profiles")
     assert sorted(os.listdir(folder)) == [f"{profile}.yaml" for profile in PROFILES]
 
 

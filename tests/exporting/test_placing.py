@@ -14,7 +14,7 @@ from utils.base import files
 from utils.base.errors import UserError
 from utils.exporting import export_report, placing
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 # The SavedModel has a new name each time; what only the old export has leaves.
 OLD = {"100": "SavedModel", "labels.txt": export_report.LABELS_KIND, "a.tflite": "float32",
        "a_int8.tflite": "int8"}  # fmt: skip
@@ -24,10 +24,10 @@ MEASURED = {"bytes": 1, "top_1_accuracy": 1.0, "top_5_accuracy": 1.0, "agreement
 # A child of the program dies at its N-th change of the file system, another one goes on from there.
 KILLED = """
 import json, os, shutil, signal, sys
-import utils.tensorflow_version
+import utils.base.tensorflow_version
 import tensorflow.compat.v1 as tf
-import test_export_placing as test
-from utils import export_placing
+import test_placing as test
+from utils.exporting import placing
 
 def die_at(number):
     changes = 0

@@ -17,7 +17,7 @@ from utils.base.errors import UserError
 from utils.training import checkpoints, evaluations
 from utils.weights import weights_file
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 LIMIT = 40_000  # bytes of a file: less than a checkpoint
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24
 SPEC = "{stages: [r1_k3_s22_e1_i8_o16_noskip, r1_k3_s22_e3_i16_o32], stem_size: 8, head_size: 64}"

@@ -39,7 +39,7 @@ from utils.config import network_settings, settings
 from utils.training import averages, checkpoints, configuration, evaluations, optimization
 from utils.weights import conversion, layer_names, recognition, timm_models, weights_file
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = golden_weights_torch.names("timm_*") + golden_weights_torch.names("torchvision_*")
 SMALL = "timm_mnasnet_small"
 

@@ -25,7 +25,7 @@ from utils.data import command as data_command
 from utils.data.build_folder import Options
 from utils.reading import dataset_info, records
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 KINDS = picture_files.kinds()
 
 

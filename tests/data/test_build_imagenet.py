@@ -14,7 +14,7 @@ from utils.config import settings
 from utils.data import build_imagenet
 from utils.data import command as data_command
 from utils.data.build_imagenet import Options
-from utils.reading import dataset_info, records
+from utils.reading import dataset_info, labels, records
 
 KINDS = picture_files.kinds()
 # In no sorted order; the first three of ImageNet's, sorted, are tench, goldfish, great white shark.
@@ -171,7 +171,7 @@ def test_validation_pictures_of_other_synsets_are_left_out(imagenet, tmp_path, c
 
 
 def test_the_label_map_of_all_of_imagenet():
-    lines = files.read_text(build_imagenet.LABELS_PATH).splitlines()
+    lines = files.read_text(labels.IMAGENET_FILE).splitlines()
     synsets = [line.split("\t")[0] for line in lines]
     assert len(synsets) == settings.IMAGENET_CLASSES
     assert synsets == sorted(synsets)

@@ -1,4 +1,4 @@
-"""Tests of `utils.benchmark_input`: every measurement reads real files and counts what it read."""
+"""Tests of `utils.benchmarks.input`: every measurement reads real files and counts what it read."""
 
 import pytest
 

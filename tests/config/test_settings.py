@@ -9,7 +9,7 @@ import pytest
 from utils.base.errors import UserError
 from utils.config import settings
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 NUMBERS = [s for s in settings.SETTINGS.values() if s.kind in (int, float)]
 
 

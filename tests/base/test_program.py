@@ -20,7 +20,7 @@ from utils.base.errors import UserError
 from utils.base.version import __version__
 from utils.config import setting_flags, settings
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def parse(*arguments):
@@ -349,7 +349,7 @@ def test_a_program_runs_with_closed_streams(run, monkeypatch):
 
 
 def test_a_path_that_the_locale_cannot_spell_is_one_sentence():
-    executable = "from utils import cli; cli.run(print)"
+    executable = "from utils.base import program; program.run(print)"
     finished = subprocess.run(
         [sys.executable, "-c", executable, "--model_dir=Modèle"], capture_output=True, cwd=ROOT,
         env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},

@@ -12,7 +12,7 @@ import sysconfig
 
 import pytest
 
-SCRIPT = pathlib.Path(__file__).parent.parent / "utils" / "make_venv.sh"
+SCRIPT = pathlib.Path(__file__).parents[2] / "utils" / "make_venv.sh"
 # What the script and a virtual environment's own scripts call.
 TOOLS = ("sh", "env", "rm", "mkdir", "uname", "ldd")
 NO_NETWORK = {

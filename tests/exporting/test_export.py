@@ -29,7 +29,7 @@ from utils.reading import dataset_info, examples, records
 from utils.training import model_files
 from utils.weights import conversion
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 32
 SPEC = {
     "stages": ["r1_k3_s22_e1_i8_o8_noskip", "r2_k3_s22_e3_i8_o16_se0.5"],
@@ -454,10 +454,10 @@ def test_a_temporary_folder_that_takes_no_more(model_dir, tmp_path, monkeypatch,
 
 EXPORT = """
 import json, sys
-import utils.tensorflow_version
-import test_exporting
-test_exporting.tf.disable_v2_behavior()
-test_exporting.export(json.loads(sys.argv[1]))
+import utils.base.tensorflow_version
+import test_export
+test_export.tf.disable_v2_behavior()
+test_export.export(json.loads(sys.argv[1]))
 """
 
 
@@ -470,7 +470,7 @@ def test_a_killed_export_leaves_the_earlier_one_and_no_temporary_file(model_dir,
     process = subprocess.Popen(
         [sys.executable, "-c", EXPORT, json.dumps(params)], stderr=subprocess.PIPE, text=True,
         cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary),
-                       "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+                       "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/exporting"},
     )  # fmt: skip
     deadline = time.monotonic() + 300
     try:
