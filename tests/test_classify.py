@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import picture_files
 import pytest
+from exports import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
 from PIL import Image
-from test_exporting import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
 
 from utils import classify, evaluate
 from utils.base.errors import UserError

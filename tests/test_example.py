@@ -7,7 +7,7 @@ import pathlib
 import nbclient
 import nbformat
 import pytest
-from test_mnasnet_main import flags, run
+from programs import flags, run
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOK = ROOT / "mnasnet_example.ipynb"

@@ -5,8 +5,8 @@ python -m utils.import_weights --weights=mnasnet0_5.pth --model_dir=DIR
 python -m utils.import_weights --weights=THEIRS/model.ckpt-1000 --mapping=names.yaml \
     --model_name=mnasnet-a1 --model_dir=DIR
 
-State dicts of PyTorch are recognized by their names and shapes (`utils.weights.recognition`); files of
-`utils.export_weights` say themselves what they are. Shapes do not show padding, epsilon and
+State dicts of PyTorch are recognized by their names and shapes; files of `utils.export_weights`
+say themselves what they are. Shapes do not show padding, epsilon and
 activation: those taken are logged, and --model_spec and --batch_norm_epsilon correct them.
 Checkpoints of other TF1 programs need a mapping: a YAML file of lines `their name: our name`, or
 `their name: null` for a tensor to leave out, and the model's name.

@@ -12,6 +12,7 @@ import types
 
 import pytest
 from absl import flags, logging
+from terminal import screen
 
 from utils.base import progress
 
@@ -62,18 +63,6 @@ def set_stderr(monkeypatch, stream):
 @pytest.fixture
 def terminal(monkeypatch):
     return set_stderr(monkeypatch, Terminal())
-
-
-def screen(text):
-    """The lines that a terminal shows in the end."""
-    lines, column = [""], 0
-    for character in text:
-        if character == "\n":
-            lines.append("")
-        column = 0 if character in "\r\n" else column + 1
-        if column:
-            lines[-1] = lines[-1][: column - 1] + character + lines[-1][column:]
-    return [line.rstrip() for line in lines]
 
 
 @pytest.fixture

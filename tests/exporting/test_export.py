@@ -16,83 +16,22 @@ import uuid
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from exports import SPEC, export, report_of, saved_model_in, settings_of
 from PIL import Image
 from tensorflow.python.saved_model import loader_impl
 
 import mnasnet_main
 from utils.base import files, folder_lock
 from utils.base.errors import UserError
-from utils.config import settings
-from utils.exporting import classifiers, export_report, samples, tflite
-from utils.exporting import export as export_model
+from utils.exporting import classifiers, samples, tflite
 from utils.reading import dataset_info, examples, records
 from utils.training import model_files
 from utils.weights import conversion
 
 ROOT = pathlib.Path(__file__).parents[2]
-SIZE = 32
-SPEC = {
-    "stages": ["r1_k3_s22_e1_i8_o8_noskip", "r2_k3_s22_e3_i8_o16_se0.5"],
-    "stem_size": 8,
-    "head_size": 32,
-}
 
 
 VARIABLES = "/variables/variables"
-
-
-def settings_of(model_dir, export_dir, **more):
-    return {
-        **settings.default_params(), "use_tpu": False, "model_name": "tiny", "model_spec": SPEC,
-        "num_label_classes": 10, "num_eval_images": 10, "eval_batch_size": 10,
-        "train_batch_size": 4, "num_train_images": 40, "iterations_per_loop": 1,
-        "save_checkpoints_steps": 1, "input_image_size": SIZE, "resize_method": "bilinear",
-        "model_dir": str(model_dir), "export_dir": str(export_dir), **more,
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    """A folder with the checkpoint of a training graph: with optimizer slots and averages."""
-    folder = str(tmp_path_factory.mktemp("model"))
-    params = settings_of(folder, None)
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.random_uniform([4, SIZE, SIZE, 3], 0, 255, seed=1)
-        labels = tf.constant([0, 1, 2, 3])
-        tf.train.get_or_create_global_step()
-        spec = mnasnet_main.mnasnet_model_fn(images, labels, tf.estimator.ModeKeys.TRAIN, params)
-        tf.set_random_seed(1)
-        session.run(tf.global_variables_initializer())
-        for _ in range(3):
-            session.run(spec.train_op)
-        tf.train.Saver().save(session, folder + "/model.ckpt", 3, write_meta_graph=False)
-    return folder
-
-
-def export(params):
-    checkpoint = params["model_dir"] + "/model.ckpt-3"
-    estimator = mnasnet_main.build_estimator(params, training=False)
-    export_model.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
-
-
-def report_of(export_dir):
-    return json.loads(files.read_text(os.path.join(export_dir, export_report.FILE_NAME)))
-
-
-def saved_model_in(export_dir):
-    made = report_of(export_dir)["files"]
-    return os.path.join(export_dir, next(n for n in made if made[n]["kind"] == "SavedModel"))
-
-
-@pytest.fixture(scope="module")
-def exported(model_dir, digits_dir, tmp_path_factory):
-    """A folder with all files and the graph for TPUs."""
-    folder = str(tmp_path_factory.mktemp("export"))
-    export(
-        settings_of(model_dir, folder, data_dir=digits_dir, post_quantize=True,
-                    quantize="float16,int8", export_to_tpu=True, export_eval_images=10)
-    )  # fmt: skip
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -455,9 +394,9 @@ def test_a_temporary_folder_that_takes_no_more(model_dir, tmp_path, monkeypatch,
 EXPORT = """
 import json, sys
 import utils.base.tensorflow_version
-import test_export
-test_export.tf.disable_v2_behavior()
-test_export.export(json.loads(sys.argv[1]))
+import exports
+exports.tf.disable_v2_behavior()
+exports.export(json.loads(sys.argv[1]))
 """
 
 
@@ -470,7 +409,7 @@ def test_a_killed_export_leaves_the_earlier_one_and_no_temporary_file(model_dir,
     process = subprocess.Popen(
         [sys.executable, "-c", EXPORT, json.dumps(params)], stderr=subprocess.PIPE, text=True,
         cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary),
-                       "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/exporting"},
+                       "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
     )  # fmt: skip
     deadline = time.monotonic() + 300
     try:

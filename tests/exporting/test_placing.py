@@ -134,7 +134,7 @@ def split(found):
 def test_killed_at_any_step(tmp_path):
     finished = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=300,
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/exporting"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     runs = json.loads(finished.stdout)

@@ -5,7 +5,7 @@ import os
 
 import picture_files
 import pytest
-from test_records import good, picture, write
+from record_files import good, picture, write
 
 from utils.base.errors import UserError
 from utils.config import settings

@@ -9,8 +9,8 @@ import emulator
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_mnasnet_main import ROOT, flags, run, sentence, wait_for_line
-from test_records import example_of
+from programs import ROOT, flags, run, sentence, wait_for_line
+from record_files import example_of
 
 import imagenet_input
 from utils.base.errors import UserError

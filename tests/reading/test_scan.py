@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_records import BAD, CLASSES, good, picture, write
+from record_files import BAD, CLASSES, good, picture, write
 
 from utils.base.errors import UserError
 from utils.reading import examples, records, scan

@@ -1,4 +1,4 @@
-"""Measures start-up, step, memory and end of trainings: `python -m utils.benchmarks.startup`, `make bench`.
+"""Measures start-up, step, memory and end of trainings: `make bench`.
 
 Every figure is of a process of its own, as a user would start it, on 500 x 375 JPEGs made from the
 pictures in tests/golden/images.

@@ -40,7 +40,7 @@ def regularized_variables() -> list[tf.Variable]:
 
 def frozen_variables() -> list[tf.Variable]:
     """Weights that do not train, as `GlobalParams.frozen` says."""
-    # By name, not by v.op, which variables lack where XLA lowers the step (utils.tpu_check.tpu_program).
+    # By name, not by v.op, which variables lack where XLA lowers the step (utils.tpu_check).
     trained = {v.name for v in tf.trainable_variables()}
     return [
         v

@@ -1,0 +1,76 @@
+"""Makes checkpoints and exports of a tiny network."""
+
+import json
+import os
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import mnasnet_main
+from utils.base import files
+from utils.config import settings
+from utils.exporting import export as export_model
+from utils.exporting import export_report
+
+SIZE = 32
+
+
+SPEC = {
+    "stages": ["r1_k3_s22_e1_i8_o8_noskip", "r2_k3_s22_e3_i8_o16_se0.5"],
+    "stem_size": 8,
+    "head_size": 32,
+}
+
+
+def settings_of(model_dir, export_dir, **more):
+    return {
+        **settings.default_params(), "use_tpu": False, "model_name": "tiny", "model_spec": SPEC,
+        "num_label_classes": 10, "num_eval_images": 10, "eval_batch_size": 10,
+        "train_batch_size": 4, "num_train_images": 40, "iterations_per_loop": 1,
+        "save_checkpoints_steps": 1, "input_image_size": SIZE, "resize_method": "bilinear",
+        "model_dir": str(model_dir), "export_dir": str(export_dir), **more,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """A folder with the checkpoint of a training graph: with optimizer slots and averages."""
+    folder = str(tmp_path_factory.mktemp("model"))
+    params = settings_of(folder, None)
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.random_uniform([4, SIZE, SIZE, 3], 0, 255, seed=1)
+        labels = tf.constant([0, 1, 2, 3])
+        tf.train.get_or_create_global_step()
+        spec = mnasnet_main.mnasnet_model_fn(images, labels, tf.estimator.ModeKeys.TRAIN, params)
+        tf.set_random_seed(1)
+        session.run(tf.global_variables_initializer())
+        for _ in range(3):
+            session.run(spec.train_op)
+        tf.train.Saver().save(session, folder + "/model.ckpt", 3, write_meta_graph=False)
+    return folder
+
+
+def export(params):
+    checkpoint = params["model_dir"] + "/model.ckpt-3"
+    estimator = mnasnet_main.build_estimator(params, training=False)
+    export_model.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
+
+
+def report_of(export_dir):
+    return json.loads(files.read_text(os.path.join(export_dir, export_report.FILE_NAME)))
+
+
+def saved_model_in(export_dir):
+    made = report_of(export_dir)["files"]
+    return os.path.join(export_dir, next(n for n in made if made[n]["kind"] == "SavedModel"))
+
+
+@pytest.fixture(scope="module")
+def exported(model_dir, digits_dir, tmp_path_factory):
+    """A folder with all files and the graph for TPUs."""
+    folder = str(tmp_path_factory.mktemp("export"))
+    export(
+        settings_of(model_dir, folder, data_dir=digits_dir, post_quantize=True,
+                    quantize="float16,int8", export_to_tpu=True, export_eval_images=10)
+    )  # fmt: skip
+    return folder

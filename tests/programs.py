@@ -1,0 +1,60 @@
+"""Runs the program: its flags, its process, its sentences."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+SMALL = {
+    "model_name": "mnasnet-small",
+    "input_image_size": 32,
+    "train_batch_size": 16,
+    "eval_batch_size": 100,
+    "depth_multiplier": 0.35,
+    "base_learning_rate": 0.1,
+    "train_steps": 8,
+    "steps_per_eval": 8,
+    "log_step_count_steps": 1,
+}
+
+
+def flags(**values):
+    return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
+
+
+def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE):
+    environment = {**os.environ, **(environment or {})}
+    environment.pop("TPU_NAME", None)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
+        stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd, env=environment,
+    )  # fmt: skip
+
+
+def run(*arguments, cwd=None, environment=None):
+    process = start(*arguments, cwd=cwd, environment=environment)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def wait_for_line(process, text):
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return
+    pytest.fail(f"the process ended without {text!r}:\n{''.join(lines)}")
+
+
+def sentence(status, err):
+    """The error of a failed run: one line, no trace."""
+    assert status == 1, err
+    assert "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and err.splitlines()[-1] == errors[0], err
+    return errors[0]
