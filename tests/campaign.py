@@ -107,8 +107,8 @@ def weights_cases() -> list[Case]:
     """Files that are no weights, or strange ones, for the import and the tool that lists."""
     base = _example_weights()
     return [
-        Case(f"{name} ({ending})", _hostile_weights(ending, content))
-        for name, ending, content in campaign_files.hostile_weights(base)
+        Case(f"{name} ({file_name})", _hostile_weights(file_name, content))
+        for name, file_name, content in campaign_files.hostile_weights(base)
     ]
 
 
@@ -126,9 +126,9 @@ def _example_weights() -> bytes:
         return Path(file.name).read_bytes()
 
 
-def _hostile_weights(ending: str, content: bytes):
+def _hostile_weights(file_name: str, content: bytes):
     def attempt(base: Base, folder: Path) -> Verdicts:
-        file, model = folder / f"hostile{ending}", folder / "model"
+        file, model = folder / file_name, folder / "model"
         file.write_bytes(content)
         limits = {resource.RLIMIT_AS: campaign_process.MEMORY_LIMIT}
         for module, argv in (
@@ -310,7 +310,7 @@ _WRITERS: dict[str, tuple[str, Callable[[Base, Path], list]]] = {
     "building": ("utils.data", lambda base, new: ["fake", f"--output_dir={new}", "--num_train=8"]),
     "weights": (
         "utils.export_weights",
-        lambda base, new: [f"--model_dir={base.model}", f"--output={new}"],
+        lambda base, new: [f"--model_dir={base.model}", f"--output={new}.safetensors"],
     ),
     "import": (
         "utils.import_weights",
@@ -324,9 +324,11 @@ def _full_disk(name: str, size: int):
         module, arguments = _WRITERS[name]
         copy = base.copy(folder)
         limits = {resource.RLIMIT_FSIZE: size}
-        yield finished_or_refused(run(module, arguments(copy, folder / "new"), folder, limits))
-        # With room again the same command gets to its end.
-        yield finished(run(module, arguments(copy, folder / "new"), folder))
+        argv = arguments(copy, folder / "new")
+        outcome = run(module, argv, folder, limits)
+        yield finished_or_refused(outcome)
+        if outcome.status:  # with room again the same command gets to its end
+            yield finished(run(module, argv, folder))
 
     return attempt
 

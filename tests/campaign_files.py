@@ -105,20 +105,20 @@ def others(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def hostile_weights(content: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """(name, ending, content) of files that are no, or strange, weights."""
+    """(name, file name, content) of files that are no, or strange, weights."""
     (size,) = struct.unpack("<Q", content[:8])
     places = [*range(12), *np.linspace(12, 8 + size - 1, 70).astype(int), len(content) - 1]
     for name, damaged in itertools.chain(
         cuts(content, 50), flips(content, places), others(content)
     ):
-        yield name, ".safetensors", damaged
+        yield name, "w.safetensors", damaged
     for name, header in _hostile_headers(json.loads(content[8 : 8 + size])):
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
-        yield name, ".safetensors", struct.pack("<Q", len(text)) + text + content[8 + size :]
+        yield name, "w.safetensors", struct.pack("<Q", len(text)) + text + content[8 + size :]
     for length in (0, 1, 1 << 31, 1 << 40, (1 << 64) - 1):
-        yield f"header of {length}", ".safetensors", struct.pack("<Q", length) + content[8:]
+        yield f"header of {length}", "w.safetensors", struct.pack("<Q", length) + content[8:]
     for name, damaged in itertools.chain(cuts(content, 5), others(content), _hostile_pickles()):
-        yield f"{name} as .pth", ".pth", damaged
+        yield f"{name} as .pth", "w.pth", damaged
 
 
 def _hostile_headers(header: dict) -> Iterator[tuple[str, object]]:

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +52,8 @@ def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.pop("TPU_NAME", None)
-    os.environ["TMPDIR"] = folder  # what a program leaves among temporary files goes with it
+    # What a program leaves among its temporary files is removed with the attempt's folder.
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk is an error, not a signal
