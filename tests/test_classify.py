@@ -110,7 +110,7 @@ def test_missing_files(exported, tmp_path, digits_dir):  # noqa: F811
     for program, more in ((classify, "a.jpg"), (evaluate, f"--data_dir={digits_dir}")):
         text = mistake(program, "--model=/none.tflite", more)
         assert text.startswith("--model=/none.tflite does not exist")
-        assert f"--model={tmp_path} is no" in mistake(program, f"--model={tmp_path}", more)
+        assert f"--model={tmp_path} is not" in mistake(program, f"--model={tmp_path}", more)
 
 
 def test_folders_that_tensorflow_takes_for_patterns(exported, tmp_path):  # noqa: F811
@@ -143,13 +143,13 @@ def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(data)
         text = mistake(classify, f"--model={path}", digits_dir + "/pictures/digit-1.jpg")
-        assert text == f"{path} is no .tflite classifier of square RGB pictures: export it again."
+        assert text == f"{path} is not a .tflite classifier of square RGB pictures: export it again."
 
 
 def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):  # noqa: F811
     (tmp_path / "saved_model.pb").write_bytes(b"no graph")
     text = mistake(classify, f"--model={tmp_path}", digits_dir + "/pictures/digit-1.jpg")
-    assert text.startswith(f"--model={tmp_path} is no SavedModel of this program")
+    assert text.startswith(f"--model={tmp_path} is not a SavedModel of this program")
 
 
 def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
@@ -189,7 +189,7 @@ def tflite_file(path, shape, weight):
 def test_a_tflite_file_of_something_else(tmp_path, shape):
     tflite_file(tmp_path / "other.tflite", shape, 1)
     text = mistake(classify, f"--model={tmp_path}/other.tflite", "a.jpg")
-    assert "is no .tflite classifier of square RGB pictures" in text
+    assert "is not a .tflite classifier of square RGB pictures" in text
 
 
 @pytest.mark.parametrize("weight", [np.nan, np.inf])
