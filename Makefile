@@ -122,7 +122,7 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff format .
 
 numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
-	$(BIN)/python -m utils.published
+	$(BIN)/python -m g3doc.write_numbers
 	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
 
 clean:  ## Remove what was built, but not the models in work/

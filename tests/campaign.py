@@ -366,7 +366,7 @@ _COMMANDS: dict[str, list[list[str]]] = {
     "utils.complexity": [["--model_spec={}"]],
 }  # fmt: skip
 _PROGRAMS = (
-    *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.published", "utils.tpu_check",
+    *_COMMANDS, "mnasnet_main", "utils.pretrained", "g3doc.write_numbers", "utils.tpu_check",
     "utils.benchmarks.startup", "utils.benchmarks.build",
     "utils.benchmarks.bigtable", "utils.benchmarks.input", "utils.benchmarks.tflite",
 )  # fmt: skip

@@ -1,19 +1,17 @@
-"""Parameters, multiply-adds and memory: against published tables and the graph; their document."""
+"""Tests of parameters, multiply-adds and memory: against published tables and the graph."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
+import write_numbers
+from write_numbers import network
 
-from utils import complexity, published
+import mnasnet_models
+from utils import complexity
 from utils.base.errors import UserError
-from utils.published import network
 
-ROOT = pathlib.Path(__file__).parent.parent
-PUBLISHED = published.rows()
+PUBLISHED = write_numbers.rows()
 
 
 def run(capsys, *arguments):
@@ -92,8 +90,6 @@ def test_half_the_memory_in_bfloat16_and_no_fewer_weights():
 
 def test_layers_agree_with_tensorflow_s_own_count():
     """tf.profiler counts floating-point operations, two a multiply-add, by its own formulas."""
-    import mnasnet_models
-
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, [1, 96, 96, 3])
         mnasnet_models.build_mnasnet_model(images, "mnasnet-small", False)
@@ -160,58 +156,3 @@ def test_the_multiplier_of_a_model_s_file_is_shown(tmp_path, capsys):
 def test_mistakes(arguments, words):
     with pytest.raises(UserError, match=words):
         complexity.main(["complexity", *arguments])
-
-
-def test_as_a_command():
-    process = subprocess.run(
-        [sys.executable, "-m", "utils.complexity", "--model_name=mnasnet-small", "--json"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert json.loads(process.stdout)["networks"][0]["parameters"] == 2_030_264
-    assert process.stderr == ""
-
-
-# The document and the picture.
-
-
-@pytest.fixture(scope="module")
-def content():
-    return published.markdown()
-
-
-def test_numbers_md_is_up_to_date(content):
-    assert (ROOT / "g3doc/numbers.md").read_text() == content
-
-
-def test_an_outdated_file_is_an_error(content, tmp_path):
-    path = tmp_path / "numbers.md"
-    path.write_text(content)
-    published.compare(str(path), content)
-    path.write_text(content.replace("77.2", "77.3"))
-    with pytest.raises(UserError, match="out of date"):
-        published.compare(str(path), content)
-
-
-def test_every_published_row_is_there(content):
-    for row in published.rows():
-        start = " | ".join(
-            row[name]
-            for name in ("image_size", "depth_multiplier", "top1", "top5", "pixel1_ms", "params_m")
-        )
-        assert content.count(f"| {start} |") == 1
-
-
-def test_picture_is_drawn_from_the_tables(tmp_path):
-    """The same pixels from the same version of matplotlib, the same things from another."""
-    pytest.importorskip("matplotlib")
-    image = pytest.importorskip("PIL.Image")
-    path = tmp_path / "drawn.png"
-    script = ROOT / "g3doc/plot_mnasnet_vs_mobilenetv2.py"
-    subprocess.run([sys.executable, str(script), str(path)], check=True, cwd=tmp_path)
-    drawn, kept = image.open(path), image.open(ROOT / "g3doc/mnasnet_vs_mobilenetv2.png")
-    assert drawn.size == kept.size and drawn.size[0] > 1200
-    colors = {color: count for count, color in drawn.convert("RGB").getcolors(1 << 20)}
-    # Both models' colors, on points and lines.
-    assert colors[(0x1A, 0x6F, 0xB5)] > 1000 and colors[(0xD9, 0x73, 0x1A)] > 1000
-    if drawn.info["Software"] == kept.info["Software"]:
-        assert drawn.tobytes() == kept.tobytes()

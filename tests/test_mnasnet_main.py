@@ -451,7 +451,7 @@ def test_fine_tuning_frozen_then_whole(trained, digits_dir, tmp_path):
         (["--freeze_backbone"], "--freeze_backbone would keep random weights"),
         (["--freeze_until=block_3"], "--freeze_until would keep random weights"),
         (["--freeze_until=block_99"], "which has block_0 to block_14"),
-        (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is no block"),
+        (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is not a block"),
     ],
 )
 def test_wrong_freezing(digits_dir, tmp_path, arguments, expected):

@@ -234,7 +234,7 @@ def test_a_bug_is_one_sentence_and_its_trace_is_in_a_file(run, monkeypatch, tmp_
         f"by zero; please report it with the stack trace in {path}.\n"
     )
     trace = path.read_text()
-    assert "Traceback" in trace and "test_cli.py" in trace and __version__ in trace
+    assert "Traceback" in trace and "test_program.py" in trace and __version__ in trace
 
 
 def test_a_bug_where_no_file_can_be_written_names_the_flag(run, monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import tensorflow.compat.v1 as tf
+import tpu_graphs
 from tensorflow_estimator.python.estimator.estimator import training
 from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSignalHandlerHook
 
@@ -98,7 +99,7 @@ def tpu_hooks(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training, "MonitoredTrainingSession", keep_hooks)
     params = tpu_program.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
-    tpu_program.estimator_graph(params, training=True)
+    tpu_graphs.estimator_graph(params, training=True)
     # The others need the device.
     return [h for h in hooks if isinstance(h, InstallSignalHandlerHook | stopping.StopHook)]
 

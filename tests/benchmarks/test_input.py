@@ -11,9 +11,8 @@ from utils.benchmarks import pictures as benchmark_pictures
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    benchmark_pictures.make_data(
-        str(folder), 16
-    )  # fewer than a batch: files are read again and again
+    # Fewer pictures than a batch has: the files are read again and again.
+    benchmark_pictures.make_data(str(folder), 16)
     return str(folder)
 
 
@@ -37,5 +36,5 @@ def test_the_line_gives_median_share_range_and_memory():
 
 @pytest.mark.parametrize("option", ["--images=63", "--turns=0"])
 def test_too_small_a_number_is_refused(option):
-    with pytest.raises(UserError, match=f"{option} is not possible"):
+    with pytest.raises(UserError, match=f"{option} is invalid"):
         benchmark_input.main(["benchmark_input", option])

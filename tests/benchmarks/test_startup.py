@@ -29,5 +29,5 @@ def test_a_late_end_is_said(monkeypatch, capsys):
 
 
 def test_no_run_is_refused():
-    with pytest.raises(UserError, match="--runs=0 must be at least 1"):
+    with pytest.raises(UserError, match="--runs=0 is invalid: it must be at least 1"):
         startup.main(["benchmark", "--runs=0"])

@@ -1,4 +1,4 @@
-"""The graphs that TPUEstimator builds for TPUs, whole; a device is needed by a session only."""
+"""Tests of the complete graphs that TPUEstimator builds for TPUs; only a session needs a device."""
 
 import collections
 import functools
@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 import tensorflow.compat.v1 as tf
+import tpu_graphs
 
 import mnasnet_main
 from utils.tpu_check import tpu_program
@@ -37,12 +38,12 @@ def build_anew(training, precision, hosts, **given):
         model_dir=tempfile.mkdtemp(),
         **{"input_image_size": SIZE, "num_label_classes": CLASSES, **given},
     )
-    return tpu_program.estimator_graph(params, training, num_hosts=hosts)
+    return tpu_graphs.estimator_graph(params, training, num_hosts=hosts)
 
 
 def check_infeed(graph, precision, hosts, transposed=True, size=SIZE):
     """Every core of every host takes its share of the batch once."""
-    infeeds = tpu_program.infeeds(graph)
+    infeeds = tpu_graphs.infeeds(graph)
     batch = BATCH // (8 * hosts)
     images = (size, size, 3, batch) if transposed else (batch, size, size, 3)
     assert {infeed.shapes for infeed in infeeds} == {(images, (batch,))}
@@ -50,8 +51,8 @@ def check_infeed(graph, precision, hosts, transposed=True, size=SIZE):
     assert sorted((infeed.host, infeed.core) for infeed in infeeds) == [
         (f"/job:worker/task:{host}", core) for host in range(hosts) for core in range(8)
     ]
-    (dequeue,) = tpu_program.operations(graph, "InfeedDequeueTuple")
-    assert dequeue in tpu_program.replicated(graph)
+    (dequeue,) = tpu_graphs.operations(graph, "InfeedDequeueTuple")
+    assert dequeue in tpu_graphs.replicated(graph)
     assert tuple(dequeue.outputs[0].shape.as_list()) == images
 
 
@@ -65,23 +66,23 @@ def shapes(tensors):
 @pytest.mark.parametrize(("precision", "hosts"), TRAININGS)
 def test_training_graph(precision, hosts):
     graph = build(True, precision, hosts)
-    assert tpu_program.replicas(graph) == 8 * hosts
+    assert tpu_graphs.replicas(graph) == 8 * hosts
     check_infeed(graph, precision, hosts)
     assert graph.get_tensor_by_name("logits:0").shape == [BATCH // (8 * hosts), CLASSES]
     with graph.as_default():
         weights = tf.trainable_variables()
-    sums = [op for op in tpu_program.replicated(graph) if op.type == "CrossReplicaSum"]
+    sums = [op for op in tpu_graphs.replicated(graph) if op.type == "CrossReplicaSum"]
     assert len(sums) == len(weights) == 181
-    assert len(tpu_program.operations(graph, "CrossReplicaSum")) == 181
+    assert len(tpu_graphs.operations(graph, "CrossReplicaSum")) == 181
     assert shapes(op.outputs[0] for op in sums) == shapes(weights)
 
 
 @pytest.mark.parametrize(("precision", "hosts"), TRAININGS)
 def test_a_core_can_run_all_of_the_training(precision, hosts):
-    operations = tpu_program.replicated(build(True, precision, hosts))
+    operations = tpu_graphs.replicated(build(True, precision, hosts))
     updates = [op for op in operations if op.type == "ResourceApplyRMSProp"]
     assert len(updates) == 181  # it is the whole step that is replicated
-    assert tpu_program.graph_problems(operations) == []
+    assert tpu_graphs.graph_problems(operations) == []
 
 
 @pytest.mark.parametrize(("precision", "hosts"), TRAININGS)
@@ -89,7 +90,7 @@ def test_precision(precision, hosts):
     graph = build(True, precision, hosts)
     kinds = re.compile(r"(Conv2D|DepthwiseConv2dNative)(Backprop(Input|Filter))?")
     dtypes = collections.Counter(
-        op.outputs[0].dtype.name for op in tpu_program.replicated(graph) if kinds.fullmatch(op.type)
+        op.outputs[0].dtype.name for op in tpu_graphs.replicated(graph) if kinds.fullmatch(op.type)
     )
     assert dtypes == {precision: 195}
     with graph.as_default():
@@ -99,13 +100,13 @@ def test_precision(precision, hosts):
 @pytest.mark.parametrize(("precision", "hosts"), TRAININGS)
 def test_summaries_are_written_by_the_host(precision, hosts):
     graph = build(True, precision, hosts)
-    writers = tpu_program.operations(graph, "WriteSummary")
+    writers = tpu_graphs.operations(graph, "WriteSummary")
     assert len(writers) == 4  # cross-entropy, epoch, learning rate, loss
     assert {op.device for op in writers} == {"/job:worker/task:0/device:CPU:0"}
-    assert not set(writers) & set(tpu_program.replicated(graph))
-    assert len(tpu_program.operations(graph, "OutfeedDequeueTuple")) == 8 * hosts
-    (enqueue,) = tpu_program.operations(graph, "OutfeedEnqueueTuple")
-    assert enqueue in tpu_program.replicated(graph)
+    assert not set(writers) & set(tpu_graphs.replicated(graph))
+    assert len(tpu_graphs.operations(graph, "OutfeedDequeueTuple")) == 8 * hosts
+    (enqueue,) = tpu_graphs.operations(graph, "OutfeedEnqueueTuple")
+    assert enqueue in tpu_graphs.replicated(graph)
     # The step, and a value for each summary.
     assert shapes(enqueue.inputs) == {(1,): 5}
 
@@ -113,15 +114,15 @@ def test_summaries_are_written_by_the_host(precision, hosts):
 def test_infeed_as_it_is_and_no_host_call():
     graph = build_anew(True, "float32", 1, transpose_input=False, skip_host_call=True, **TINY)
     check_infeed(graph, "float32", 1, transposed=False)
-    assert tpu_program.operations(graph, "WriteSummary") == []
+    assert tpu_graphs.operations(graph, "WriteSummary") == []
 
 
 @pytest.mark.parametrize("transposed", [True, False])
 def test_the_network_sees_images_in_its_layout(transposed):
     graph = build_anew(False, "float32", 1, transpose_input=transposed, **TINY)
-    stem, *_ = tpu_program.operations(graph, "Conv2D")
+    stem, *_ = tpu_graphs.operations(graph, "Conv2D")
     assert stem.inputs[0].shape == [128, 224, 224, 3]
-    (dequeue,) = tpu_program.operations(graph, "InfeedDequeueTuple")
+    (dequeue,) = tpu_graphs.operations(graph, "InfeedDequeueTuple")
     (user,) = dequeue.outputs[0].consumers()
     assert (user.type == "Transpose") == transposed
 
@@ -138,12 +139,12 @@ def test_frozen_layers_are_neither_summed_nor_updated(precision):
     # Block 1, the head and the classifier: expansion, depthwise, squeeze, projection, norms.
     assert len(trained) == 9 + 4 + 3 + 2
     assert not [name for name in trained if "mnas_blocks_0" in name or "mnas_stem" in name]
-    operations = tpu_program.replicated(graph)
+    operations = tpu_graphs.replicated(graph)
     assert sum(op.type == "CrossReplicaSum" for op in operations) == len(trained)
     assert sum(op.type == "ResourceApplyRMSProp" for op in operations) == len(trained)
     norms = [op for op in operations if op.type == "FusedBatchNormV3"]
     assert [op.get_attr("is_training") for op in norms].count(False) == 4
-    assert tpu_program.graph_problems(operations) == []
+    assert tpu_graphs.graph_problems(operations) == []
     with build_anew(True, precision, 1, model_name="tiny", model_spec=spec).as_default():
         assert {v.op.name for v in tf.global_variables()} == every
 
@@ -154,8 +155,8 @@ def test_pictures_are_decoded_by_the_hosts(digits_dir):
     functions = graph.as_graph_def().library.function
     decoding = [f for f in functions if any("Jpeg" in node.op for node in f.node_def)]
     assert decoding  # in the functions of the data set
-    assert tpu_program.graph_problems(tpu_program.replicated(graph)) == []
-    iterators = tpu_program.operations(graph, "IteratorV2")
+    assert tpu_graphs.graph_problems(tpu_graphs.replicated(graph)) == []
+    iterators = tpu_graphs.operations(graph, "IteratorV2")
     assert sorted(op.device for op in iterators) == [
         f"/job:worker/task:{host}/device:CPU:0" for host in range(4)
     ]
@@ -167,17 +168,17 @@ def test_pictures_are_decoded_by_the_hosts(digits_dir):
 @pytest.mark.parametrize(("precision", "hosts"), EVALUATIONS)
 def test_evaluation_graph(precision, hosts):
     graph = build(False, precision, hosts)
-    assert tpu_program.replicas(graph) == 8 * hosts
+    assert tpu_graphs.replicas(graph) == 8 * hosts
     check_infeed(graph, precision, hosts)
-    operations = tpu_program.replicated(graph)
+    operations = tpu_graphs.replicated(graph)
     assert sum(op.type in ("Conv2D", "DepthwiseConv2dNative") for op in operations) == 65
-    assert tpu_program.graph_problems(operations) == []
+    assert tpu_graphs.graph_problems(operations) == []
     # Metrics are the host's: it gets labels, logits and losses (and the loss) of every core.
-    assert len(tpu_program.operations(graph, "OutfeedDequeueTuple")) == 8 * hosts
-    (enqueue,) = tpu_program.operations(graph, "OutfeedEnqueueTuple")
+    assert len(tpu_graphs.operations(graph, "OutfeedDequeueTuple")) == 8 * hosts
+    (enqueue,) = tpu_graphs.operations(graph, "OutfeedEnqueueTuple")
     batch = BATCH // (8 * hosts)
     assert shapes(enqueue.inputs) == {(batch,): 2, (batch, CLASSES): 1}
-    metrics = tpu_program.operations(graph, "InTopKV2")
+    metrics = tpu_graphs.operations(graph, "InTopKV2")
     assert len(metrics) == 1 and not set(metrics) & set(operations)
 
 
@@ -205,7 +206,7 @@ def wrong_graph(addition, input_fn=None):
         eval_batch_size=BATCH,
     )
     input_fn = input_fn or inputs.build(False, params).input_fn
-    return tpu_program.built_graph(estimator, input_fn, False, 1, 8)
+    return tpu_graphs.built_graph(estimator, input_fn, False, 1, 8)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def wrong_graph(addition, input_fn=None):
     ids=["right", "boolean_mask", "float64", "py_func", "string", "jpeg", "summary"],
 )
 def test_wrong_operations_are_found(addition, words):
-    problems = tpu_program.graph_problems(tpu_program.replicated(wrong_graph(addition)))
+    problems = tpu_graphs.graph_problems(tpu_graphs.replicated(wrong_graph(addition)))
     if words is None:
         assert problems == []
     else:

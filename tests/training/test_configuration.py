@@ -616,8 +616,8 @@ def test_a_run_that_saved_nothing_leaves_no_network_for_the_next_fine_tuning(tmp
     ("given", "words"),
     [
         ({"freeze_until": "block_2"}, "--freeze_until=block_2: .* has block_0 to block_1"),
-        ({"freeze_until": "stem"}, "'stem' is no block"),
-        ({"freeze_until": "1"}, "'1' is no block"),
+        ({"freeze_until": "stem"}, "'stem' is not a block"),
+        ({"freeze_until": "1"}, "'1' is not a block"),
         ({"freeze_until": "block_1", "freeze_backbone": True}, "choose one"),
     ],
 )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging as python_logging
+import os
+import platform
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -14,21 +17,20 @@ from collections.abc import Callable
 from absl import flags, logging
 
 import utils.base.tensorflow_version  # noqa: F401
-from utils.base import disk_errors, files, standard_streams, stopping, unforeseen
+from utils.base import disk_errors, files, standard_streams, stopping
 from utils.base.errors import UserError, excerpt
+from utils.base.version import __version__
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-
+DEBUG_FLAG = "--debug"
+DEBUG_HELP = f"{DEBUG_FLAG} shows the stack trace of an error."
 _LONGEST_SENTENCE = 2000
 
 
-DEBUG_HELP = f"{unforeseen.DEBUG_FLAG} shows the stack trace of an error."
-
-
 def set_up_logging() -> None:
-    """Log lines of ours with time of day; of TensorFlow only errors."""
-    # absl warns on stderr while its own flags are unparsed; ours are parsed separately.
+    """Puts the time of day before log lines of this package; TensorFlow logs errors alone."""
+    # absl warns on stderr until its own flags are parsed; those of this package are parsed apart.
     flags.FLAGS.mark_as_parsed()
     handler = logging.get_absl_handler()
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -36,7 +38,7 @@ def set_up_logging() -> None:
     logging.set_verbosity(logging.INFO)
     tf.get_logger().setLevel("ERROR")
     tf.get_logger().propagate = False
-    # tf.layers is what names the variables of published checkpoints; its deprecation is known.
+    # tf.layers names the variables as in published checkpoints; that it is deprecated is known.
     warnings.filterwarnings("ignore", message=r".*tf\.layers.*", category=UserWarning)
     warnings.filterwarnings(
         "ignore", message=r"`(tf\.)?layer.* is deprecated", category=UserWarning
@@ -47,14 +49,18 @@ def set_up_logging() -> None:
 def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> None:
     """Runs a program and exits with its status.
 
-    An error prints one sentence and exits with 1, whether it is a user's mistake (UserError), of
-    the machine, or a bug; `--debug`, which `main` does not see, prints the stack trace as well.
-    Ctrl-C and SIGTERM exit with 128 + the signal's number; so does an output that nobody reads any
-    more (141).
+    An error prints one sentence and exits with 1, whether it is a user's mistake (UserError), a
+    fault of the machine or a bug. `--debug`, which `main` does not see, prints the stack trace as
+    well. Ctrl-C and SIGTERM exit with 128 + the signal's number; an output that nobody reads any
+    more exits with 141 (128 + SIGPIPE).
+
+    Args:
+      main: takes the arguments and returns the exit status; None for 0.
+      argv: the program's name and its arguments; None for those of this process.
     """
     argv = list(sys.argv if argv is None else argv)
-    debug = unforeseen.DEBUG_FLAG in argv
-    argv = [argument for argument in argv if argument != unforeseen.DEBUG_FLAG]
+    debug = DEBUG_FLAG in argv
+    argv = [argument for argument in argv if argument != DEBUG_FLAG]
     standard_streams.open_missing()
     set_up_logging()
     stopping.install()
@@ -63,7 +69,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         with standard_streams.checked_output():
             standard_streams.check_locale(argv)
             status = main(argv)
-    except BrokenPipeError:  # such as `... | head`: who read the output has enough
+    except BrokenPipeError:  # as by `... | head`, which has read enough
         standard_streams.discard_output()
         status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
@@ -71,7 +77,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     except Exception as e:
         if debug:
             traceback.print_exception(e)
-        _print_error(_foreseen(e) or unforeseen.explain(e, debug))
+        _print_error(_foreseen(e) or _unforeseen(e, debug))
         status = 1
     python_logging.shutdown()
     sys.exit(status or 0)
@@ -88,7 +94,7 @@ def _foreseen(error: Exception) -> str | None:
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
         return f"access denied: {files.reason(error)}."
     if isinstance(error, MemoryError) or (
-        # A full disk is ResourceExhausted as well.
+        # TensorFlow reports a full disk as ResourceExhausted as well.
         isinstance(error, tf.errors.ResourceExhaustedError) and "allocat" in str(error)
     ):
         return (
@@ -105,19 +111,55 @@ def _foreseen(error: Exception) -> str | None:
     return None
 
 
+def _unforeseen(error: Exception, debug: bool) -> str:
+    """Returns the sentence for a bug of this package.
+
+    Args:
+      error: the exception that no code caught.
+      debug: whether the trace was printed; otherwise it is saved to a file that the sentence names.
+    """
+    # The text of a foreign error may be of any length.
+    said = excerpt(files.reason(error), 500) if str(error) else "no message"
+    if debug:
+        place = "the stack trace above"
+    else:
+        path = _save_trace(error)
+        place = f"the stack trace in {path}" if path else f"what it shows with {DEBUG_FLAG}"
+    return (
+        "this is a bug in mnasnet-tpu, not a mistake of yours: "
+        f"{type(error).__name__}: {said}; please report it with {place}."
+    )
+
+
+def _save_trace(error: Exception) -> str | None:
+    """Writes a trace to the folder of temporary files; returns its path, None if that fails."""
+    lines = [
+        f"mnasnet-tpu {__version__}, Python {platform.python_version()}, {platform.platform()}\n",
+        f"{sys.argv}\n",
+        *traceback.format_exception(error),
+    ]
+    try:
+        number, path = tempfile.mkstemp(prefix="mnasnet-error-", suffix=".txt")
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as f:
+            f.writelines(lines)
+    except OSError:
+        return None
+    return path
+
+
 def _print_error(sentence: str) -> None:
     """Prints a sentence as one line."""
-    with contextlib.suppress(OSError):  # where stderr is full, the status has to tell
+    with contextlib.suppress(OSError):  # if stderr is full, the exit status alone tells
         print("error: " + excerpt(sentence, _LONGEST_SENTENCE), file=sys.stderr, flush=True)
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).replace(" ?", "?")  # absl's hint ends in 'model_dir ?'
     return text if text.endswith((".", "?")) else text + "."
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose help names the flag that `run` takes out of every program's arguments."""
+    """Parses arguments; its help names --debug, which `run` takes out of all arguments."""
 
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **{"epilog": DEBUG_HELP, **more})

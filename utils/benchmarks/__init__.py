@@ -1,1 +1,1 @@
-"""Benchmarks: each prints ratios within one run."""
+"""The benchmarks of `make bench*`; each prints ratios within one run."""

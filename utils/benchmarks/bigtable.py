@@ -1,7 +1,8 @@
 """Measures Bigtable as a source: `python -m utils.benchmarks.bigtable`, `make bench-bigtable`.
 
-In one run and on the same rows: the raw client, the paged reader, and the tf.data source. Needs the
-emulator (BIGTABLE_EMULATOR_HOST, or cbtemulator on PATH or in the Google Cloud CLI's folder).
+It compares, in one run and on the same rows, the raw client, the paged reader and the tf.data
+source. It needs the emulator: BIGTABLE_EMULATOR_HOST names a running one, or the program
+cbtemulator is on PATH or in the folder of the Google Cloud CLI.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 ROW_BYTES = 110_000
 ROUNDS = 5
-KEPT_ROW = 64  # one in so many leaves the source
+KEPT_ROW = 64  # one in so many rows leaves the source
+NOT_INSTALLED = (
+    "The Bigtable emulator (cbtemulator) is not installed: gcloud components install bigtable, or "
+    "set BIGTABLE_EMULATOR_HOST."
+)
 
 Work = Callable[[bigtable.RowReader, int], int]
 
 
 def find_emulator() -> str | None:
-    """The emulator's program: on PATH, or in the Google Cloud CLI's folder."""
+    """Returns the emulator's program on PATH or in the Google Cloud CLI's folder; None without."""
     found = shutil.which("cbtemulator")
     gcloud = shutil.which("gcloud")
     if not found and gcloud:
@@ -42,36 +47,68 @@ def find_emulator() -> str | None:
     return found
 
 
+class Emulator:
+    """Runs the Bigtable emulator on a free loopback port; it can be started again on that port.
+
+    Attributes:
+      host: '127.0.0.1:PORT', for the variable BIGTABLE_EMULATOR_HOST.
+      process: the emulator's process.
+    """
+
+    def __init__(self) -> None:
+        """Starts the emulator.
+
+        Raises:
+          UserError: the emulator is not installed or does not start.
+        """
+        executable = find_emulator()
+        if executable is None:
+            raise UserError(NOT_INSTALLED)
+        self._executable = executable
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self._port = s.getsockname()[1]
+        self.host = f"127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Starts the emulator, and waits until it answers."""
+        self.process = subprocess.Popen(
+            [self._executable, "-host", "127.0.0.1", "-port", str(self._port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        self.kill()
+        raise UserError(f"{self._executable} does not answer on {self.host}: run it by hand.")
+
+    def kill(self) -> None:
+        """Ends the emulator, running or frozen; its tables are lost."""
+        self.process.kill()
+        self.process.wait()
+
+
 @contextlib.contextmanager
 def emulator() -> Iterator[None]:
-    """An emulator on a free loopback port, unless BIGTABLE_EMULATOR_HOST names one."""
+    """Runs an emulator while the block runs, unless BIGTABLE_EMULATOR_HOST names one."""
     if os.environ.get("BIGTABLE_EMULATOR_HOST"):
         yield
         return
-    executable = find_emulator()
-    if executable is None:
-        raise UserError(
-            "The Bigtable emulator is not installed: gcloud components install bigtable, or set "
-            "BIGTABLE_EMULATOR_HOST."
-        )
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    process = subprocess.Popen(
-        [executable, "-host", "127.0.0.1", "-port", str(port)], stdout=subprocess.DEVNULL
-    )
-    os.environ["BIGTABLE_EMULATOR_HOST"] = f"127.0.0.1:{port}"
+    server = Emulator()
+    os.environ["BIGTABLE_EMULATOR_HOST"] = server.host
     try:
-        time.sleep(1)
         yield
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
         del os.environ["BIGTABLE_EMULATOR_HOST"]
 
 
 def _rates(works: Mapping[str, Work], rows, count: int) -> dict[str, float]:
-    """The median rows/s of each: they take turns, so that what disturbs one disturbs all."""
+    """Returns the median rows/s of each work; they take turns, so that a disturbance meets all."""
     found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(ROUNDS):
         for name, work in works.items():
@@ -81,7 +118,7 @@ def _rates(works: Mapping[str, Work], rows, count: int) -> dict[str, float]:
 
 
 def _raw(rows: bigtable.RowReader, count: int) -> int:
-    """One streaming scan of all rows by the client, nothing checked."""
+    """Scans all rows once with the client's stream, without any check."""
     query = rows.query(0, count)
     return sum(1 for _ in bigtable.table_of(rows.selection).read_rows_stream(query))
 
@@ -94,7 +131,7 @@ def _paged(rows: bigtable.RowReader, count: int) -> int:
 def _source(rows: bigtable.RowReader, count: int) -> int:
     with tf.Graph().as_default(), tf.Session() as session:
         dataset = bigtable.dataset(rows, 0, count, shuffle=True, deterministic=False)
-        # The others are dropped inside: a consumer is no part of the source.
+        # Other rows are dropped inside tf.data: handing them to Python is not part of the source.
         dataset = dataset.shard(KEPT_ROW, KEPT_ROW - 1)
         length = tf.strings.length(tf.data.make_one_shot_iterator(dataset).get_next())
         for _ in range(count // KEPT_ROW):
@@ -103,9 +140,16 @@ def _source(rows: bigtable.RowReader, count: int) -> int:
 
 
 def main(argv: list[str]) -> None:
-    """Prints rows a second and ratios."""
-    parser = program.ArgumentParser(prog="benchmark_bigtable", description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=8192, help=f"a multiple of {KEPT_ROW}")
+    """Prints rows a second, and each reader's share of the raw client's."""
+    parser = program.ArgumentParser(
+        prog="python -m utils.benchmarks.bigtable", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=8192,
+        help=f"rows to write and read, a multiple of {KEPT_ROW} (default: 8192)",
+    )
     arguments = parser.parse_args(argv[1:])
     selection = imagenet_input.BigtableSelection(
         "bench", "bench", "bench", "train_", "tfexample", "example"
@@ -113,7 +157,7 @@ def main(argv: list[str]) -> None:
     rng = np.random.RandomState(0)
     count = arguments.rows
     if count < KEPT_ROW or count % KEPT_ROW:
-        raise UserError(f"--rows={count} is not possible: name a multiple of {KEPT_ROW}.")
+        raise UserError(f"--rows={count} is invalid: it must be a multiple of {KEPT_ROW}.")
     with emulator():
         bigtable_load.create_table(selection)
         rows = bigtable.RowReader(selection)

@@ -1,13 +1,13 @@
 """Measures building a data set: `python -m utils.benchmarks.build`, `make bench-build`.
 
-In one run and on the same files: copying a folder of pictures file by file, and building TFRecords
-of it with `mnasnet-data folder`. No picture needs a new encoding; each is decoded once, as a check.
+It compares, in one run and on the same files, copying a folder of pictures file by file and
+building TFRecords of it with `mnasnet-data folder`. No picture needs a new encoding; each is
+decoded once, as a check.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import tempfile
 import time
@@ -16,29 +16,26 @@ from collections.abc import Callable
 from absl import logging
 
 from utils.base import memory, program
-from utils.data import build_fake, build_folder, pictures, shared_arguments
+from utils.benchmarks import pictures as benchmark_pictures
+from utils.data import build_folder, pictures, shared_arguments
 
-WIDTH, HEIGHT = 500, 375
 NUM_CLASSES = 10
 RUNS = 3
 
 
 def _make_folder(folder: str, count: int) -> int:
-    """Writes pictures of 500 x 375, about 64 KB each; returns their bytes."""
+    """Writes pictures in one folder per class; returns their bytes."""
     total = 0
-    for number in range(count):
-        label = number % NUM_CLASSES + 1
-        rng = random.Random(number)
-        image = build_fake.image(rng, WIDTH, HEIGHT, 0, label, NUM_CLASSES)
-        path = os.path.join(folder, f"class {label}", f"{number}.jpg")
+    for number, picture in enumerate(benchmark_pictures.make_pictures(count)):
+        path = os.path.join(folder, f"class {number % NUM_CLASSES + 1}", f"{number}.jpg")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as f:
-            total += f.write(pictures.encode(image, build_fake.QUALITY, subsampling=2))
+            total += f.write(picture)
     return total
 
 
 def _rate(work: Callable[[str], object], folder: str, count: int) -> float:
-    """The best images/s of some runs: others on the machine only ever slow a run down."""
+    """Returns the best images/s of some runs, because other programs can only slow a run down."""
     best = 0.0
     for _ in range(RUNS):
         target = os.path.join(folder, "target")
@@ -50,9 +47,13 @@ def _rate(work: Callable[[str], object], folder: str, count: int) -> float:
 
 
 def main(argv: list[str]) -> None:
-    """Prints images a second and the ratio."""
-    parser = program.ArgumentParser(prog="benchmark_build", description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=shared_arguments.count, default=4096)
+    """Prints images a second, and the share of building in copying."""
+    parser = program.ArgumentParser(
+        prog="python -m utils.benchmarks.build", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--images", type=shared_arguments.count, default=4096, help="pictures (default: 4096)"
+    )
     arguments = parser.parse_args(argv[1:])
     logging.set_verbosity(logging.WARNING)
     pictures.require_pillow()
@@ -60,8 +61,9 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "pictures")
         size = _make_folder(source, count)
-        print(f"{count} JPEGs of {WIDTH} x {HEIGHT}, {size / count / 1000:.0f} KB each, "
-              f"{memory.cores()} cores")  # fmt: skip
+        pixels = f"{benchmark_pictures.WIDTH} x {benchmark_pictures.HEIGHT}"
+        kilobytes = size / count / 1000
+        print(f"{count} JPEGs of {pixels}, {kilobytes:.0f} KB each, {memory.cores()} cores")
         copy = _rate(lambda target: shutil.copytree(source, target), folder, count)
         print(f"  copying the files   {copy:6.0f} images/s  100 %", flush=True)
         rate = _rate(

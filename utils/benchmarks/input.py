@@ -1,9 +1,9 @@
 """Measures the input alone: `python -m utils.benchmarks.input`, `make bench-input`.
 
-In one run and on the same files (500 x 375 JPEGs of 64 KB): the training and the evaluation input,
-and a loop that does nothing but decode whole pictures, which is the ceiling of a pipeline that
-decodes them whole. They take turns, so that what disturbs one disturbs all, and the medians count;
-every turn is a process of its own, so that its peak memory is its own.
+It compares, in one run and on the same files (500 x 375 JPEGs of 64 KB), the training input, the
+evaluation input and a loop that only decodes whole pictures, which is the ceiling of a pipeline
+that decodes pictures whole. The measurements take turns, so that a disturbance meets all of them,
+and the medians count. Every turn is a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 BATCH = 64
 WARM_UP_BATCHES = 8
-PASSES = 1000  # over the files; more than are read in the time
+PASSES = 1000  # over the files: more than the time allows
 
 
 def rate(make_dataset: Callable[[], tf.data.Dataset], seconds: float) -> float:
-    """Images a second of an endless dataset of (images, labels) or labels alone."""
+    """Returns the images a second of an endless dataset of (images, labels) or of labels alone."""
     with tf.Graph().as_default(), tf.Session() as session:
         following = tf.data.make_one_shot_iterator(make_dataset()).get_next()
-        # The images stay where they are: handing them to Python is no part of the input.
+        # Only labels are fetched: handing images to Python is not part of the input.
         labels = following[1] if isinstance(following, tuple) else following
         for _ in range(WARM_UP_BATCHES):
             session.run(labels)
@@ -46,18 +46,18 @@ def rate(make_dataset: Callable[[], tf.data.Dataset], seconds: float) -> float:
 
 
 def measure_input(data_dir: str, size: int, is_training: bool, seconds: float = 5.0) -> float:
-    """Images a second of `ImageNetInput`."""
+    """Returns the images a second of `ImageNetInput`."""
     paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)
     source = imagenet_input.ImageNetInput(
         is_training, False, False, data_dir, size,
-        # One long pass: an evaluation does not begin anew every half a second.
+        # One long pass, so that an evaluation does not start again every half a second.
         segments=PASSES * [records.Segment(path) for path in paths],
     )  # fmt: skip
     return rate(lambda: source.input_fn({"batch_size": BATCH}), seconds)
 
 
 def measure_decoding(data_dir: str, seconds: float = 5.0) -> float:
-    """Images a second of reading and decoding whole pictures, and nothing else."""
+    """Returns the images a second of reading and decoding whole pictures, and nothing else."""
 
     def decode(serialized):
         image_bytes, label = examples.parse(serialized)
@@ -81,13 +81,13 @@ MEASUREMENTS: dict[str, Callable[[str, int, float], float]] = {
 
 
 class Measured(NamedTuple):
-    """Images a second in each turn, and the greatest peak memory in bytes."""
+    """Holds the images a second of each turn, and the greatest peak memory in bytes."""
 
     rates: list[float]
     peak: int
 
     def line(self, ceiling: Measured) -> str:
-        """The figures as text: median, its share of the ceiling's, least and most, memory."""
+        """Formats median, its share of the ceiling's median, smallest and largest rate, memory."""
         median = statistics.median(self.rates)
         share = median / statistics.median(ceiling.rates)
         return (
@@ -97,7 +97,7 @@ class Measured(NamedTuple):
 
 
 def _measure(name: str, data_dir: str, size: int, seconds: float) -> tuple[float, int]:
-    """(images/s, peak memory in bytes) of this process."""
+    """Returns (images a second, peak memory in bytes) of this process."""
     program.set_up_logging()
     tf.disable_v2_behavior()
     images_a_second = MEASUREMENTS[name](data_dir, size, seconds)
@@ -105,14 +105,14 @@ def _measure(name: str, data_dir: str, size: int, seconds: float) -> tuple[float
 
 
 def in_own_process(name: str, data_dir: str, size: int, seconds: float) -> tuple[float, int]:
-    """`_measure` in a new process."""
+    """Runs `_measure` in a new process."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
         return pool.submit(_measure, name, data_dir, size, seconds).result()
 
 
 def measure(data_dir: str, size: int, turns: int, seconds: float) -> dict[str, Measured]:
-    """All measurements, `turns` times one after the other."""
+    """Runs all measurements one after the other, `turns` times."""
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in MEASUREMENTS}
     for _ in range(turns):
         for name, results in found.items():
@@ -124,17 +124,23 @@ def measure(data_dir: str, size: int, turns: int, seconds: float) -> dict[str, M
 
 
 def main(argv: list[str]) -> None:
-    """Prints images a second, their ratio to decoding, and peak memory."""
-    parser = program.ArgumentParser(prog="benchmark_input", description=__doc__.split("\n")[0])
+    """Prints images a second, their share of decoding's, and peak memory."""
+    parser = program.ArgumentParser(
+        prog="python -m utils.benchmarks.input", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
     parser.add_argument("--images", type=int, default=1024, help="pictures to make (default: 1024)")
-    parser.add_argument("--turns", type=int, default=3, help="of each measurement (default: 3)")
-    parser.add_argument("--seconds", type=float, default=5, help="of each turn (default: 5)")
+    parser.add_argument(
+        "--turns", type=int, default=3, help="turns of each measurement (default: 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="seconds of each turn (default: 5)"
+    )
     arguments = parser.parse_args(argv[1:])
     if arguments.images < BATCH:
-        raise UserError(f"--images={arguments.images} is not possible: the least is {BATCH}.")
+        raise UserError(f"--images={arguments.images} is invalid: it must be at least {BATCH}.")
     if arguments.turns < 1:
-        raise UserError(f"--turns={arguments.turns} is not possible: the least is 1.")
+        raise UserError(f"--turns={arguments.turns} is invalid: it must be at least 1.")
     with tempfile.TemporaryDirectory() as data_dir:
         benchmark_pictures.make_data(data_dir, arguments.images)
         paths = records.list_files(data_dir, imagenet_input.TRAIN_PREFIX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,21 +13,18 @@ from utils.reading import dataset_info, examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
 IMAGES_DIR = os.path.join(ROOT, "tests", "golden", "images")
-
-
-PICTURE_SIZE = (500, 375)
-
-
+WIDTH, HEIGHT = 500, 375
 QUALITY = 95  # about 64 KB a picture
 
 
-def make_pictures(count: int, seed: int = 0) -> list[bytes]:
-    """JPEGs of 500 x 375 pixels, random crops of the photographs among the golden images."""
+def make_pictures(count: int, seed: int = 0) -> Iterator[bytes]:
+    """Yields JPEGs of 500 x 375 pixels: random crops of the photographs in tests/golden/images.
+
+    Raises:
+      UserError: the photographs are missing, because this is not a clone of the repository.
+    """
     from PIL import Image
 
     if not os.path.isdir(IMAGES_DIR):
@@ -34,7 +32,6 @@ def make_pictures(count: int, seed: int = 0) -> list[bytes]:
     names = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg")
     photos = [Image.open(os.path.join(IMAGES_DIR, n)).convert("RGB") for n in names]
     rng = np.random.RandomState(seed)
-    pictures = []
     for number in range(count):
         photo = photos[number % len(photos)]
         width = rng.uniform(0.6, 1.0) * photo.width
@@ -43,14 +40,13 @@ def make_pictures(count: int, seed: int = 0) -> list[bytes]:
         top = rng.uniform(0, photo.height - height)
         box = (left, top, left + width, top + height)
         encoded = io.BytesIO()
-        photo.resize(PICTURE_SIZE, box=box).save(encoded, "JPEG", quality=QUALITY)
-        pictures.append(encoded.getvalue())
-    return pictures
+        photo.resize((WIDTH, HEIGHT), box=box).save(encoded, "JPEG", quality=QUALITY)
+        yield encoded.getvalue()
 
 
 def make_data(folder: str, num_images: int = 512, num_shards: int = 8) -> None:
-    """A data set of such pictures with random labels of 1000 classes."""
-    pictures = make_pictures(num_images)
+    """Writes a data set of such pictures, with random labels of 1000 classes, into a folder."""
+    pictures = list(make_pictures(num_images))
     rng = np.random.RandomState(1)
     for split in ("train", "validation"):
         for shard in range(num_shards):

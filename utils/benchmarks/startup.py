@@ -1,6 +1,6 @@
-"""Measures start-up, step, memory and end of trainings: `make bench`.
+"""Measures start, step, memory and end of trainings: `make bench`.
 
-Every figure is of a process of its own, as a user would start it, on 500 x 375 JPEGs made from the
+Every training is a process of its own, as a user would start it, on 500 x 375 JPEGs made of the
 pictures in tests/golden/images.
 """
 
@@ -19,19 +19,19 @@ from utils.base import memory, program
 from utils.base.errors import UserError
 from utils.benchmarks import pictures as benchmark_pictures
 
-# The end of a training depends on the input, not on the network: a small one will do.
+# The end of a training depends on the input, not on the network, so a small network is enough.
 END_MODEL, END_SIZE, END_BATCH, END_STEPS = "mnasnet-small", 64, 16, 40
 MOST_SECONDS_TO_END = 3
 
 
 class Training(NamedTuple):
-    """What was measured of a training.
+    """Holds the figures of one training.
 
     Attributes:
       first: seconds from the command to the end of the first step.
       step: seconds a step, the median.
-      end: seconds from the last step to the process's end.
-      peak: bytes of memory at most.
+      end: seconds from the last step to the end of the process.
+      peak: peak memory in bytes.
     """
 
     first: float
@@ -41,7 +41,7 @@ class Training(NamedTuple):
 
 
 def measure_training(data_dir: str, model_name: str, size: int, batch: int, steps: int) -> Training:
-    """Runs a training in a process of its own."""
+    """Runs a training in a process of its own; UserError if it fails."""
     with tempfile.TemporaryDirectory() as model_dir:
         command = [
             sys.executable, os.path.join(benchmark_pictures.ROOT, "mnasnet_main.py"),
@@ -79,7 +79,7 @@ def bench_training(data_dir: str, model_name: str, size: int, batch: int, steps:
 
 
 def bench_end(data_dir: str, runs: int) -> None:
-    """Prints how long short trainings take from the last step to the process's end."""
+    """Prints how long short trainings take from the last step to the end of the process."""
     print(f"{END_MODEL} at {END_SIZE}, {END_STEPS} steps of {END_BATCH}, {runs} runs", flush=True)
     measured = (END_MODEL, END_SIZE, END_BATCH, END_STEPS)
     ends = [measure_training(data_dir, *measured).end for _ in range(runs)]
@@ -89,16 +89,20 @@ def bench_end(data_dir: str, runs: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the benchmarks."""
-    parser = program.ArgumentParser(prog="benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("--model_name", default="mnasnet-a1")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--runs", type=int, default=10, help="of which the end is measured")
+    """Runs the benchmarks and prints their figures."""
+    parser = program.ArgumentParser(
+        prog="python -m utils.benchmarks.startup", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--model_name", default="mnasnet-a1", help="network (default: mnasnet-a1)")
+    parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
+    parser.add_argument("--batch", type=int, default=32, help="images a step (default: 32)")
+    parser.add_argument("--steps", type=int, default=24, help="training steps (default: 24)")
+    parser.add_argument(
+        "--runs", type=int, default=10, help="short trainings whose end is measured (default: 10)"
+    )
     arguments = parser.parse_args(argv[1:])
     if arguments.runs < 1:
-        raise UserError(f"--runs={arguments.runs} must be at least 1.")
+        raise UserError(f"--runs={arguments.runs} is invalid: it must be at least 1.")
     with tempfile.TemporaryDirectory() as data_dir:
         benchmark_pictures.make_data(data_dir)
         bench_training(

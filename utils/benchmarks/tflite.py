@@ -1,7 +1,8 @@
 """Measures the .tflite files of a model: `python -m utils.benchmarks.tflite`, `make bench-tflite`.
 
-In one run, on one thread: the exported files of a network with random weights, beside a float file
-of the bare network (pixels already normalized), which is what the normalization inside costs.
+It compares, in one run and on one thread, the exported files of a network with random weights and
+a float file of the bare network, which takes normalized pixels. The difference is what the
+normalization inside the files costs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 import mnasnet_main
 import mnasnet_models
-from utils.base import program, quiet
+from utils.base import program, standard_streams
 from utils.config import settings
 from utils.exporting import tflite, tflite_metadata
 
@@ -23,7 +24,7 @@ ROUNDS = 60
 
 
 def _checkpoint(params, folder: str) -> str:
-    """A checkpoint of random weights."""
+    """Writes a checkpoint of random weights; returns its path."""
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(tf.float32, [1, None, None, 3])
         tf.train.get_or_create_global_step()
@@ -33,9 +34,9 @@ def _checkpoint(params, folder: str) -> str:
 
 
 def _bare(params) -> bytes:
-    """A float file of the network alone."""
+    """Returns a float file of the network alone."""
     size = params["input_image_size"]
-    with tf.Graph().as_default(), tf.Session() as session, quiet.native_output():
+    with tf.Graph().as_default(), tf.Session() as session, standard_streams.hold_native_output():
         images = tf.placeholder(tf.float32, [1, size, size, 3])
         logits, _ = mnasnet_models.build_mnasnet_model(images, params["model_name"], False)
         session.run(tf.global_variables_initializer())
@@ -44,9 +45,11 @@ def _bare(params) -> bytes:
 
 def main(argv: list[str]) -> None:
     """Prints size and latency of each file."""
-    parser = program.ArgumentParser(prog="benchmark_tflite", description=__doc__.split("\n")[0])
-    parser.add_argument("--model_name", default="mnasnet-a1")
-    parser.add_argument("--size", type=int, default=224)
+    parser = program.ArgumentParser(
+        prog="python -m utils.benchmarks.tflite", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--model_name", default="mnasnet-a1", help="network (default: mnasnet-a1)")
+    parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
     arguments = parser.parse_args(argv[1:])
     params = settings.default_params()
     params.update(model_name=arguments.model_name, input_image_size=arguments.size, use_tpu=False)
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> None:
                 contents[kind] = tflite_metadata.add(content, params["model_name"])
     interpreters = {n: tflite.Interpreter(content=c) for n, c in contents.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contents}
-    # In turns, so that what else the machine does hits all alike.
+    # The files take turns, so that a disturbance meets all of them.
     for number in range(ROUNDS):
         for name, interpreter in interpreters.items():
             start = time.perf_counter()

@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 
 import utils.base.tensorflow_version  # noqa: F401
-from utils.base import quiet
+from utils.base import standard_streams
 from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.exporting import tflite_metadata
@@ -97,7 +97,11 @@ class Network:
           UserError: the network cannot be converted to int8, or a float operator would be left.
         """
         is_raw = self.input_normalization(kind) == ([0.0], [1.0])
-        with tf.Graph().as_default(), tf.Session() as session, quiet.native_output():
+        with (
+            tf.Graph().as_default(),
+            tf.Session() as session,
+            standard_streams.hold_native_output(),
+        ):
             images, logits = self._graph_to_convert(is_raw)
             converter = tf.lite.TFLiteConverter.from_session(session, [images], [logits])
             if kind != "float32":
@@ -243,7 +247,7 @@ class Interpreter:
         if content is None:
             with tf.io.gfile.GFile(path, "rb") as f:
                 content = f.read()
-        with quiet.native_output():
+        with standard_streams.hold_native_output():
             self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
             self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()

@@ -1,21 +1,17 @@
-"""The program that a TPU would run, built and examined on a machine without one.
+"""Lowers one TPU core's step to HLO, XLA's language, and examines it on a machine without a TPU.
 
-Two views of it. `estimator_graph` builds TPUEstimator's complete graph: replication, infeed,
-cross-replica sums, outfeed. `lower` compiles one core's step to HLO, XLA's language, which shows
-what the graph cannot: static shapes, custom calls, the precision of each convolution. `*_problems`
-say in sentences what a TPU would not run, or not run well.
+HLO shows what a graph cannot: static shapes, custom calls, the precision of each convolution.
 """
 
 from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import mnasnet_main
 from utils.config import settings
-from utils.training import inputs
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -23,7 +19,10 @@ Lowered = collections.namedtuple("Lowered", ["text", "proto"])
 
 
 def tpu_params(**given: Any) -> dict[str, Any]:
-    """Complete settings of a run on a TPU; bfloat16 brings the layers that it needs."""
+    """Returns complete settings of a run on a TPU: the defaults with `given` over them.
+
+    bfloat16 needs tf.layers, so it sets use_keras=False unless `given` says otherwise.
+    """
     params = {**settings.default_params(), "use_tpu": True, "data_dir": "null"}
     params["save_checkpoints_steps"] = params["iterations_per_loop"]
     if given.get("precision") == "bfloat16":
@@ -31,142 +30,13 @@ def tpu_params(**given: Any) -> dict[str, Any]:
     return {**params, **given}
 
 
-# The estimator's graph.
-
-
-class _Built(Exception):
-    """Ends an estimator's run once the graph is built."""
-
-
-class _KeepGraph(tf.train.SessionRunHook):
-    def begin(self):
-        # The graph is complete and no session exists yet: all that follows needs the device.
-        self.graph = tf.get_default_graph()
-        raise _Built
-
-
-def estimator_graph(
-    params: Mapping[str, Any], training: bool, num_hosts: int = 1, cores_per_host: int = 8
-) -> tf.Graph:
-    """The graph that the program's TPUEstimator builds for a TPU of that many hosts and cores.
+def step_specs(params: Mapping[str, Any], batch_size: int | None) -> list[tf.TensorSpec]:
+    """Returns the specs of the images and labels that one core takes.
 
     Args:
-      params: complete settings with use_tpu; `tpu` is replaced. Training needs a model_dir.
-      training: the training graph, else the evaluation's.
-      num_hosts: machines that feed the cores.
-      cores_per_host: cores that each of them feeds.
+      params: complete settings.
+      batch_size: images of one core; None for an unknown number.
     """
-    addresses = [f"10.0.0.{host + 1}:8470" for host in range(num_hosts)]
-    params = {**params, "tpu": "grpc://" + ",".join(addresses)}
-    estimator = mnasnet_main.build_estimator(params, training)
-    input_fn = inputs.build(training, params).input_fn
-    return built_graph(estimator, input_fn, training, num_hosts, cores_per_host)
-
-
-def built_graph(
-    estimator: tf.estimator.tpu.TPUEstimator,
-    input_fn: Callable,
-    training: bool,
-    num_hosts: int,
-    cores_per_host: int,
-) -> tf.Graph:
-    """The graph of any TPUEstimator; see `estimator_graph`."""
-    metadata = tf.tpu.experimental.TPUSystemMetadata(
-        num_cores=num_hosts * cores_per_host,
-        num_hosts=num_hosts,
-        num_of_cores_per_host=cores_per_host,
-        topology=None,
-        devices=(),
-    )
-    # The estimator asks the TPU what it is, once, and keeps the answer here.
-    for master in {estimator.config.master, estimator.config.evaluation_master}:
-        estimator._ctx._lazy_tpu_system_metadata_dict[master] = metadata
-    hook = _KeepGraph()
-    try:
-        if training:
-            estimator.train(input_fn, max_steps=1, hooks=[hook])
-        else:
-            # Any name will do: it is read when a session starts.
-            estimator.evaluate(input_fn, steps=1, hooks=[hook], checkpoint_path="unread")
-    except _Built:
-        return hook.graph
-    raise AssertionError("the estimator returned without building a graph")
-
-
-def replicas(graph: tf.Graph) -> int:
-    """Copies of the step: cores over all hosts."""
-    (metadata,) = operations(graph, "TPUReplicateMetadata")
-    return metadata.get_attr("num_replicas")
-
-
-def operations(graph: tf.Graph, kind: str) -> list[tf.Operation]:
-    """Operations of one type."""
-    return [op for op in graph.get_operations() if op.type == kind]
-
-
-def replicated(graph: tf.Graph) -> list[tf.Operation]:
-    """Operations that run on every core."""
-    return [op for op in graph.get_operations() if "_tpu_replicate" in op.node_def.attr]
-
-
-class Infeed(NamedTuple):
-    """What one core takes at a step: shapes and dtypes of its tensors, and who feeds it."""
-
-    shapes: tuple[tuple[int | None, ...], ...]
-    dtypes: tuple[tf.DType, ...]
-    host: str
-    core: int
-
-
-def infeeds(graph: tf.Graph) -> list[Infeed]:
-    """The infeed of every core."""
-    return [
-        Infeed(
-            shapes=tuple(tuple(tensor.shape.as_list()) for tensor in op.inputs),
-            dtypes=tuple(tensor.dtype for tensor in op.inputs),
-            host=op.device.rpartition("/device:")[0],
-            core=op.get_attr("device_ordinal"),
-        )
-        for op in operations(graph, "InfeedEnqueueTuple")
-    ]
-
-
-# Op types that belong to the host. Where dtypes tell (strings), no list is needed.
-_HOST_ONLY = re.compile(
-    r"Summary|PyFunc|Jpeg|Png|DecodeImage|^Print|Iterator|Dataset|^Save|^Restore"
-)
-
-
-def _is_cudnn_workspace(op: tf.Operation, tensor: tf.Tensor) -> bool:
-    """Batch norm's last output is for GPUs: TensorFlow gives it, and its gradient, no shape."""
-    if op.type == "ZerosLike":
-        return _is_cudnn_workspace(op.inputs[0].op, op.inputs[0])
-    return op.type.startswith("FusedBatchNorm") and tensor.value_index == 5
-
-
-def graph_problems(ops: Iterable[tf.Operation]) -> list[str]:
-    """What a core of a TPU could not run among operations, or not at full speed."""
-    problems = []
-    for op in ops:
-        if _HOST_ONLY.search(op.type):
-            problems.append(f"{op.name} ({op.type}) runs on hosts only")
-        for tensor in op.outputs:
-            if _is_cudnn_workspace(op, tensor):
-                continue
-            if tensor.dtype.base_dtype == tf.string:
-                problems.append(f"{op.name} ({op.type}) gives strings")
-            elif tensor.dtype.base_dtype in (tf.float64, tf.complex128):
-                problems.append(f"{op.name} ({op.type}) computes in {tensor.dtype.name}")
-            elif tensor.dtype != tf.resource and not tensor.shape.is_fully_defined():
-                problems.append(f"{op.name} ({op.type}) has the unknown shape {tensor.shape}")
-    return problems
-
-
-# One core's step in HLO.
-
-
-def step_specs(params: Mapping[str, Any], batch_size: int | None) -> list[tf.TensorSpec]:
-    """Images and labels as one core takes them; batch_size is a core's."""
     size = params["input_image_size"]
     shape = [batch_size, size, size, 3]
     if params["transpose_input"]:
@@ -176,10 +46,14 @@ def step_specs(params: Mapping[str, Any], batch_size: int | None) -> list[tf.Ten
 
 
 def step(params: Mapping[str, Any], training: bool) -> Callable:
-    """The model function as a function (images, labels) -> what one core's step gives.
+    """Returns the model function as a function (images, labels) -> the results of one core's step.
 
-    Without the cross-replica sums, which XLA can lower on a machine with a TPU only, and without
-    summaries, which are the host's. `graph_problems` and the sums' number cover those.
+    The cross-replica sums are left out, because XLA lowers them only on a machine with a TPU, and
+    so are the summaries, which the host writes. The tests of TPUEstimator's graph cover both.
+
+    Args:
+      params: complete settings.
+      training: whether it is the step of a training, else of an evaluation.
     """
     mode = tf.estimator.ModeKeys.TRAIN if training else tf.estimator.ModeKeys.EVAL
     transposed = params["transpose_input"]
@@ -198,21 +72,21 @@ def step(params: Mapping[str, Any], training: bool) -> Callable:
 
 
 def lower(function: Callable, specs: Sequence[tf.TensorSpec]) -> Lowered:
-    """Compiles a step to HLO, before any optimization for a device.
+    """Lowers a step to HLO, before any optimization for a device.
 
     Args:
-      function: tensors to tensors; it may make variables.
-      specs: of its arguments.
+      function: maps tensors to tensors; it may make variables.
+      specs: shapes and dtypes of its arguments.
 
     Returns:
       (text, proto): HLO as text and as a serialized HloProto.
 
     Raises:
-      ValueError, TypeError, tf.errors.OpError: XLA cannot compile it (strings, pictures, Python,
-        an unknown batch).
+      ValueError, TypeError, tf.errors.OpError: XLA cannot lower the step, because it handles
+        strings, decodes pictures, calls Python or has an unknown batch.
     """
-    # Imported here: internal to TensorFlow. Lowering is only offered to functions of version 2,
-    # and the rest of the package runs with version 1's behaviour.
+    # Imported here, because the module is internal to TensorFlow. Only functions of version 2 can
+    # be lowered, and the rest of the package runs with version 1's behaviour.
     import tensorflow as tf2
     from tensorflow.python.eager import context
 
@@ -224,12 +98,12 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec]) -> Lowered:
 
 
 def convolutions(hlo: str) -> collections.Counter[str]:
-    """Convolutions in HLO text by the dtype of their result: f32, bf16."""
+    """Counts the convolutions in HLO text by the dtype of their result: f32, bf16."""
     return collections.Counter(re.findall(r"= (\w+)\[[^=\n]*\bconvolution\(", hlo))
 
 
 def hlo_problems(hlo: str, precision: str) -> list[str]:
-    """What in a step's HLO text a TPU could not run, or not as intended."""
+    """Returns sentences for what a TPU could not run in a step's HLO text, or not as intended."""
     problems = [
         f"custom call {target}" for target in re.findall(r"custom_call_target=\"(\w+)\"", hlo)
     ] or (["custom call"] if "custom-call" in hlo else [])

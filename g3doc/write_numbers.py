@@ -1,7 +1,7 @@
-"""Writes g3doc/numbers.md: the published table of MnasNet-A1 beside what this package computes.
+"""Writes g3doc/numbers.md: the published table of MnasNet-A1 next to what this package computes.
 
-python -m utils.published          # writes it
-python -m utils.published --check  # exit status 1 if the file is not what would be written
+python -m g3doc.write_numbers          # writes the page
+python -m g3doc.write_numbers --check  # exits with status 1 if the page is out of date
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import functools
 import os
 
 from utils import complexity
-from utils.base import files, program
+from utils.base import files, program, tables
 from utils.base.errors import UserError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TABLE = os.path.join(ROOT, "g3doc", "data", "mnasnet_a1_published.csv")
-OUTPUT = os.path.join(ROOT, "g3doc", "numbers.md")
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+TABLE = os.path.join(FOLDER, "data", "mnasnet_a1_published.csv")
+OUTPUT = os.path.join(FOLDER, "numbers.md")
 
 _HEAD = """\
 # Published numbers
@@ -34,11 +34,13 @@ published columns next to them: parameters to the printed digit, multiply-adds w
 test checks every row. Accuracy and latency are quoted, because they need a full training on
 ImageNet and a Pixel 1 phone. Neither was repeated here.
 
-| image size | depth multiplier | top-1 % | top-5 % | Pixel 1 ms | parameters M | **parameters** | \
-multiply-adds M | **multiply-adds M** | **difference** |
-|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 """
+_COLUMNS = (
+    "image size", "depth multiplier", "top-1 %", "top-5 %", "Pixel 1 ms", "parameters M",
+    "**parameters**", "multiply-adds M", "**multiply-adds M**", "**difference**",
+)  # fmt: skip
 _TAIL = """
+
 - Multiply-adds: {definition}. Convolutions and dense layers alone lie 0.9 to 2.4 % under the
   published figures.
 - The published source prints the top-1 accuracy of 160, 0.35 as 52.3 in one place and 59.3 in
@@ -47,15 +49,18 @@ _TAIL = """
 
 Other networks at an image size of 224 (accuracies quoted, the rest computed):
 
-| network | top-1 % | parameters | multiply-adds M | of layers alone M |
-|---|---:|---:|---:|---:|
 """
+_OTHER_COLUMNS = ("network", "top-1 %", "parameters", "multiply-adds M", "of layers alone M")
 # Accuracies as published; none is published for the other two.
 _OTHERS = {"mnasnet-b1": "74.4", "mnasnet-small": "66", "mnasnet-d1": "", "mnasnet-d1-320": ""}
 
 
 def rows() -> list[dict[str, str]]:
-    """The published table."""
+    """Returns the published table: one dict a row, column name -> text.
+
+    Raises:
+      UserError: the table is missing, because this is not a clone of the repository.
+    """
     if not os.path.exists(TABLE):
         raise UserError(f"{TABLE} is missing: this command runs in a clone of the repository.")
     with open(TABLE) as f:
@@ -64,43 +69,45 @@ def rows() -> list[dict[str, str]]:
 
 @functools.cache
 def network(model_name: str, depth_multiplier: float | None = None) -> complexity.Network:
-    """A built-in network, built once."""
+    """Returns a built-in network, which is built only once."""
     return complexity.build({"model_name": model_name, "depth_multiplier": depth_multiplier})
 
 
 def markdown() -> str:
-    """The content of numbers.md."""
-    lines = [_row(row) for row in rows()]
-    others = [_other(name, accuracy) for name, accuracy in _OTHERS.items()]
+    """Returns the content of numbers.md."""
+    published = tables.markdown(_COLUMNS, [_row(row) for row in rows()], left=0)
     tail = _TAIL.format(definition=complexity.DEFINITIONS["multiply_adds"])
-    return _HEAD + "".join(lines) + tail + "".join(others)
+    others = tables.markdown(_OTHER_COLUMNS, [_other(*pair) for pair in _OTHERS.items()])
+    return f"{_HEAD}{published}{tail}{others}\n"
 
 
-def _row(row: dict[str, str]) -> str:
+def _row(row: dict[str, str]) -> list[str]:
     multiplier = float(row["depth_multiplier"])
     figures = network("mnasnet-a1", multiplier).measure(int(row["image_size"]))
     computed, printed = figures.multiply_adds / 1e6, float(row["madds_m"])
-    cells = [
+    return [
         row["image_size"], row["depth_multiplier"], row["top1"], row["top5"], row["pixel1_ms"],
         row["params_m"], f"{figures.parameters:,}", row["madds_m"], f"{computed:.1f}",
         f"{round(100 * (computed / printed - 1), 2) + 0.0:+.2f} %",  # no -0.00
     ]  # fmt: skip
-    return "| " + " | ".join(cells) + " |\n"
 
 
-def _other(name: str, accuracy: str) -> str:
+def _other(name: str, accuracy: str) -> list[str]:
     figures = network(name).measure(224)
-    cells = [
+    return [
         name, accuracy or "-", f"{figures.parameters:,}", f"{figures.multiply_adds / 1e6:.1f}",
         f"{figures.layer_multiply_adds / 1e6:.1f}",
     ]  # fmt: skip
-    return "| " + " | ".join(cells) + " |\n"
 
 
 def main(argv: list[str]) -> None:
-    """Writes the file, or compares it."""
-    parser = program.ArgumentParser(prog="published", description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    """Writes the page, or compares it with what would be written."""
+    parser = program.ArgumentParser(
+        prog="python -m g3doc.write_numbers", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare the page instead of writing it"
+    )
     parser.add_argument("--output", default=OUTPUT, help="file to write or compare")
     flags = parser.parse_args(argv[1:])
     content = markdown()
@@ -111,7 +118,7 @@ def main(argv: list[str]) -> None:
 
 
 def compare(path: str, content: str) -> None:
-    """Raises UserError if a file has another content."""
+    """Raises UserError if a file is missing or has another content."""
     if not os.path.exists(path) or files.read_text(path) != content:
         raise UserError(f"{path} is out of date: run make numbers.")
 

@@ -1,0 +1,55 @@
+"""Tests of the page of published numbers and of its picture."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import write_numbers
+
+from utils.base.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def content():
+    return write_numbers.markdown()
+
+
+def test_numbers_md_is_up_to_date(content):
+    assert (ROOT / "g3doc/numbers.md").read_text() == content
+
+
+def test_an_outdated_file_is_an_error(content, tmp_path):
+    path = tmp_path / "numbers.md"
+    path.write_text(content)
+    write_numbers.compare(str(path), content)
+    path.write_text(content.replace("77.2", "77.3"))
+    with pytest.raises(UserError, match="out of date"):
+        write_numbers.compare(str(path), content)
+
+
+def test_every_published_row_is_there(content):
+    for row in write_numbers.rows():
+        start = " | ".join(
+            row[name]
+            for name in ("image_size", "depth_multiplier", "top1", "top5", "pixel1_ms", "params_m")
+        )
+        assert content.count(f"| {start} |") == 1
+
+
+def test_picture_is_drawn_from_the_tables(tmp_path):
+    """The same pixels from the same version of matplotlib, the same things from another."""
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "drawn.png"
+    script = ROOT / "g3doc/plot_mnasnet_vs_mobilenetv2.py"
+    subprocess.run([sys.executable, str(script), str(path)], check=True, cwd=tmp_path)
+    drawn, kept = image.open(path), image.open(ROOT / "g3doc/mnasnet_vs_mobilenetv2.png")
+    assert drawn.size == kept.size and drawn.size[0] > 1200
+    colors = {color: count for count, color in drawn.convert("RGB").getcolors(1 << 20)}
+    # Both models' colors, on points and lines.
+    assert colors[(0x1A, 0x6F, 0xB5)] > 1000 and colors[(0xD9, 0x73, 0x1A)] > 1000
+    if drawn.info["Software"] == kept.info["Software"]:
+        assert drawn.tobytes() == kept.tobytes()
