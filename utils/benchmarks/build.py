@@ -29,7 +29,7 @@ def _make_folder(folder: str, count: int) -> int:
     for number in range(count):
         label = number % NUM_CLASSES + 1
         rng = random.Random(number)
-        image = build_fake.image(rng, WIDTH, HEIGHT, 0, label, NUM_CLASSES)
+        image = build_fake.image(rng, WIDTH, HEIGHT, label, NUM_CLASSES)
         path = os.path.join(folder, f"class {label}", f"{number}.jpg")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as f:
