@@ -143,7 +143,9 @@ def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(data)
         text = mistake(classify, f"--model={path}", digits_dir + "/pictures/digit-1.jpg")
-        assert text == f"{path} is not a .tflite classifier of square RGB pictures: export it again."
+        assert (
+            text == f"{path} is not a .tflite classifier of square RGB pictures: export it again."
+        )
 
 
 def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):  # noqa: F811

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from built_data import labelled_pictures
 from PIL import Image
 from sklearn import datasets
 
@@ -16,32 +17,20 @@ from utils.reading import dataset_info, examples, records
 
 @pytest.fixture(scope="module")
 def splits(digits_dir):
-    """{prefix: list of (image bytes, label)}."""
-    made = {}
-    for prefix in ("train-", "validation-"):
-        made[prefix] = []
-        for path in records.list_files(digits_dir, prefix):
-            for record in records.read_records(path):
-                feature = tf.train.Example.FromString(record).features.feature
-                made[prefix].append(
-                    (
-                        feature[examples.IMAGE_KEY].bytes_list.value[0],
-                        feature[examples.LABEL_KEY].int64_list.value[0],
-                    )
-                )
-    return made
+    """{split: list of (encoded picture, label)}."""
+    return labelled_pictures(digits_dir)
 
 
 def test_description_agrees_with_the_files(digits_dir, splits):
     info = dataset_info.load(digits_dir)
-    assert info.num_train_images == len(splits["train-"])
-    assert info.num_eval_images == len(splits["validation-"])
+    assert info.num_train_images == len(splits["train"])
+    assert info.num_eval_images == len(splits["validation"])
     assert info.num_label_classes == 10
     assert info.label_names == tuple("0123456789")
     counts = {
         os.path.basename(path): len(list(records.read_records(path)))
-        for prefix in splits
-        for path in records.list_files(digits_dir, prefix)
+        for split in splits
+        for path in records.list_files(digits_dir, f"{split}-")
     }
     assert info.shards == counts
     assert len([name for name in counts if name.startswith("train-")]) == 4
@@ -49,7 +38,7 @@ def test_description_agrees_with_the_files(digits_dir, splits):
 
 
 def test_every_digit_is_there_once_and_in_one_split(splits):
-    assert len(splits["train-"]) + len(splits["validation-"]) == 1797
+    assert len(splits["train"]) + len(splits["validation"]) == 1797
     labels = np.array([label for split in splits.values() for _, label in split])
     expected = np.bincount(datasets.load_digits().target)
     np.testing.assert_array_equal(np.bincount(labels)[1:], expected)
@@ -79,7 +68,7 @@ def test_every_shard_has_every_class(digits_dir):
 def test_pictures_are_upright_digits_of_their_label(splits):
     digits = datasets.load_digits()
     by_label = {label: digits.images[digits.target == label - 1] for label in range(1, 11)}
-    for image_bytes, label in splits["validation-"][:40]:
+    for image_bytes, label in splits["validation"][:40]:
         picture = Image.open(io.BytesIO(image_bytes))
         assert picture.format == "JPEG"
         assert picture.mode == "RGB"
@@ -101,10 +90,10 @@ def test_nothing_half_written_is_left(digits_dir):
 
 
 def test_pictures_to_try_a_model_on_are_held_out(digits_dir, splits):
-    folder = os.path.join(digits_dir, build_digits.PICTURES_DIR)
+    folder = os.path.join(digits_dir, "pictures")
     names = sorted(os.listdir(folder))
     assert names == [f"digit-{digit}.jpg" for digit in range(10)]
-    held_out = dict(splits["validation-"])
+    held_out = dict(splits["validation"])
     for digit, name in enumerate(names):
         with open(os.path.join(folder, name), "rb") as f:
             assert held_out[f.read()] == digit + 1
@@ -120,7 +109,7 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(di
             with open(path, "rb") as f, open(twin, "rb") as g:
                 assert f.read() == g.read(), name
     marked = os.path.join(again, "validation-00000-of-00001")
-    with open(marked, "r+b") as f:  # of the same size: else it would be mended
+    with open(marked, "r+b") as f:  # of the same size: else it would be repaired
         f.write(b"mine")
     build_digits.build(again)
     with open(marked, "rb") as f:

@@ -1,11 +1,11 @@
 """Tests of the ImageNet builder, on folders laid out like ImageNet."""
 
 import logging
-import pathlib
 
 import picture_files
 import pytest
 import tensorflow.compat.v1 as tf
+from built_data import content, features
 
 import imagenet_input
 from utils.base import files
@@ -14,7 +14,7 @@ from utils.config import settings
 from utils.data import build_imagenet
 from utils.data import command as data_command
 from utils.data.build_imagenet import Options
-from utils.reading import dataset_info, labels, records
+from utils.reading import dataset_info, labels
 
 KINDS = picture_files.kinds()
 # In no sorted order; the first three of ImageNet's, sorted, are tench, goldfish, great white shark.
@@ -52,20 +52,6 @@ def build(root, target, labels=None, **options):
     return dataset_info.load(str(target))
 
 
-def examples(folder, split):
-    made = []
-    for path in records.list_files(str(folder), f"{split}-"):
-        for record in records.read_records(path):
-            found = tf.train.Example.FromString(record).features.feature
-            values = {k: f.bytes_list.value or f.int64_list.value for k, f in found.items()}
-            made.append({key: value[0] for key, value in values.items()})
-    return made
-
-
-def content(folder):
-    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
-
-
 def test_description(imagenet, tmp_path):
     root, labels = imagenet
     info = build(root, tmp_path / "out", labels)
@@ -80,7 +66,7 @@ def test_description(imagenet, tmp_path):
         *(f"train-{n:05d}-of-00004" for n in range(4)),
         *(f"validation-{n:05d}-of-00002" for n in range(2)),
     ]
-    assert set(info.features) == set(examples(tmp_path / "out", "train")[0])
+    assert set(info.features) == set(features(tmp_path / "out", "train")[0])
 
 
 def test_labels_are_in_sorted_synset_order_and_bytes_are_kept(imagenet, tmp_path):
@@ -88,7 +74,7 @@ def test_labels_are_in_sorted_synset_order_and_bytes_are_kept(imagenet, tmp_path
     build(root, tmp_path / "out", labels)
     changed = []
     names = []
-    for example in examples(tmp_path / "out", "train"):
+    for example in features(tmp_path / "out", "train"):
         name = example["image/filename"].decode()
         synset = name.split("_")[0]
         names.append(name)
@@ -106,7 +92,7 @@ def test_labels_are_in_sorted_synset_order_and_bytes_are_kept(imagenet, tmp_path
 def test_validation_is_in_the_order_of_the_label_file(imagenet, tmp_path):
     root, labels = imagenet
     build(root, tmp_path / "out", labels)
-    made = examples(tmp_path / "out", "validation")
+    made = features(tmp_path / "out", "validation")
     assert [e["image/filename"].decode() for e in made] == sorted(
         path.name for path in (root / "validation").iterdir()
     )
@@ -140,7 +126,7 @@ def test_the_seed_orders_training_alone(imagenet, tmp_path):
     build(root, tmp_path / "a", labels)
     build(root, tmp_path / "b", labels, seed=1)
     orders = [
-        [e["image/filename"] for e in examples(tmp_path / folder, "train")] for folder in "ab"
+        [e["image/filename"] for e in features(tmp_path / folder, "train")] for folder in "ab"
     ]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
@@ -226,7 +212,7 @@ def spoil(imagenet, how):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("no train", ["--input_dir=", "/train is no folder"]),
+        ("no train", ["--input_dir=", "/train is not a folder"]),
         ("tar files", ["fewer than 2 folders of synsets", "unpack"]),
         ("other folders", ["/train/cats", "mnasnet-data folder"]),
         ("empty synset", ["n02085620 has no pictures", "n02085620.tar"]),
@@ -234,7 +220,7 @@ def spoil(imagenet, how):
         ("two validations", ["has both validation and val"]),
         ("no labels", ["--validation_labels"]),
         ("too few labels", ["1 synsets for 9 pictures"]),
-        ("numbers", ["line 1: '490' is no synset", "development kit"]),
+        ("numbers", ["line 1: '490' is not a synset", "development kit"]),
         ("words", ["line 2: 'n1 cat'"]),
         ("no such labels", ["nowhere.txt cannot be read"]),
         ("unknown labels", ["no pictures of the synsets in train"]),

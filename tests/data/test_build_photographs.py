@@ -5,13 +5,13 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
+from built_data import labelled_pictures
 from PIL import Image
 
 from utils.base.errors import UserError
 from utils.data import build_photographs
 from utils.data import command as data_command
-from utils.reading import dataset_info, examples, records
+from utils.reading import dataset_info, records
 
 LABELS = [photograph.label for photograph in build_photographs.PHOTOGRAPHS]
 
@@ -25,20 +25,8 @@ def natural_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def splits(natural_dir):
-    """{prefix: list of (image bytes, label)}."""
-    made = {}
-    for prefix in ("train-", "validation-"):
-        made[prefix] = []
-        for path in records.list_files(natural_dir, prefix):
-            for record in records.read_records(path):
-                feature = tf.train.Example.FromString(record).features.feature
-                made[prefix].append(
-                    (
-                        feature[examples.IMAGE_KEY].bytes_list.value[0],
-                        feature[examples.LABEL_KEY].int64_list.value[0],
-                    )
-                )
-    return made
+    """{split: list of (encoded picture, label)}."""
+    return labelled_pictures(natural_dir)
 
 
 # Regions.
@@ -91,31 +79,31 @@ def test_crops_of_training_and_validation_do_not_overlap(photograph):
 def test_description_agrees_with_the_files(natural_dir, splits):
     info = dataset_info.load(natural_dir)
     assert (info.num_train_images, info.num_eval_images) == (440, 330)
-    assert info.num_train_images == len(splits["train-"])
-    assert info.num_eval_images == len(splits["validation-"])
+    assert info.num_train_images == len(splits["train"])
+    assert info.num_eval_images == len(splits["validation"])
     assert info.num_label_classes == len(LABELS) == 11
     assert list(info.label_names) == LABELS
     with open(os.path.join(natural_dir, "labels.txt")) as f:
         assert f.read().splitlines() == LABELS
     counts = {
         os.path.basename(path): len(list(records.read_records(path)))
-        for prefix in splits
-        for path in records.list_files(natural_dir, prefix)
+        for split in splits
+        for path in records.list_files(natural_dir, f"{split}-")
     }
     assert info.shards == counts
     assert "mnasnet-data natural" in info.builder
 
 
 def test_each_class_has_as_many_pictures_and_none_is_in_both_splits(splits):
-    for prefix, each in (("train-", 40), ("validation-", 30)):
-        labels = [label for _, label in splits[prefix]]
+    for split, each in (("train", 40), ("validation", 30)):
+        labels = [label for _, label in splits[split]]
         assert np.bincount(labels)[1:].tolist() == [each] * 11
     train, held_out = ({image for image, _ in split} for split in splits.values())
     assert not train & held_out
 
 
 def test_shards_are_shuffled(splits):
-    labels = [label for _, label in splits["train-"]]
+    labels = [label for _, label in splits["train"]]
     assert len(set(labels[:30])) > 5
 
 
@@ -137,7 +125,7 @@ def test_pictures_are_crops_of_the_photograph_of_their_label(splits):
 
 
 def test_pictures_to_try_a_model_on_are_held_out(natural_dir, splits):
-    held_out = dict(splits["validation-"])
+    held_out = dict(splits["validation"])
     folder = os.path.join(natural_dir, "pictures")
     assert sorted(os.listdir(folder)) == sorted(f"{label}.jpg" for label in LABELS)
     for number, label in enumerate(LABELS, start=1):
@@ -157,7 +145,7 @@ def test_building_again_gives_the_same_files_and_a_built_folder_is_left_alone(
             with open(path, "rb") as f, open(twin, "rb") as g:
                 assert f.read() == g.read(), name
     marked = os.path.join(again, "validation-00000-of-00001")
-    with open(marked, "r+b") as f:  # of the same size: else it would be mended
+    with open(marked, "r+b") as f:  # of the same size: else it would be repaired
         f.write(b"mine")
     build_photographs.build(again)
     with open(marked, "rb") as f:

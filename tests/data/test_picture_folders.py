@@ -37,11 +37,11 @@ def test_files_at_any_depth_without_hidden_ones_and_texts(tmp_path):
     assert picture_folders.folders(str(tmp_path / "a")) == ["deep", "ünï"]
 
 
-def test_the_log_counts_what_is_passed_over(tmp_path, caplog):
+def test_the_log_counts_what_is_skipped(tmp_path, caplog):
     write(tmp_path, "a/1.jpg", "a/1.xml", "b/2.xml", "b/notes.TXT")
     with caplog.at_level(logging.INFO, "absl"):
         picture_folders.walk_all(str(tmp_path), ["a", "b"])
-    assert "Passed over 3 files that are no pictures: .txt 1, .xml 2." in caplog.text
+    assert "Skipped 3 files that are not pictures: .txt 1, .xml 2." in caplog.text
 
 
 def test_a_change_shows_in_the_stamp(tmp_path):
@@ -141,3 +141,9 @@ def test_folders_that_are_not_there(tmp_path):
         picture_folders.folders(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="cannot be read"):
         picture_folders.read(str(tmp_path))
+
+
+def test_samples_are_written_next_to_a_data_set(tmp_path):
+    picture_folders.write_samples(str(tmp_path), {"a.jpg": b"1", "b.jpg": b"2"})
+    written = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert written == {"a.jpg": b"1", "b.jpg": b"2"}

@@ -1,10 +1,8 @@
 """Tests of picture files of every kind."""
 
+import importlib
 import io
-import os
-import pathlib
 import random
-import subprocess
 import sys
 
 import numpy as np
@@ -13,10 +11,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+import utils
+from utils.base.errors import UserError
 from utils.data import pictures
 from utils.data.pictures import Unreadable
 
-ROOT = pathlib.Path(__file__).parents[2]
 KINDS = picture_files.kinds()
 
 
@@ -83,11 +82,11 @@ def test_a_mpo_file_of_a_stereo_camera_is_a_jpeg():
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"This is no picture.\n", "no JPEG, PNG, GIF, BMP or WebP"),
-        (b"\xff\xd8\xff", "no JPEG"),
-        (b"\0" * 5000, "no JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no JPEG"),
-        (picture_files.save(picture_files.smooth(), "TIFF"), "no JPEG"),
+        (b"This is no picture.\n", "not a JPEG, PNG, GIF, BMP or WebP"),
+        (b"\xff\xd8\xff", "not a JPEG"),
+        (b"\0" * 5000, "not a JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a JPEG"),
+        (picture_files.save(picture_files.smooth(), "TIFF"), "not a JPEG"),
     ],
 )
 def test_what_is_no_picture(data, words):
@@ -149,14 +148,15 @@ def test_the_same_bytes_each_time():
         assert pictures.fit(kind.data) == pictures.fit(kind.data)
 
 
-def test_without_pillow_one_sentence(tmp_path):
-    (tmp_path / "PIL.py").write_text("raise ImportError('no PIL')")
-    program = (
-        "from utils.base import program; from utils.data import command; program.run(command.main)"
-    )
-    command = [sys.executable, "-c", program, "fake", f"--output_dir={tmp_path}/out"]
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: Pictures are read by Pillow: pip")
-    assert "Traceback" not in done.stderr
+def test_without_pillow_one_sentence(tmp_path, monkeypatch):
+    """No module needs Pillow to be imported; the first command that uses it says what to do."""
+    monkeypatch.setattr(utils, "data", utils.data)
+    for name in [name for name in sys.modules if name.startswith("utils.data")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.split(".")[0] == "PIL"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    command = importlib.import_module("utils.data.command")
+    with pytest.raises(UserError, match=r"^Pictures are read by Pillow: pip install pillow\.$"):
+        command.main(["x", "fake", f"--output_dir={tmp_path}/out"])
+    assert not (tmp_path / "out").exists()

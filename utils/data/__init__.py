@@ -1,1 +1,1 @@
-"""Builds, inspects and copies data sets: the command mnasnet-data."""
+"""Holds what the command `mnasnet-data` is made of: it builds, inspects and copies data sets."""

@@ -1,8 +1,7 @@
-"""Copies a TFRecord data set into a Cloud Bigtable table, and compares the two."""
+"""Copies a data set into a Cloud Bigtable table: `bigtable-load` and `bigtable-verify`."""
 
 from __future__ import annotations
 
-import argparse
 import collections
 import concurrent.futures
 import contextlib
@@ -21,12 +20,12 @@ PARALLEL = 8
 
 
 def create_table(selection: imagenet_input.BigtableSelection) -> None:
-    """Creates the table and the column family where they are missing.
+    """Creates the table and the column family if they are missing.
 
     Raises:
       UserError: the server does not answer, or refuses.
     """
-    # Asked first: the client that makes tables waits for an absent server for a minute.
+    # Asked first, because the client that makes tables waits a minute for an absent server.
     there = bigtable.RowReader(selection).has_table()
     try:
         from google.cloud import bigtable as admin
@@ -46,12 +45,12 @@ def create_table(selection: imagenet_input.BigtableSelection) -> None:
 
 
 def _examples(paths: list[str]) -> Iterator[bytes]:
-    """The records of all files of a split, in the order in which evaluation reads them."""
+    """Yields the records of all files of a split in the order in which evaluation reads them."""
     return itertools.chain.from_iterable(map(records.read_records, paths))
 
 
 def _pages(paths: list[str]) -> Iterator[tuple[int, list[bytes]]]:
-    """(number of the page's first row, its examples)."""
+    """Yields (number of a page's first row, the examples of the page)."""
     first, examples = 0, _examples(paths)
     while page := list(itertools.islice(examples, bigtable.PAGE_ROWS)):
         yield first, page
@@ -63,7 +62,7 @@ def _in_order(
 ) -> int:
     """Works on pages in parallel, never far ahead of the oldest; returns the sum of the results.
 
-    So an interruption leaves all rows written but those of the last `PARALLEL` pages.
+    So at an interruption at most the last `PARALLEL` pages have gaps.
     """
     result = 0
     running: collections.deque = collections.deque()
@@ -85,10 +84,10 @@ def _in_order(
 
 
 def check_split(paths: list[str], selection: imagenet_input.BigtableSelection) -> int:
-    """The number of records of files that are to be rows.
+    """Returns the number of records in files that are to become rows.
 
     Raises:
-      UserError: a file cannot be read, or the table has rows that are none of them.
+      UserError: a file cannot be read, or the table has more rows than there are records.
     """
     total = sum(1 for _ in _examples(paths))
     _check_end(bigtable.RowReader(selection), total)
@@ -96,20 +95,21 @@ def check_split(paths: list[str], selection: imagenet_input.BigtableSelection) -
 
 
 def _check_end(rows: bigtable.RowReader, total: int) -> None:
+    """Raises UserError if the table has a row after the last record's."""
     further = rows.first_row(total)
     if further is not None:
         raise UserError(
             f"{rows} has row {further.row_key.decode()} though the files have only {total} "
             "records: is it another data set's? Name another table or prefix, or delete this row "
-            "and those behind it."
+            "and all rows after it."
         )
 
 
 def load_split(paths: list[str], selection: imagenet_input.BigtableSelection, total: int) -> int:
-    """Makes the rows hold the `total` records of files; returns how many had to be written.
+    """Makes the rows hold the `total` records of files; returns how many rows were written.
 
-    Rows are read back, and a page in which all are there and agree is left alone: an interrupted
-    load goes on, and gaps and rows that differ are mended.
+    Rows are read back first, and a page whose rows all agree with the records is left alone. So an
+    interrupted load resumes, and rows that are missing or differ are repaired.
 
     Raises:
       UserError: a file cannot be read, or rows cannot be read or written.
@@ -132,7 +132,7 @@ def verify_split(paths: list[str], selection: imagenet_input.BigtableSelection) 
     """Compares every row with the record it was made from; returns their number.
 
     Raises:
-      UserError: names the first row that is missing, differs, or is too many.
+      UserError: names the first row that is missing, differs or has no record.
     """
     rows = bigtable.RowReader(selection)
     total = sum(1 for _ in _examples(paths))
@@ -155,8 +155,26 @@ def verify_split(paths: list[str], selection: imagenet_input.BigtableSelection) 
     return compared
 
 
-def add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text)
+def add_command(commands) -> None:
+    """Adds `bigtable-load` and `bigtable-verify` to the commands."""
+    text = (
+        "copy a data set into a Bigtable table; only rows that are missing or differ from the "
+        "files are written"
+    )
+    load = commands.add_parser("bigtable-load", help=text, description=text)
+    _add_flags(load)
+    load.add_argument(
+        "--create", action="store_true", help="create the table and the family if they are missing"
+    )
+    load.set_defaults(run=_load)
+    text = "compare a Bigtable table with the files"
+    verify = commands.add_parser("bigtable-verify", help=text, description=text)
+    _add_flags(verify)
+    verify.set_defaults(run=_verify)
+
+
+def _add_flags(parser) -> None:
+    """Adds the flags that say which files and which rows are meant."""
     parser.add_argument("--data_dir", required=True, help="folder or bucket of TFRecords")
     parser.add_argument("--project", required=True, help="Google Cloud project")
     parser.add_argument("--instance", required=True, help="Bigtable instance")
@@ -166,12 +184,10 @@ def add_bigtable(commands, name: str, run, text: str) -> argparse.ArgumentParser
         parser.add_argument(
             f"--{part}", default=setting.default, help=f"{what} (default: {setting.default})"
         )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _splits(arguments) -> list[tuple[list[str], imagenet_input.BigtableSelection]]:
-    """(files, selection) of each split; UserError if one has no files."""
+    """Returns (files, selection) of each split; UserError if one has no files."""
     return [
         (
             records.list_files(arguments.data_dir, file_prefix),
@@ -187,11 +203,12 @@ def _splits(arguments) -> list[tuple[list[str], imagenet_input.BigtableSelection
     ]  # fmt: skip
 
 
-def load(arguments) -> None:
+def _load(arguments) -> None:
+    """Runs `bigtable-load`."""
     splits = _splits(arguments)
     if arguments.create:
         create_table(splits[0][1])
-    # Both are checked before the first row is written.
+    # Both splits are checked before the first row is written.
     totals = [check_split(*split) for split in splits]
     for (paths, selection), total in zip(splits, totals, strict=True):
         written = load_split(paths, selection, total)
@@ -201,7 +218,8 @@ def load(arguments) -> None:
         )  # fmt: skip
 
 
-def verify(arguments) -> None:
+def _verify(arguments) -> None:
+    """Runs `bigtable-verify`."""
     for paths, selection in _splits(arguments):
         count = verify_split(paths, selection)
         logging.info("%s: all %d rows agree with the files.", selection.prefix, count)

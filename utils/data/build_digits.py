@@ -1,38 +1,32 @@
-"""The sample data set: scikit-learn's 1,797 handwritten digits as JPEG in TFRecords.
+"""Makes the sample data set, scikit-learn's 1,797 handwritten digits: `mnasnet-data sample`.
 
-Real images that come with a package, so that a first training needs no network. Source:
-E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
-Machine Learning Repository.
+The digits are real images that come with a package, so a first training needs no network. Source:
+E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository.
 """
 
 from __future__ import annotations
 
-import io
-import os
-
 import numpy as np
 
-from utils.base import files
 from utils.base.errors import UserError
-from utils.data import shards
+from utils.data import picture_folders, pictures, shard_writer, shards
 from utils.reading import examples
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 NUM_TRAIN_SHARDS = 4
 EVAL_SHARE = 5  # one image in five
 SIDE = 96
 DIGIT_SIDE = 48  # within the centre crop at 64 pixels, which takes 64 / (64 + 32) of the side
-PICTURES_DIR = "pictures"
+QUALITY = 92
 LABEL_NAMES = tuple(str(digit) for digit in range(10))
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [1797, 8, 8], dark on white, and labels 0..9."""
+    """Returns images uint8 [1797, 8, 8], dark on white, and labels 0..9."""
     try:
         from sklearn import datasets
     except ImportError as e:
-        raise UserError("The sample data need scikit-learn: pip install scikit-learn.") from e
+        raise UserError("The sample data set needs scikit-learn: pip install scikit-learn.") from e
     digits = datasets.load_digits()
     images = np.rint(255 - digits.images * (255 / 16)).astype(np.uint8)
     return images, digits.target
@@ -41,19 +35,21 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 def _jpeg(image: np.ndarray) -> bytes:
     from PIL import Image
 
-    encoded = io.BytesIO()
     digit = Image.fromarray(image).resize((DIGIT_SIDE, DIGIT_SIDE), Image.Resampling.BICUBIC)
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     margin = (SIDE - DIGIT_SIDE) // 2
     picture.paste(digit.convert("RGB"), (margin, margin))
-    picture.save(encoded, "JPEG", quality=92)
-    return encoded.getvalue()
+    return pictures.encode(picture, QUALITY, subsampling=2)
 
 
 def build(output_dir: str) -> None:
     """Writes the data set: 80 % for training, 20 % for evaluation, every class in both.
 
-    A folder that holds it already is left alone.
+    A folder that holds the data set already is left alone. One digit of each class that is held out
+    of training goes to a picture file, to try a model on.
+
+    Raises:
+      UserError: scikit-learn is not installed, or the folder cannot be used.
     """
     description = shards.describe(
         "handwritten digits (scikit-learn)", shards.builder("sample"), LABEL_NAMES
@@ -65,35 +61,32 @@ def build(output_dir: str) -> None:
     order = order[np.argsort(labels[order], kind="stable")]
     is_eval = np.arange(len(order)) % EVAL_SHARE == 0
     rng = np.random.RandomState(1)
-    plan = []
-    for split, selected, num_shards in (
-        (shards.TRAIN, order[~is_eval], NUM_TRAIN_SHARDS),
-        (shards.VALIDATION, order[is_eval], 1),
-    ):
-        selected = rng.permutation(selected)
-        for number in range(num_shards):
-            name = f"{split}-{number:05d}-of-{num_shards:05d}"
-            part = [shards.Item(str(i), int(labels[i]) + 1) for i in selected[number::num_shards]]
-            plan.append(shards.Shard(name, part))
+    plan = [
+        *_plan(shards.TRAIN, NUM_TRAIN_SHARDS, rng.permutation(order[~is_eval]), labels),
+        *_plan(shards.VALIDATION, 1, rng.permutation(order[is_eval]), labels),
+    ]
 
     def make(item: shards.Item) -> shards.Made:
         return shards.Made(examples.example(_jpeg(images[int(item.key)]), item.label))
 
-    _write_pictures(output_dir, images, labels, order[is_eval])
-    shards.build(output_dir, description, plan, make)
+    held_out = {labels[i]: images[i] for i in reversed(order[is_eval])}
+    picture_folders.write_samples(
+        output_dir, {f"digit-{digit}.jpg": _jpeg(held_out[digit]) for digit in sorted(held_out)}
+    )
+    shard_writer.build(output_dir, description, plan, make)
 
 
-def _write_pictures(output_dir: str, images, labels, held_out) -> None:
-    """Writes one held-out digit of each class as a picture file, to try a model on."""
-    folder = os.path.join(output_dir, PICTURES_DIR)
-    files.make_writable_dir(folder, "output_dir")
-    for digit in range(len(LABEL_NAMES)):
-        chosen = next(i for i in held_out if labels[i] == digit)
-        with tf.io.gfile.GFile(os.path.join(folder, f"digit-{digit}.jpg"), "wb") as f:
-            f.write(_jpeg(images[chosen]))
+def _plan(split: str, num_shards: int, order: np.ndarray, labels: np.ndarray) -> list[shards.Shard]:
+    """Deals the digits of a split out to its files, one after the other."""
+    items = [shards.Item(str(i), int(labels[i]) + 1) for i in order]
+    return [
+        shards.Shard(shards.file_name(split, number, num_shards), items[number::num_shards])
+        for number in range(num_shards)
+    ]
 
 
-def add_sample(commands) -> None:
+def add_command(commands) -> None:
+    """Adds `sample` to the commands."""
     text = "make the sample: scikit-learn's digits"
     sample = commands.add_parser("sample", help=text, description=text)
     sample.add_argument("--output_dir", required=True, help="folder for the files")

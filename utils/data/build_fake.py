@@ -1,20 +1,17 @@
-"""Random pictures for trying out a pipeline: `mnasnet-data fake`.
+"""Makes a data set of random pictures, to try a pipeline out: `mnasnet-data fake`.
 
-Their sizes are distributed like ImageNet's, and so are the bytes they take. The mean colour of a
-picture depends on its class, so that a network can learn something.
+The sizes of the pictures are distributed like ImageNet's. A picture is noise over a colour whose
+hue tells the class, so that a network can learn something.
 """
 
 from __future__ import annotations
 
 import colorsys
-import functools
 import random
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shards, shared_arguments
+from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
 
 NAME = "random pictures"
 IMAGES_A_SHARD = 1024
@@ -22,18 +19,15 @@ IMAGES_A_SHARD = 1024
 SIZES = (
     (0.40, 500, 375), (0.09, 375, 500), (0.08, 500, 333), (0.04, 333, 500), (0.02, 500, 500),
 )  # fmt: skip
-# The rest: (share, least and greatest longer side), uniform in its logarithm.
+# The rest: (share, smallest and largest longer side), uniform in its logarithm.
 SPANS = ((0.340, 100, 500), (0.026, 500, 1000), (0.004, 1000, 4000))
 QUALITY = 90
-# At this quality, an amplitude of noise that gives JPEGs of 64 to 110 KB at 500 x 375.
-_NOISE = (8, 28)
-_TILE = 1024
-NUM_LEVELS = 8
-_SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru")
+# Of the noise in a picture: gives JPEGs of 65 KB at 500 x 375.
+_NOISE_SHARE = 0.12
 
 
 class Options(NamedTuple):
-    """What the user chose; see the command line."""
+    """What the user chose; `add_command` explains each."""
 
     output_dir: str
     num_train: int = 1024
@@ -44,110 +38,81 @@ class Options(NamedTuple):
 
 
 def build(options: Options) -> None:
-    """Builds the data set, or goes on with it.
+    """Builds the data set, or resumes an interrupted build.
 
     Raises:
-      UserError: one class is none, or the output folder cannot be used.
+      UserError: there are fewer than two classes, or the output folder cannot be used.
     """
     if options.num_classes < 2:
-        raise UserError(f"--num_classes={options.num_classes} is not possible: the least is 2.")
+        raise UserError(f"--num_classes={options.num_classes} is invalid: it must be at least 2.")
     pictures.require_pillow()
     names = ("num_train", "num_validation", "num_classes", "seed")
     builder = shards.builder("fake", **{name: getattr(options, name) for name in names})
-    label_names = [label_name(label) for label in range(1, options.num_classes + 1)]
+    label_names = [f"class_{number:03d}" for number in range(options.num_classes)]
     description = shards.describe(NAME, builder, label_names, picture_folders.FEATURES)
     if shards.is_finished(options.output_dir, description):
         return
-    plan = []
-    for split, count in (
-        (shards.TRAIN, options.num_train),
-        (shards.VALIDATION, options.num_validation),
-    ):
-        rng = random.Random(f"{split} {options.seed}")
-        # Every class in turn, so that none is missing where there are enough images.
-        labels = [number % options.num_classes + 1 for number in range(count)]
-        rng.shuffle(labels)
-        items = [shards.Item(f"{split}_{n:08d}.JPEG", label) for n, label in enumerate(labels)]
-        plan += shards.split(split, items, -(-count // IMAGES_A_SHARD))
 
     def make(item: shards.Item) -> shards.Made:
         picture = draw(f"{options.seed} {item.key}", item.label, options.num_classes)
         more = {"image/filename": item.key}
         return picture_folders.make_record(picture, item.label, label_names[item.label - 1], more)
 
-    shards.build(options.output_dir, description, plan, make, 0, options.num_threads)
+    plan = [
+        *_plan(options, shards.TRAIN, options.num_train),
+        *_plan(options, shards.VALIDATION, options.num_validation),
+    ]
+    shard_writer.build(options.output_dir, description, plan, make, 0, options.num_threads)
 
 
-def label_name(label: int) -> str:
-    """A pronounceable name of its own for each class."""
-    return "".join(_SYLLABLES[int(digit)] for digit in f"{label:03d}")
+def _plan(options: Options, split: str, count: int) -> list[shards.Shard]:
+    """Returns the files of a split, with its classes in random order."""
+    # Every class in turn, so that none is missing if there are enough images.
+    labels = [number % options.num_classes + 1 for number in range(count)]
+    random.Random(f"{split} {options.seed}").shuffle(labels)
+    items = [shards.Item(f"{split}_{n:08d}.JPEG", label) for n, label in enumerate(labels)]
+    return shards.split(split, items, -(-count // IMAGES_A_SHARD))
 
 
 def size(rng: random.Random) -> tuple[int, int]:
-    """(width, height) drawn as in ImageNet."""
+    """Draws (width, height) in pixels as ImageNet has them."""
     at = rng.random()
     for share, width, height in SIZES:
         if at < share:
             return width, height
         at -= share
     shares = [share for share, _, _ in SPANS]
-    _, least, greatest = rng.choices(SPANS, shares)[0]
-    longer = round(least * (greatest / least) ** rng.random())
+    _, smallest, largest = rng.choices(SPANS, shares)[0]
+    longer = round(smallest * (largest / smallest) ** rng.random())
     shorter = max(32, round(longer * rng.uniform(0.65, 1.0)))
     return (longer, shorter) if rng.random() < 0.7 else (shorter, longer)
 
 
-@functools.lru_cache(maxsize=1)
-def _tiles() -> list[Any]:
-    """Gray noise around 128 of growing amplitude, as RGB pictures [_TILE, _TILE]."""
+def image(rng: random.Random, width: int, height: int, label: int, num_classes: int) -> Any:
+    """Returns Pillow's random picture of a class: noise over a colour of the class's hue.
+
+    Args:
+      rng: decides on the noise, and how strong and bright the colour is.
+      width: in pixels.
+      height: in pixels.
+      label: of the class, from 1 to `num_classes`.
+      num_classes: among which the hues are divided.
+    """
     from PIL import Image
 
-    noise = np.random.RandomState(0).standard_normal((_TILE, _TILE))
-    return [
-        Image.fromarray(np.clip(np.rint(128 + amplitude * noise), 0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
-        for amplitude in np.linspace(*_NOISE, NUM_LEVELS)
-    ]
-
-
-def _noise(rng: random.Random, width: int, height: int, level: int) -> Any:
-    """A piece of the noise; coarser in pictures that are larger than a tile."""
-    scale = -(-max(width, height) // _TILE)
-    across, down = -(-width // scale), -(-height // scale)
-    left, top = rng.randrange(_TILE - across + 1), rng.randrange(_TILE - down + 1)
-    piece = _tiles()[level].crop((left, top, left + across, top + down))
-    return piece if scale == 1 else piece.resize((width, height))
-
-
-def _colors(rng: random.Random, label: int, num_classes: int) -> bytes:
-    """RGB bytes of a coarse picture of 4 x 3: shades of the class's hue."""
-    hue = (label - 1) / num_classes
-    shades = [
-        colorsys.hsv_to_rgb(
-            (hue + rng.uniform(-0.04, 0.04)) % 1, rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.9)
-        )
-        for _ in range(12)
-    ]
-    return bytes(round(255 * value) for shade in shades for value in shade)
-
-
-def image(
-    rng: random.Random, width: int, height: int, level: int, label: int, num_classes: int
-) -> Any:
-    """Pillow's random picture of a class; `level` of the noise sets the bytes its JPEG takes."""
-    from PIL import Image, ImageChops
-
-    coarse = Image.frombytes("RGB", (4, 3), _colors(rng, label, num_classes))
-    smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
-    return ImageChops.add(smooth, _noise(rng, width, height, level), offset=-128)
+    color = colorsys.hsv_to_rgb(
+        (label - 1) / num_classes, rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.9)
+    )
+    plain = Image.new("RGB", (width, height), tuple(round(255 * value) for value in color))
+    noise = Image.frombytes("L", (width, height), rng.randbytes(width * height))
+    return Image.blend(plain, noise.convert("RGB"), _NOISE_SHARE)
 
 
 def draw(seed: str, label: int, num_classes: int) -> pictures.Picture:
-    """A random picture of a class; the same for the same arguments."""
+    """Returns a random picture of a class; the same arguments give the same bytes."""
     rng = random.Random(seed)
     width, height = size(rng)
-    drawn = image(rng, width, height, rng.randrange(NUM_LEVELS), label, num_classes)
+    drawn = image(rng, width, height, label, num_classes)
     return pictures.Picture(pictures.encode(drawn, QUALITY, subsampling=2), height, width, None)
 
 
@@ -165,5 +130,5 @@ def add_command(commands) -> None:
             f"--{name}", type=shared_arguments.count, default=Options._field_defaults[name],
             help=f"{what} (default: %(default)s)",
         )  # fmt: skip
-    shared_arguments.add_building(parser)
+    shared_arguments.add_building(parser, "the pictures and of the shuffling")
     parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))

@@ -1,4 +1,4 @@
-"""A data set from folders of pictures, one a class: `mnasnet-data folder`."""
+"""Makes a data set of folders of pictures, one a class: `mnasnet-data folder`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shards, shared_arguments
+from utils.data import (
+    picture_folders,
+    pictures,
+    shard_writer,
+    shards,
+    shared_arguments,
+    unreadable_items,
+)
 from utils.data.picture_folders import Found
 
 SHARE = 0.1
@@ -20,11 +27,11 @@ MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
 Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
 else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP
-and WebP are taken whatever their names; hidden files and texts are passed over. RGB and grey JPEGs
-keep their bytes; all others become RGB JPEGs, turned upright as EXIF says, transparency laid over
+and WebP are recognized by their content; hidden files and texts are skipped. RGB and grey JPEGs
+keep their bytes. All others become RGB JPEGs: turned upright as EXIF says, transparency laid over
 white."""
 _TEST = "test"
-# Taken for classes, these would train a network to tell the splits apart.
+# A network trained on these as classes would tell the splits apart.
 _SPLIT_NAMES = (shards.TRAIN, "training", *picture_folders.VALIDATION_FOLDERS, "eval", "dev", _TEST)
 
 # class name -> its pictures, with paths below the input folder
@@ -32,7 +39,7 @@ Classes = dict[str, list[Found]]
 
 
 class Options(NamedTuple):
-    """What the user chose; see the command line."""
+    """What the user chose; `add_command` explains each."""
 
     input_dir: str
     output_dir: str
@@ -41,15 +48,15 @@ class Options(NamedTuple):
     validation_shards: int | None = None
     name: str | None = None
     seed: int = 0
-    max_bad_share: float = shards.MAX_BAD_SHARE
+    max_bad_share: float = unreadable_items.MAX_SHARE
     num_threads: int | None = None
 
 
 def build(options: Options) -> None:
-    """Builds the data set, or goes on with it.
+    """Builds the data set, or resumes an interrupted build.
 
     Raises:
-      UserError: the input is not laid out so, too much of it is unreadable, or the output folder
+      UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
     pictures.require_pillow()
@@ -60,44 +67,58 @@ def build(options: Options) -> None:
         return
     splits = _splits(options)
     class_names = sorted(splits[shards.TRAIN])
-    plan = []
-    for split, classes in splits.items():
-        items = [
-            shards.Item(found.path, label, found.stamp)
-            for label, class_name in enumerate(class_names, 1)
-            for found in classes.get(class_name, [])
-        ]
-        # Evaluation is shuffled too, so that its first images are not all of one class.
-        random.Random(f"{split} {options.seed}").shuffle(items)
-        plan += shards.split(split, items, _num_shards(options, split, len(items)))
-    shards.build(
+    shard_writer.build(
         options.output_dir,
         shards.describe(name, builder, class_names, picture_folders.FEATURES),
-        plan,
+        [
+            shard
+            for split, classes in splits.items()
+            for shard in _plan(options, split, classes, class_names)
+        ],
         picture_folders.PictureMaker(options.input_dir, class_names),
         options.max_bad_share,
         options.num_threads or picture_folders.num_threads(options.input_dir),
     )
 
 
+def _plan(
+    options: Options, split: str, classes: Classes, class_names: list[str]
+) -> list[shards.Shard]:
+    """Returns the files of a split, with its pictures in random order."""
+    items = [
+        shards.Item(found.path, label, found.stamp)
+        for label, class_name in enumerate(class_names, 1)
+        for found in classes.get(class_name, [])
+    ]
+    # Evaluation is shuffled too, so that its first images are not all of one class.
+    random.Random(f"{split} {options.seed}").shuffle(items)
+    return shards.split(split, items, _num_shards(options, split, len(items)))
+
+
 def _name(options: Options) -> str:
+    """Returns the name of the data set: as given, or the input folder's."""
     path = options.input_dir.rstrip("/")
     return options.name or os.path.basename(path if "://" in path else os.path.abspath(path))
 
 
 def _builder(options: Options) -> str:
-    """The builder's text with the arguments that determine the bytes, where they were given."""
+    """Returns the builder's text with those given arguments that determine the bytes."""
     names = ("validation_share", "train_shards", "validation_shards", "seed")
     return shards.builder("folder", **shared_arguments.given(options, names))
 
 
 def _num_shards(options: Options, split: str, num_pictures: int) -> int:
+    """Returns the number of a split's files: as given, or by the number of pictures."""
     given = options.train_shards if split == shards.TRAIN else options.validation_shards
     return given or min(MAX_SHARDS[split], -(-num_pictures // PICTURES_A_SHARD))
 
 
 def _splits(options: Options) -> dict[str, Classes]:
-    """The classes of both splits, checked; training has them all."""
+    """Returns the classes of both splits, checked: training has all classes.
+
+    Raises:
+      UserError: the input has another layout.
+    """
     root = options.input_dir
     names = picture_folders.folders(root)
     evaluation = _evaluation_folder(root, names)
@@ -107,7 +128,7 @@ def _splits(options: Options) -> dict[str, Classes]:
                 f"--validation_share is for a folder without {evaluation}, but "
                 f"--input_dir={root} has one: leave the flag out."
             )
-        picture_folders.log_files_beside(root)
+        picture_folders.log_files_left_out(root)
         train = _classes(root, f"{shards.TRAIN}/")
         held_out = _classes(root, f"{evaluation}/")
     else:
@@ -115,26 +136,28 @@ def _splits(options: Options) -> dict[str, Classes]:
         train, held_out = _split_by_share(_classes(root, ""), share)
     if len(train) < 2:
         raise UserError(
-            f"--input_dir={root} has too few folders of pictures for training ({len(train)}): 2 "
-            "classes, a folder each, are the least."
+            f"--input_dir={root} has too few folders of pictures for training ({len(train)}): make "
+            "at least 2, one for each class."
         )
     unknown = sorted(set(held_out) - set(train))
     if unknown:
         raise UserError(
-            f"--input_dir={root} has the class {unknown[0]!r} for validation, but not for training."
+            f"--input_dir={root} has the class {unknown[0]!r} for validation, but not for "
+            "training: add pictures for training or remove the class."
         )
     missing = sorted(set(train) - set(held_out))
     if missing:
-        logging.info("No picture of %d classes, such as %s, is in validation.",
-                     len(missing), missing[0])  # fmt: skip
+        logging.info(
+            "Validation has no pictures of %d classes, such as %s.", len(missing), missing[0]
+        )
     return {shards.TRAIN: train, shards.VALIDATION: held_out}
 
 
 def _evaluation_folder(root: str, names: list[str]) -> str | None:
-    """The folder beside train that evaluation is made of; None where the folders are classes.
+    """Returns the folder that evaluation is made of; None if the folders are classes.
 
     Raises:
-      UserError: folders are named like splits, but it is not clear which is what.
+      UserError: folders are named like splits, but it is not clear which split each is.
     """
     chosen = picture_folders.validation_folder(root, names) or (_TEST if _TEST in names else None)
     if shards.TRAIN in names and chosen:
@@ -150,7 +173,7 @@ def _evaluation_folder(root: str, names: list[str]) -> str | None:
             f"--input_dir={root} has only {names[0]}: add the folder of the other split, or split "
             f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
         )
-    # There are pictures of trains, too.
+    # Trains may be a class, too.
     if like_splits == [shards.TRAIN] and not picture_folders.folders(
         os.path.join(root, shards.TRAIN)
     ):
@@ -165,15 +188,19 @@ def _evaluation_folder(root: str, names: list[str]) -> str | None:
 
 
 def _is_like_a_split(name: str) -> bool:
-    """Whether a folder is hardly a class by its name: Train, val2017, test1."""
+    """Says whether a folder's name is hardly that of a class: Train, val2017, test1."""
     return name.lower().rstrip("0123456789") in _SPLIT_NAMES
 
 
 def _classes(root: str, prefix: str) -> Classes:
-    """The pictures of each folder in a folder; UserError for an empty one."""
+    """Returns the pictures of each class folder in a folder.
+
+    Raises:
+      UserError: a class folder is empty, or its name cannot be a line of labels.txt.
+    """
     folder = os.path.join(root, prefix) if prefix else root
     names = picture_folders.folders(folder)
-    picture_folders.log_files_beside(folder)
+    picture_folders.log_files_left_out(folder)
     found = picture_folders.walk_all(folder, names)
     for name, pictures_found in zip(names, found, strict=True):
         if not pictures_found:
@@ -189,7 +216,7 @@ def _classes(root: str, prefix: str) -> Classes:
 
 
 def _check_name(name: str, folder: str) -> None:
-    """UserError for a name that cannot stand on a line of labels.txt."""
+    """Raises UserError for a name that cannot be a line of labels.txt."""
     try:
         name.encode()
         possible = len(name.splitlines()) == 1 and name == name.strip()
@@ -203,9 +230,13 @@ def _check_name(name: str, folder: str) -> None:
 
 
 def _split_by_share(classes: Classes, share: float) -> tuple[Classes, Classes]:
-    """Holds out the share of every class, at least one picture: those whose paths hash lowest.
+    """Returns the classes of training and those held out: a share of each, at least one picture.
 
-    So pictures that are added later leave nearly all others in their split.
+    The pictures whose paths have the lowest hashes are held out. So when pictures are added later,
+    nearly all others stay in their split.
+
+    Raises:
+      UserError: a class has only one picture.
     """
     train, held_out = {}, {}
     for name, found in classes.items():
@@ -232,18 +263,19 @@ def add_command(commands) -> None:
     shared_arguments.add_input(parser)
     parser.add_argument(
         "--validation_share", type=_validation_share,
-        help=f"share of each class that is held out where no folder is (default: {SHARE})",
+        help=f"share of each class to hold out if there is no validation folder (default: {SHARE})",
     )  # fmt: skip
     for split, most in MAX_SHARDS.items():
         parser.add_argument(
             f"--{split}_shards", type=shared_arguments.count,
             help=f"files (default: one for {PICTURES_A_SHARD} pictures, at most {most})",
         )  # fmt: skip
-    parser.add_argument("--name", help="of the data set (default: the folder's)")
+    parser.add_argument("--name", help="name of the data set (default: the folder's name)")
     parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))
 
 
 def _validation_share(text: str) -> float:
+    """Returns a share for argparse that leaves no split empty."""
     value = shared_arguments.share(text)
     if value in (0, 1):
         raise argparse.ArgumentTypeError(f"{text!r} would leave a split empty: 0.1 is usual")

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC2012) as TFRecords: `mnasnet-data imagenet`."""
+"""Makes a data set of ImageNet (ILSVRC2012): `mnasnet-data imagenet`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.data import picture_folders, pictures, shards, shared_arguments
+from utils.data import (
+    picture_folders,
+    pictures,
+    shard_writer,
+    shards,
+    shared_arguments,
+    unreadable_items,
+)
 from utils.data.picture_folders import Found
 from utils.reading.labels import IMAGENET_FILE
 
@@ -28,7 +35,7 @@ _SYNSET = re.compile(r"n\d{8}")
 
 
 class Options(NamedTuple):
-    """What the user chose; see the command line."""
+    """What the user chose; `add_command` explains each."""
 
     input_dir: str
     output_dir: str
@@ -36,15 +43,15 @@ class Options(NamedTuple):
     train_shards: int = TRAIN_SHARDS
     validation_shards: int = VALIDATION_SHARDS
     seed: int = 0
-    max_bad_share: float = shards.MAX_BAD_SHARE
+    max_bad_share: float = unreadable_items.MAX_SHARE
     num_threads: int | None = None
 
 
 def build(options: Options) -> None:
-    """Builds the data set, or goes on with it.
+    """Builds the data set, or resumes an interrupted build.
 
     Raises:
-      UserError: the input is not laid out so, too much of it is unreadable, or the output folder
+      UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
     pictures.require_pillow()
@@ -68,11 +75,11 @@ def build(options: Options) -> None:
     ):
         items = [shards.Item(file.path, labels[synset], file.stamp) for file, synset in found]
         plan += shards.split(split, items, count)
-    shards.build(
+    shard_writer.build(
         options.output_dir,
         shards.describe(NAME, builder, label_names, FEATURES),
         plan,
-        # Nobody turned ImageNet's pictures by their EXIF data when accuracies were published.
+        # The published accuracies are of pictures that were not turned by their EXIF data.
         picture_folders.PictureMaker(
             options.input_dir, label_names, upright=False, synsets=synsets
         ),
@@ -82,7 +89,7 @@ def build(options: Options) -> None:
 
 
 def _log_counts(synsets, train, validation) -> None:
-    """Says what is not as in the whole of ImageNet."""
+    """Logs which counts are not those of the whole of ImageNet."""
     for what, count, expected in (
         ("synsets", len(synsets), settings.IMAGENET_CLASSES),
         ("pictures for training", len(train), settings.IMAGENET_TRAIN_IMAGES),
@@ -94,14 +101,18 @@ def _log_counts(synsets, train, validation) -> None:
 
 
 def _label_names(synsets: list[str]) -> list[str]:
-    """Names of synsets; the synset itself where it is none of ImageNet's 1000."""
+    """Returns the names of synsets; the synset itself if it is not one of ImageNet's 1000."""
     lines = files.read_text(IMAGENET_FILE).splitlines()
     names = dict(line.split("\t", 1) for line in lines)
     return [names.get(synset, synset) for synset in synsets]
 
 
 def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
-    """(picture, synset) of <split>/<synset>/*, ordered by synset and file name."""
+    """Returns (picture, synset) of <split>/<synset>/*, ordered by synset and file name.
+
+    Raises:
+      UserError: a folder is empty or is not named like a synset.
+    """
     folder = os.path.join(root, split)
     synsets = picture_folders.folders(folder)
     for name in synsets:
@@ -110,7 +121,7 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
                 f"{os.path.join(folder, name)} is not named like a synset (n01440764): for classes "
                 "of your own use `mnasnet-data folder`."
             )
-    picture_folders.log_files_beside(folder)
+    picture_folders.log_files_left_out(folder)
     found = picture_folders.walk_all(folder, synsets)
     for synset, pictures_found in zip(synsets, found, strict=True):
         if not pictures_found:
@@ -126,6 +137,7 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
 
 
 def _train(root: str) -> list[tuple[Found, str]]:
+    """Returns (picture, synset) of training; UserError if there are fewer than 2 synsets."""
     picture_folders.need_dir(os.path.join(root, shards.TRAIN), "input_dir")
     train = _by_synset(root, shards.TRAIN)
     if len({synset for _, synset in train}) < 2:
@@ -137,11 +149,19 @@ def _train(root: str) -> list[tuple[Found, str]]:
 
 
 def _validation(options: Options, synsets: set[str]) -> list[tuple[Found, str]]:
-    """(picture, synset) in the order of file names, whichever way they are laid out."""
+    """Returns (picture, synset) of validation in the order of the file names.
+
+    Args:
+      options: what the user chose.
+      synsets: of training; pictures of others are left out.
+
+    Raises:
+      UserError: there is no such folder, or it does not fit --validation_labels.
+    """
     root = options.input_dir
     split = picture_folders.validation_folder(root, picture_folders.folders(root))
     if split is None:
-        raise UserError(f"--input_dir={root} has no folder {shards.VALIDATION}.")
+        raise UserError(f"--input_dir={root} has no folder {shards.VALIDATION}: add it.")
     folder = os.path.join(root, split)
     if picture_folders.folders(folder):
         if options.validation_labels:
@@ -152,23 +172,39 @@ def _validation(options: Options, synsets: set[str]) -> list[tuple[Found, str]]:
         found = _by_synset(root, split)
         found.sort(key=lambda pair: os.path.basename(pair[0].path))
     else:
-        flat = [
-            Found(f"{split}/{path}", stamp)
-            for path, stamp in picture_folders.walk_all(root, [split])[0]
-        ]
-        labels = _validation_labels(options.validation_labels, len(flat), folder)
-        found = list(zip(flat, labels, strict=True))
+        found = _flat(root, split, options.validation_labels)
     known = [pair for pair in found if pair[1] in synsets]
     if not known:
         raise UserError(f"{folder} has no pictures of the synsets in {shards.TRAIN}.")
     if len(known) < len(found):
-        logging.info("%d pictures of synsets that are not in train are left out of validation.",
-                     len(found) - len(known))  # fmt: skip
+        logging.info(
+            "%d pictures of synsets that are not in train are left out of validation.",
+            len(found) - len(known),
+        )
     return known
 
 
+def _flat(root: str, split: str, labels_path: str | None) -> list[tuple[Found, str]]:
+    """Returns (picture, synset) of validation pictures that are not in folders of synsets."""
+    found = [
+        Found(f"{split}/{path}", stamp)
+        for path, stamp in picture_folders.walk_all(root, [split])[0]
+    ]
+    labels = _validation_labels(labels_path, len(found), os.path.join(root, split))
+    return list(zip(found, labels, strict=True))
+
+
 def _validation_labels(path: str | None, count: int, folder: str) -> list[str]:
-    """The synsets of the flat validation pictures."""
+    """Reads the synsets of the validation pictures.
+
+    Args:
+      path: of the file with one synset a line; None if the user names none.
+      count: number of pictures.
+      folder: of the pictures.
+
+    Raises:
+      UserError: there is no file, or it does not have a synset for each picture.
+    """
     if path is None:
         raise UserError(
             f"{folder} has pictures without folders: name the file of their synsets, one a line, "
@@ -178,12 +214,12 @@ def _validation_labels(path: str | None, count: int, folder: str) -> list[str]:
     for number, label in enumerate(labels, 1):
         if not _SYNSET.fullmatch(label):
             hint = (
-                "the numbers of the development kit count in another order than labels do"
+                "the development kit numbers the synsets in another order than the labels here"
                 if label.isdigit()
                 else "one a line is expected"
             )
             raise UserError(
-                f"{path}, line {number}: {label[:40]!r} is no synset (n01440764): {hint}."
+                f"{path}, line {number}: {label[:40]!r} is not a synset (n01440764): {hint}."
             )
     if len(labels) != count:
         raise UserError(
@@ -200,7 +236,7 @@ def add_command(commands) -> None:
     )
     shared_arguments.add_input(parser)
     parser.add_argument(
-        "--validation_labels", help="file of the synsets of validation/*.JPEG, one a line"
+        "--validation_labels", help="file with the synsets of validation/*.JPEG, one a line"
     )
     for split, count in ((shards.TRAIN, TRAIN_SHARDS), (shards.VALIDATION, VALIDATION_SHARDS)):
         parser.add_argument(

@@ -1,7 +1,8 @@
-"""A data set of natural pictures: crops of eleven photographs, one class a photograph.
+"""Makes a data set of natural pictures, crops of eleven photographs: `mnasnet-data natural`.
 
-What fine-tuning is for: few pictures of one's own classes, 40 a class. The photographs come with
-scikit-image and matplotlib, and all are CC0 or in the public domain:
+Each photograph is a class. Fine-tuning is for such data: few pictures of one's own classes, 40 a
+class. The photographs come with scikit-image and matplotlib, and all are CC0 or in the public
+domain:
 
   astronaut  E. Collins, by NASA; public domain
   bricks     CC0Textures, Bricks25; CC0
@@ -18,9 +19,9 @@ scikit-image and matplotlib, and all are CC0 or in the public domain:
 (The other pictures of scikit-image state no licence or "no known restrictions"; those of
 scikit-learn ask for attribution.)
 
-Training and validation crops come from disjoint regions. A photograph is divided into 5 x 5 cells;
-the five of `EVAL_COLUMNS`, one in each row and each column, are for validation, the other twenty
-for training, and every crop lies inside one cell.
+Training and validation crops come from disjoint regions. A photograph is divided into 5 x 5 cells,
+and every crop lies inside one cell. The five cells of `EVAL_COLUMNS`, one in each row and each
+column, are for validation, the other twenty for training.
 """
 
 from __future__ import annotations
@@ -28,25 +29,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.data import build_digits, shards
+from utils.data import picture_folders, pictures, shard_writer, shards
 from utils.reading import examples
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 GRID = 5
 EVAL_COLUMNS = (2, 0, 3, 1, 4)  # by row: a knight's moves, so that no two of them touch
 TRAIN_CROPS = 2  # a cell
 EVAL_CROPS = 6
-LEAST_SIDE = 0.75  # of a crop, relative to its cell's shorter side
+SMALLEST_SIDE = 0.75  # of a crop, relative to its cell's shorter side
 SIDE = 160  # the centre crop at 128 pixels, which takes 128 / (128 + 32) of it, is not resized
 NUM_TRAIN_SHARDS = 4
+QUALITY = 92
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Photograph:
       label: name of its class.
       package: the package's import name.
       path: within the package.
-      sha256: of the file. Other releases may ship another picture, of another licence.
+      sha256: of the file. Other releases may ship another picture, under another licence.
     """
 
     label: str
@@ -67,6 +66,7 @@ class Photograph:
 
 
 def _skimage(label: str, name: str, sha256: str) -> Photograph:
+    """Returns a photograph of scikit-image."""
     return Photograph(label, "skimage", f"data/{name}", sha256)
 
 
@@ -99,7 +99,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are ou
 
 
 def read(photograph: Photograph):
-    """The photograph as a PIL image in RGB.
+    """Returns the photograph as Pillow's picture in RGB.
 
     Raises:
       UserError: its package is not installed, or holds another picture.
@@ -116,14 +116,14 @@ def read(photograph: Photograph):
         content = f.read()
     if hashlib.sha256(content).hexdigest() != photograph.sha256:
         raise UserError(
-            f"{path} is not the picture that the data set is made of: install the releases of "
+            f"{path} is not the picture that the data set is made of: install the versions of "
             "scikit-image and matplotlib that requirements.txt names."
         )
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
 def cells(size: tuple[int, int]) -> tuple[list[Box], list[Box]]:
-    """The regions of a picture of (width, height): those for training, those for validation."""
+    """Returns the regions of a picture of (width, height) for training and for validation."""
     xs, ys = ([extent * i // GRID for i in range(GRID + 1)] for extent in size)
     training: list[Box] = []
     validation: list[Box] = []
@@ -135,12 +135,12 @@ def cells(size: tuple[int, int]) -> tuple[list[Box], list[Box]]:
 
 
 def crops(regions: Sequence[Box], each: int, rng: np.random.RandomState) -> list[Box]:
-    """Random squares, `each` of them inside every region."""
+    """Draws random squares, `each` of them inside every region."""
     boxes = []
     for left, top, right, bottom in regions:
         longest = min(right - left, bottom - top)
         for _ in range(each):
-            side = rng.randint(int(LEAST_SIDE * longest), longest + 1)
+            side = rng.randint(int(SMALLEST_SIDE * longest), longest + 1)
             x, y = rng.randint(left, right - side + 1), rng.randint(top, bottom - side + 1)
             boxes.append((x, y, x + side, y + side))
     return boxes
@@ -149,16 +149,18 @@ def crops(regions: Sequence[Box], each: int, rng: np.random.RandomState) -> list
 def _jpeg(picture, box: Box) -> bytes:
     from PIL import Image
 
-    encoded = io.BytesIO()
     crop = picture.crop(box).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    crop.save(encoded, "JPEG", quality=92)
-    return encoded.getvalue()
+    return pictures.encode(crop, QUALITY, subsampling=2)
 
 
 def build(output_dir: str) -> None:
     """Writes the data set: 440 crops for training, 330 for validation.
 
-    A folder that holds it already is left alone.
+    A folder that holds the data set already is left alone. The first validation crop of each class
+    goes to a picture file, to try a model on.
+
+    Raises:
+      UserError: a package or its picture is missing, or the folder cannot be used.
     """
     label_names = [photograph.label for photograph in PHOTOGRAPHS]
     description = shards.describe(
@@ -169,48 +171,44 @@ def build(output_dir: str) -> None:
     if shards.is_finished(output_dir, description):
         return
     rng = np.random.RandomState(0)
-    pictures: dict[str, list[list[bytes]]] = {shards.TRAIN: [], shards.VALIDATION: []}
+    jpegs: dict[str, list[list[bytes]]] = {shards.TRAIN: [], shards.VALIDATION: []}
     for photograph in PHOTOGRAPHS:
         picture = read(photograph)
         for split, regions, each in zip(
-            pictures, cells(picture.size), (TRAIN_CROPS, EVAL_CROPS), strict=True
+            jpegs, cells(picture.size), (TRAIN_CROPS, EVAL_CROPS), strict=True
         ):
-            pictures[split].append([_jpeg(picture, box) for box in crops(regions, each, rng)])
+            jpegs[split].append([_jpeg(picture, box) for box in crops(regions, each, rng)])
     plan = [
-        *_plan_split(shards.TRAIN, NUM_TRAIN_SHARDS, pictures[shards.TRAIN], rng),
-        *_plan_split(shards.VALIDATION, 1, pictures[shards.VALIDATION], rng),
+        *_plan(shards.TRAIN, NUM_TRAIN_SHARDS, jpegs[shards.TRAIN], rng),
+        *_plan(shards.VALIDATION, 1, jpegs[shards.VALIDATION], rng),
     ]
 
     def make(item: shards.Item) -> shards.Made:
         split, number = item.key.split(" ")
-        return shards.Made(
-            examples.example(pictures[split][item.label - 1][int(number)], item.label)
-        )
+        return shards.Made(examples.example(jpegs[split][item.label - 1][int(number)], item.label))
 
-    _write_pictures(output_dir, pictures[shards.VALIDATION])
-    shards.build(output_dir, description, plan, make)
+    picture_folders.write_samples(
+        output_dir,
+        {
+            f"{label}.jpg": crops_of_label[0]
+            for label, crops_of_label in zip(label_names, jpegs[shards.VALIDATION], strict=True)
+        },
+    )
+    shard_writer.build(output_dir, description, plan, make)
 
 
-def _plan_split(split, num_shards, by_class, rng) -> list[shards.Shard]:
-    """The shards of a split: the pictures of all classes in random order."""
+def _plan(split, num_shards, by_class, rng) -> list[shards.Shard]:
+    """Returns the files of a split, with the pictures of all classes in random order."""
     items = [
         shards.Item(f"{split} {number}", label)
-        for label, pictures in enumerate(by_class, start=1)
-        for number in range(len(pictures))
+        for label, of_class in enumerate(by_class, start=1)
+        for number in range(len(of_class))
     ]
     return shards.split(split, [items[i] for i in rng.permutation(len(items))], num_shards)
 
 
-def _write_pictures(output_dir: str, by_class: list[list[bytes]]) -> None:
-    """Writes one validation crop of each class as a picture file, to try a model on."""
-    folder = os.path.join(output_dir, build_digits.PICTURES_DIR)
-    files.make_writable_dir(folder, "output_dir")
-    for photograph, pictures in zip(PHOTOGRAPHS, by_class, strict=True):
-        with tf.io.gfile.GFile(os.path.join(folder, f"{photograph.label}.jpg"), "wb") as f:
-            f.write(pictures[0])
-
-
-def add_natural(commands) -> None:
+def add_command(commands) -> None:
+    """Adds `natural` to the commands."""
     text = "make the pictures for fine-tuning: crops of photographs"
     natural = commands.add_parser("natural", help=text, description=text)
     natural.add_argument("--output_dir", required=True, help="folder for the files")

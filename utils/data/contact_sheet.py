@@ -1,9 +1,8 @@
-"""A PNG of many small pictures, each with its label under it."""
+"""Draws a PNG of many small pictures, each with its label under it."""
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,82 +10,69 @@ from utils.base import files
 from utils.data import pictures
 
 COLUMNS, ROWS = 8, 6
-_SIDE, _GAP, _TEXT, _TITLE = 160, 14, 22, 48  # pixels
-_BACKGROUND, _FRAME, _INK, _FAINT = "#ffffff", "#f1f3f5", "#212529", "#868e96"
+# In pixels: side of a tile, space around it, height of its caption.
+SIDE, GAP, CAPTION = 160, 14, 22
+_FONT_SIZE = 13
+_BACKGROUND, _FRAME, _INK = "#ffffff", "#f1f3f5", "#212529"
 
 
-def write(path: str, title: str, tiles: Sequence[tuple[bytes, str]]) -> None:
-    """Draws encoded pictures with their captions; UserError if the file cannot be written."""
+def write(path: str, tiles: Sequence[tuple[bytes, str]]) -> None:
+    """Writes the sheet of encoded pictures and captions; UserError if that cannot be written."""
     pictures.require_pillow()
     encoded = io.BytesIO()
-    draw(title, tiles).save(encoded, "PNG")
+    draw(tiles).save(encoded, "PNG")
     files.write_bytes(path, encoded.getvalue())
 
 
-def draw(title: str, tiles: Sequence[tuple[bytes, str]]) -> Any:
-    """Pillow's picture of the sheet."""
-    from PIL import Image, ImageDraw
+def draw(tiles: Sequence[tuple[bytes, str]]) -> Any:
+    """Returns Pillow's picture of the sheet, with `COLUMNS` encoded pictures and captions a row."""
+    from PIL import Image
 
     rows = -(-len(tiles) // COLUMNS)
-    size = (
-        COLUMNS * (_SIDE + _GAP) + _GAP,
-        _TITLE + rows * (_SIDE + _TEXT + _GAP) + _GAP,
-    )
+    size = (COLUMNS * (SIDE + GAP) + GAP, rows * (SIDE + CAPTION + GAP) + GAP)
     sheet = Image.new("RGB", size, _BACKGROUND)
-    canvas = ImageDraw.Draw(sheet)
-    canvas.text((_GAP, _TITLE / 2), _shorten(title, _font(20), size[0] - 2 * _GAP), _INK,
-                _font(20), anchor="lm")  # fmt: skip
     for number, (image_bytes, caption) in enumerate(tiles):
-        left = _GAP + number % COLUMNS * (_SIDE + _GAP)
-        top = _TITLE + number // COLUMNS * (_SIDE + _TEXT + _GAP)
-        _draw_tile(sheet, canvas, left, top, image_bytes, caption)
+        left = GAP + number % COLUMNS * (SIDE + GAP)
+        top = GAP + number // COLUMNS * (SIDE + CAPTION + GAP)
+        sheet.paste(_tile(image_bytes), (left, top))
+        # A picture of its own, so that a long caption ends where the tile ends.
+        sheet.paste(_text(caption, CAPTION, _BACKGROUND), (left, top + SIDE))
     return sheet
 
 
-def _draw_tile(sheet, canvas, left: int, top: int, image_bytes: bytes, caption: str) -> None:
-    canvas.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), _FRAME)
+def _tile(image_bytes: bytes) -> Any:
+    """Returns a square with the picture in its middle, or with words if it cannot be shown."""
+    from PIL import Image
+
     small = _thumbnail(image_bytes)
     if small is None:
-        middle = (left + _SIDE / 2, top + _SIDE / 2)
-        canvas.text(middle, "not shown", _FAINT, _font(13), anchor="mm")
-    else:
-        sheet.paste(small, (left + (_SIDE - small.width) // 2, top + (_SIDE - small.height) // 2))
-    text = _shorten(caption, _font(13), _SIDE)
-    canvas.text((left, top + _SIDE + _TEXT / 2), text, _INK, _font(13), anchor="lm")
+        return _text("not shown", SIDE, _FRAME)
+    tile = Image.new("RGB", (SIDE, SIDE), _FRAME)
+    tile.paste(small, ((SIDE - small.width) // 2, (SIDE - small.height) // 2))
+    return tile
 
 
 def _thumbnail(image_bytes: bytes) -> Any:
-    """The picture as training sees it (not turned by EXIF data); None if Pillow cannot read it."""
+    """Returns the picture as training sees it, not turned by EXIF; None if it cannot be read."""
     from PIL import Image
 
     try:
         image = Image.open(io.BytesIO(image_bytes))
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
+        image.draft("RGB", (2 * SIDE, 2 * SIDE))
         small = pictures.to_rgb(image, upright=False)
-        scale = _SIDE / max(small.size)
+        scale = SIDE / max(small.size)
         size = tuple(max(1, round(scale * side)) for side in small.size)
         return small.resize(size, Image.Resampling.LANCZOS)
     except Exception:  # Pillow's decoders raise errors of many kinds; TensorFlow's could read it
         return None
 
 
-def _font(size: int) -> Any:
-    """DejaVu, which has most alphabets, where matplotlib is installed; else Pillow's own."""
-    from PIL import ImageFont
+def _text(text: str, height: int, background: str) -> Any:
+    """Returns a picture as wide as a tile with as much of a text as fits on one line."""
+    from PIL import Image, ImageDraw, ImageFont
 
-    try:
-        import matplotlib
-
-        path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-        return ImageFont.truetype(path, size)
-    except (ImportError, OSError):
-        return ImageFont.load_default(size)
-
-
-def _shorten(text: str, font, width: float) -> str:
-    """As much of a text as fits, with an ellipsis."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    strip = Image.new("RGB", (SIDE, height), background)
+    place = (0, height / 2)
+    font = ImageFont.load_default(_FONT_SIZE)
+    ImageDraw.Draw(strip).text(place, " ".join(text.split()), _INK, font, anchor="lm")
+    return strip

@@ -1,40 +1,37 @@
-"""What is in a data set: `mnasnet-data inspect --data_dir=DIR`.
-
-Every record is read and every picture decoded. Prints images a split and class, sizes, bytes, the
-records that cannot be used with file and offset, and what differs from dataset_info.json; draws a
-contact sheet.
-"""
+"""Says what is in a data set and what is wrong with it: `mnasnet-data inspect`."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.data import contact_sheet, shards, shared_arguments
+from utils.data import contact_sheet, inspection_text, shards, shared_arguments
 from utils.reading import dataset_info, examples, records, scan
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-_LISTED = 20  # problems, and classes, that are printed; the JSON file has all
-_NAME_LENGTH = 30
-_SPREAD = "{min}..{max} ({median})"
-_ANY_LABEL = examples.GREATEST_LABEL - 1  # the greatest stands for those beyond, too
+_DESCRIPTION = """\
+Reads every record and decodes every picture of a data set. Prints images a split and class, sizes,
+bytes, the records that cannot be used with file and offset, and what differs from
+dataset_info.json. Draws a contact sheet on request."""
+# The number of classes if it is unknown: GREATEST_LABEL itself stands for all labels beyond it.
+_ANY_LABEL = examples.GREATEST_LABEL - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split's files.
+    """What the files of a split hold.
 
     Attributes:
       name: train or validation.
-      scans: of its files, in order.
-      sizes: of its files in bytes, likewise.
+      scans: of the files, in order.
+      sizes: of the files in bytes, in the same order.
     """
 
     name: str
@@ -43,17 +40,21 @@ class Split:
 
     @property
     def facts(self) -> np.ndarray:
-        """int32 [readable records, 4]: label, height, width, bytes of the picture."""
+        """Label, height, width and bytes of each picture: int32 [readable records, 4]."""
         return np.concatenate([found.facts for found in self.scans])
 
     @property
     def num_records(self) -> int:
-        """Good and bad ones."""
+        """The number of records, good and bad."""
         return sum(found.num_records for found in self.scans)
 
 
 def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
-    """Scans both splits; one that has no files is left out.
+    """Scans both splits; leaves out a split that has no files.
+
+    Args:
+      data_dir: folder or bucket.
+      num_classes: labels beyond it are problems; None accepts any label from 1 up.
 
     Raises:
       UserError: there are no files at all, or one cannot be read.
@@ -66,22 +67,22 @@ def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
             scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")
             splits.append(Split(name, scans, sizes))
     if not splits:
-        records.list_files(data_dir, f"{shards.TRAIN}-")  # says what is missing
+        records.list_files(data_dir, f"{shards.TRAIN}-")  # raises the error
     return splits
 
 
 def class_counts(split: Split, num_classes: int | None) -> dict[int, int]:
-    """Images of each label, for labels without images too where the number of classes is known."""
+    """Counts the images of each label; with `num_classes` known, also of labels without images."""
     labels, counts = np.unique(split.facts[:, 0], return_counts=True)
     found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-    # Without that number one wild label would ask for a table of billions.
+    # Without that number, one wrong label could ask for a table of billions.
     expected = range(1, num_classes + 1) if num_classes else [n for n in found if n > 0]
     others = sorted(set(found) - set(expected))
     return {label: found.get(label, 0) for label in (*expected, *others)}
 
 
 def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) -> list[str]:
-    """Sentences on what is not as dataset_info.json says."""
+    """Returns sentences on what is not as dataset_info.json says."""
     if info is None:
         return []
     told = {shards.TRAIN: info.num_train_images, shards.VALIDATION: info.num_eval_images}
@@ -91,15 +92,20 @@ def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) 
         for name, count in told.items()
         if found.get(name, 0) != count
     ]
+    return sentences + _file_differences(splits, info)
+
+
+def _file_differences(splits: Sequence[Split], info: dataset_info.DatasetInfo) -> list[str]:
+    """Returns sentences on files that are not as dataset_info.json says."""
     scans = {
         os.path.basename(found.path): (found, size)
         for split in splits
         for found, size in zip(split.scans, split.sizes, strict=True)
     }
-    sentences += [f"{name} is missing." for name in sorted(set(info.shards) - set(scans))]
+    sentences = [f"{name} is missing." for name in sorted(set(info.shards) - set(scans))]
     for name, (file, size) in scans.items():
         if info.shards and name not in info.shards:
-            sentences.append(f"{name} is not among its files.")
+            sentences.append(f"{name} is not listed.")
         elif info.shards and info.shards[name] != file.num_records:
             sentences.append(f"{name} has {file.num_records} records, not {info.shards[name]}.")
         if info.shard_bytes.get(name, size) != size:
@@ -110,7 +116,7 @@ def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) 
 def summary(
     data_dir: str, splits: Sequence[Split], info: dataset_info.DatasetInfo | None, num_classes
 ) -> dict[str, Any]:
-    """All that is known, for the JSON file."""
+    """Returns all that is known, for the JSON file."""
     names = dict(enumerate(info.label_names if info else (), 1))
     return {
         "data_dir": data_dir,
@@ -128,15 +134,16 @@ def summary(
 
 
 def _split_summary(split: Split, num_classes, names: Mapping[int, str]) -> dict[str, Any]:
+    """Returns all that is known of a split."""
     facts = split.facts
     return {
         "files": len(split.scans),
         "records": split.num_records,
         "readable": len(facts),
         "bytes": sum(split.sizes),
-        "height": _spread(facts[:, 1]),
-        "width": _spread(facts[:, 2]),
-        "picture_bytes": _spread(facts[:, 3]),
+        "height": inspection_text.spread(facts[:, 1]),
+        "width": inspection_text.spread(facts[:, 2]),
+        "picture_bytes": inspection_text.spread(facts[:, 3]),
         "classes": [
             {"label": label, "name": names.get(label), "images": count}
             for label, count in class_counts(split, num_classes).items()
@@ -144,109 +151,8 @@ def _split_summary(split: Split, num_classes, names: Mapping[int, str]) -> dict[
     }
 
 
-def _spread(values: np.ndarray) -> dict[str, int]:
-    if len(values) == 0:
-        return {"min": 0, "median": 0, "max": 0}
-    return {
-        "min": int(values.min()),
-        "median": round(float(np.median(values))),
-        "max": int(values.max()),
-    }
-
-
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The summary as text."""
-    title = f"{found['data_dir']}: {found['name'] or 'without dataset_info.json'}"
-    yield title + (f" (made by {found['builder']})" if found["builder"] else "")
-    yield ""
-    yield f"  {'split':<12}{'files':>6}{'images':>9}{'unusable':>10}{'bytes':>10}"
-    for name, split in found["splits"].items():
-        unusable = split["records"] - split["readable"]
-        yield (
-            f"  {name:<12}{split['files']:>6}{split['readable']:>9}{unusable:>10}"
-            f"{_bytes(split['bytes']):>10}"
-        )
-    yield ""
-    yield f"  {'least..greatest (median)':<26}{'width':<18}{'height':<18}KB a picture"
-    for name, split in found["splits"].items():
-        width, height, size = (split[key] for key in ("width", "height", "picture_bytes"))
-        kilobytes = {key: f"{value / 1000:.1f}" for key, value in size.items()}
-        texts = [_SPREAD.format(**spread) for spread in (width, height, kilobytes)]
-        yield f"  {name:<26}{texts[0]:<18}{texts[1]:<18}{texts[2]}"
-    yield ""
-    yield from _class_lines(found["splits"])
-    yield from _listing("Problems", [
-        f"{p['file']}, record {p['record']}"
-        + ("" if p["offset"] is None else f", byte {p['offset']}") + f": {p['reason']}"
-        for p in found["problems"]
-    ])  # fmt: skip
-    yield from _listing("Not as dataset_info.json says", found["differences"])
-    if not found["problems"] and not found["differences"]:
-        labelled = "within range" if found["num_label_classes"] else "1 or more"
-        agree = "; all agrees with dataset_info.json" if found["name"] else ""
-        yield f"Every record is readable and labelled {labelled}{agree}."
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
-
-
-def _class_lines(splits: Mapping[str, Any]) -> Iterator[str]:
-    """A table of few classes, or the extremes of many."""
-    if max(len(split["classes"]) for split in splits.values()) > _LISTED:
-        for name, split in splits.items():
-            yield from _extreme_lines(name, split["classes"])
-        yield ""
-        return
-    table: dict[int, dict[str, Any]] = {}
-    for name, split in splits.items():
-        for entry in split["classes"]:
-            table.setdefault(entry["label"], {"name": entry["name"]})[name] = entry["images"]
-    yield f"  {'label':>5}  " + "".join(f"{name:>11}" for name in splits) + "  name"
-    for label, row in table.items():
-        counts = "".join(f"{row.get(name, 0):>11}" for name in splits)
-        yield f"  {label:>5}  {counts}  {row['name'] or ''}".rstrip()
-    yield ""
-
-
-def _extreme_lines(name: str, classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    counts = np.array([entry["images"] for entry in classes])
-    spread = _spread(counts)
-    yield (
-        f"  {name}: {len(classes)} classes with {spread['min']} to {spread['max']} images, median "
-        f"{spread['median']}; {int((counts == 0).sum())} without images"
-    )
-    if spread["min"] == spread["max"]:
-        return
-    order = np.argsort(counts, kind="stable")
-    for what, chosen in (("fewest", order[:3]), ("most", order[::-1][:3])):
-        texts = (
-            f"{_short(classes[i]['name'] or 'class')} (label {classes[i]['label']}): {counts[i]}"
-            for i in chosen
-        )
-        yield f"    {what}: {'; '.join(texts)}"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1].rstrip(" ,") + "…"
-
-
-def _listing(title: str, sentences: Sequence[str]) -> Iterator[str]:
-    if not sentences:
-        return
-    yield f"{title} ({len(sentences)}):"
-    for sentence in sentences[:_LISTED]:
-        yield f"  {sentence}"
-    if len(sentences) > _LISTED:
-        yield f"  ... and {len(sentences) - _LISTED} more, which --json=FILE lists"
-    yield ""
-
-
 def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
-    """(encoded picture, label) of readable records spread evenly over a split."""
+    """Returns (encoded picture, label) of readable records spread evenly over a split."""
     segments = [segment for found in split.scans for segment in found.segments]
     ends = np.cumsum([segment.count for segment in segments], dtype=int)
     total = int(ends[-1]) if segments else 0
@@ -279,9 +185,22 @@ def run(
     json_path: str | None = None,
     num_classes: int | None = None,
 ) -> int:
-    """Prints what is in a data set; returns the exit status, 1 if something is wrong with it."""
+    """Prints what is in a data set.
+
+    Args:
+      data_dir: folder or bucket.
+      contact_sheet_path: of a PNG to draw; None for none.
+      json_path: of a file for all that is found; None for none.
+      num_classes: None for what dataset_info.json says.
+
+    Returns:
+      The exit status: 1 if something is wrong with the data set.
+
+    Raises:
+      UserError: there are no files, one cannot be read, or an output cannot be written.
+    """
     if not tf.io.gfile.isdir(data_dir):
-        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+        raise UserError(f"--data_dir={data_dir} is not a folder: check the path.")
     for path, flag in ((json_path, "json"), (contact_sheet_path, "contact_sheet")):
         if path:
             files.check_writable(path, flag)
@@ -289,34 +208,38 @@ def run(
     num_classes = num_classes or (info.num_label_classes if info else None)
     splits = scan_splits(data_dir, num_classes)
     found = summary(data_dir, splits, info, num_classes)
-    print("\n".join(lines(found)))
+    print("\n".join(inspection_text.lines(found)))
     if json_path:
         files.write_json(json_path, found)
     if contact_sheet_path:
-        names = dict(enumerate(info.label_names if info else (), 1))
-        title = f"{(info and info.name) or data_dir}: {splits[0].name}"
-        pairs = sample(splits[0], contact_sheet.COLUMNS * contact_sheet.ROWS)
-        tiles = [(image, _caption(label, names)) for image, label in pairs]
-        contact_sheet.write(contact_sheet_path, title, tiles)
-        print(f"{contact_sheet_path}: {len(tiles)} pictures of {splits[0].name}.")
+        _draw_sheet(contact_sheet_path, splits[0], info)
     return 1 if found["problems"] or found["differences"] else 0
 
 
+def _draw_sheet(path: str, split: Split, info: dataset_info.DatasetInfo | None) -> None:
+    """Draws the contact sheet of a split."""
+    names = dict(enumerate(info.label_names if info else (), 1))
+    pairs = sample(split, contact_sheet.COLUMNS * contact_sheet.ROWS)
+    contact_sheet.write(path, [(image, _caption(label, names)) for image, label in pairs])
+    print(f"{path}: {len(pairs)} pictures of {split.name}.")
+
+
 def _caption(label: int, names: Mapping[int, str]) -> str:
+    """Returns a picture's label with the name of the class, if it is known."""
     return f"{label}: {names[label]}" if label in names else str(label)
 
 
 def add_command(commands) -> None:
     """Adds `inspect` to the commands."""
     text = "say what is in a data set and what is wrong with it"
-    parser = commands.add_parser("inspect", help=text, description=__doc__.split("\n\n", 1)[1])
+    parser = commands.add_parser("inspect", help=text, description=_DESCRIPTION)
     parser.add_argument("--data_dir", required=True, help="folder or bucket of TFRecords")
     parser.add_argument("--contact_sheet", help="PNG file for some pictures with their labels")
-    parser.add_argument("--json", help="file for all of it, with every class and problem")
+    parser.add_argument("--json", help="file for the whole report, with every class and problem")
     parser.add_argument(
         "--num_label_classes",
         type=shared_arguments.count,
-        help="greatest label (default: dataset_info.json's)",
+        help="number of classes (default: what dataset_info.json says)",
     )
     parser.set_defaults(
         run=lambda arguments: run(

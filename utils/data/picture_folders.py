@@ -1,4 +1,4 @@
-"""Folders of pictures, on disk or in a bucket: what is in them, and reading it."""
+"""Lists, reads and writes folders of pictures, on disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from utils.reading import examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# Files that lie about among pictures. Whatever else a folder holds must be a picture: better a
-# complaint than a picture less.
-PASSED_OVER = (
+# Endings of files that are often among pictures. Every other file must be a picture: an error is
+# better than a picture that is left out.
+SKIPPED = (
     ".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini", ".py",
     ".mat", ".npy", ".pkl",
 )  # fmt: skip
-# Of every record of a picture.
+# The features of every record of a picture.
 FEATURES = (
     examples.IMAGE_KEY, "image/format", "image/height", "image/width", "image/filename",
     examples.LABEL_KEY, "image/class/text",
@@ -36,17 +36,18 @@ FEATURES = (
 _PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
 
 VALIDATION_FOLDERS = (shards.VALIDATION, "val", "valid")
-_LOG_FOLDERS = 200
+SAMPLES_DIR = "pictures"
+_LOG_FOLDERS = 200  # folders between two lines of the log
 # A bucket answers in parallel.
 REQUESTS = 32
 
 
 class Found(NamedTuple):
-    """A file.
+    """A file that was found in a folder.
 
     Attributes:
       path: below the folder that was searched, with slashes.
-      stamp: size and time of the last change, by which a change shows; empty in buckets.
+      stamp: bytes and time of the last change in ns; empty in buckets.
     """
 
     path: str
@@ -54,7 +55,7 @@ class Found(NamedTuple):
 
 
 def is_dir(path: str) -> bool:
-    """Whether a folder is there; UserError if the file system cannot tell."""
+    """Says whether a folder is there; UserError if the file system cannot tell."""
     try:
         return tf.io.gfile.isdir(path)
     except tf.errors.OpError as e:
@@ -62,26 +63,27 @@ def is_dir(path: str) -> bool:
 
 
 def folders(path: str) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
+    """Returns the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(name for name, _, is_folder in _entries(path) if is_folder)
 
 
-def log_files_beside(folder: str) -> None:
-    """Says how many files lie in a folder itself, where only folders are looked for."""
+def log_files_left_out(folder: str) -> None:
+    """Logs how many files are next to the class folders, where no pictures are looked for."""
     count = sum(
-        not is_folder and not _passed_over(Found(name)) for name, _, is_folder in _entries(folder)
+        not is_folder and not _skipped_ending(Found(name))
+        for name, _, is_folder in _entries(folder)
     )
     if count:
         logging.info(
-            "%s: %d files that lie beside the folders are left out.", folder.rstrip("/"), count
+            "%s: %d files next to the class folders are left out.", folder.rstrip("/"), count
         )
 
 
 def validation_folder(root: str, names: Sequence[str]) -> str | None:
-    """Which of a root's folders has the pictures for validation; None if there is none.
+    """Returns which of a root's folders has the pictures for validation; None if there is none.
 
     Raises:
-      UserError: there are two.
+      UserError: there are two such folders.
     """
     found = [name for name in VALIDATION_FOLDERS if name in names]
     if len(found) > 1:
@@ -92,37 +94,48 @@ def validation_folder(root: str, names: Sequence[str]) -> str | None:
 
 
 def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
-    """The files below each of some folders in a folder, at any depth, sorted by path.
+    """Returns the files below each of some folders in a folder, at any depth, sorted by path.
 
-    Hidden files and folders are left out, and so are files with the endings PASSED_OVER: the log
-    says how many.
+    Hidden files and folders are left out, and so are files with the endings SKIPPED: the log counts
+    these.
+
+    Raises:
+      UserError: a folder cannot be read.
     """
 
     def walk(name):
         return list(_walk(os.path.join(folder, name), "", frozenset()))
 
-    passed_over: collections.Counter[str] = collections.Counter()
+    skipped: collections.Counter[str] = collections.Counter()
     kept = []
     with (
         contextlib.closing(Progress("list", len(names), "folder", log_every=_LOG_FOLDERS)) as bar,
         concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool,
     ):
         for number, found in enumerate(pool.map(walk, names), 1):
-            passed_over.update(filter(None, map(_passed_over, found)))
-            kept.append(sorted(file for file in found if not _passed_over(file)))
+            skipped.update(filter(None, map(_skipped_ending, found)))
+            kept.append(sorted(file for file in found if not _skipped_ending(file)))
             bar.update(number)
-    if passed_over:
-        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(passed_over.items()))
-        logging.info("Passed over %d files that are no pictures: %s.", passed_over.total(), kinds)
+    if skipped:
+        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(skipped.items()))
+        logging.info("Skipped %d files that are not pictures: %s.", skipped.total(), kinds)
     return kept
 
 
-def _passed_over(file: Found) -> str | None:
+def _skipped_ending(file: Found) -> str | None:
+    """Returns the ending of a file that is skipped; None for any other file."""
     ending = os.path.splitext(file.path)[1].lower()
-    return ending if ending in PASSED_OVER else None
+    return ending if ending in SKIPPED else None
 
 
 def _walk(folder: str, prefix: str, above: frozenset[str]) -> Iterator[Found]:
+    """Yields the files below a folder.
+
+    Args:
+      folder: to search.
+      prefix: of the paths of what is found.
+      above: real paths of the folders that lead here, by which a circle of links is found.
+    """
     if not files.is_remote(folder):
         real = os.path.realpath(folder)
         if real in above:  # a link that leads back
@@ -136,7 +149,7 @@ def _walk(folder: str, prefix: str, above: frozenset[str]) -> Iterator[Found]:
 
 
 def _entries(folder: str) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """(name, stamp, whether it is a folder) of what is not hidden in a folder."""
+    """Yields (name, stamp, whether it is a folder) of what is not hidden in a folder."""
     listing = _remote_entries if files.is_remote(folder) else _local_entries
     try:
         for name, stamp, is_folder in listing(folder):
@@ -147,6 +160,7 @@ def _entries(folder: str) -> Iterator[tuple[str, tuple[int, ...], bool]]:
 
 
 def _local_entries(folder: str):
+    """Yields what `_entries` does for a folder on disk; leaves out pipes, devices and sockets."""
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
@@ -160,21 +174,22 @@ def _local_entries(folder: str):
 
 
 def _remote_entries(folder: str):
+    """Yields what `_entries` does for a folder in a bucket."""
     for name in tf.io.gfile.listdir(folder):
         is_folder = name.endswith("/")
         name = name.rstrip("/")
         if not is_folder and not name.lower().endswith(_PICTURES):
-            # Asking takes a request, and not all file systems mark folders with a slash.
+            # Not all file systems mark folders with a slash; asking about each takes a request.
             is_folder = tf.io.gfile.isdir(os.path.join(folder, name))
         yield name, (), is_folder
 
 
 def read(path: str) -> bytes:
-    """A file's bytes.
+    """Returns a file's bytes.
 
     Raises:
-      Unreadable: the file is not there or must not be read.
-      UserError: anything else, as it would be the same with the next file.
+      Unreadable: the file is missing, or its permissions forbid reading it.
+      UserError: reading fails for any other reason, which would concern the next file as well.
     """
     try:
         if files.is_remote(path):
@@ -199,18 +214,18 @@ def _reason(error: Exception) -> str:
 
 
 def num_threads(root: str) -> int:
-    """Pictures to read at a time: more where reading is waiting for a bucket."""
+    """Returns how many pictures to read at a time: more if reading waits for a bucket."""
     return max(64, 2 * memory.cores()) if files.is_remote(root) else 2 * memory.cores()
 
 
 def need_dir(path: str, flag: str) -> None:
-    """UserError if a flag's folder is not there."""
+    """Raises UserError if a flag's folder is not there."""
     if not is_dir(path):
-        raise UserError(f"--{flag}={path} is no folder: check the path.")
+        raise UserError(f"--{flag}={path} is not a folder: check the path.")
 
 
 def check_apart(input_dir: str, output_dir: str) -> None:
-    """UserError if the output lies in the input, where a second run would find it."""
+    """Raises UserError if the output is inside the input, where a second run would find it."""
     if files.is_remote(input_dir) != files.is_remote(output_dir):
         return
     above, below = (
@@ -219,7 +234,7 @@ def check_apart(input_dir: str, output_dir: str) -> None:
     )
     if (below + "/").startswith(above + "/"):
         raise UserError(
-            f"--output_dir={output_dir} lies in --input_dir={input_dir}: choose a folder outside."
+            f"--output_dir={output_dir} is inside --input_dir={input_dir}: choose a folder outside."
         )
 
 
@@ -239,13 +254,19 @@ class PictureMaker:
           root: folder or bucket.
           label_names: of the classes in order.
           upright: turn pictures as their EXIF orientation says.
-          synsets: likewise for the feature image/class/synset; None leaves it out.
+          synsets: of the classes in order, for the feature image/class/synset; None leaves the
+            feature out.
         """
         self._root, self._upright = root, upright
         self._label_names, self._synsets = label_names, synsets
 
     def __call__(self, item: shards.Item) -> shards.Made:
-        """Reads, checks and perhaps encodes anew; raises Unreadable."""
+        """Reads, checks and perhaps re-encodes an item's picture.
+
+        Raises:
+          Unreadable: the picture cannot be read or is damaged.
+          UserError: reading fails for a reason that concerns all pictures.
+        """
         picture = pictures.fit(read(os.path.join(self._root, item.key)), self._upright)
         more = {"image/filename": os.path.basename(item.key)}
         if self._synsets:
@@ -256,7 +277,7 @@ class PictureMaker:
 def make_record(
     picture: pictures.Picture, label: int, label_name: str, more: Mapping[str, str | int]
 ) -> shards.Made:
-    """The record of a picture, with the features that all data sets of pictures have."""
+    """Returns the record of a picture with the `FEATURES` and `more` features."""
     features = {
         "image/format": "JPEG",
         "image/height": picture.height,
@@ -265,3 +286,15 @@ def make_record(
         **more,
     }
     return shards.Made(examples.example(picture.encoded, label, features), picture.changed)
+
+
+def write_samples(output_dir: str, samples: Mapping[str, bytes]) -> None:
+    """Writes picture files, given by name, next to a data set, to try a model on.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    folder = os.path.join(output_dir, SAMPLES_DIR)
+    files.make_writable_dir(folder, "output_dir")
+    for name, encoded in samples.items():
+        files.write_bytes(os.path.join(folder, name), encoded)

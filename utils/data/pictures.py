@@ -1,8 +1,8 @@
-"""Picture files of any kind to what goes into a data set: upright RGB or grey JPEGs.
+"""Turns picture files of any kind into what a data set holds: upright RGB or grey JPEGs.
 
-A JPEG that TensorFlow decodes to the right pixels keeps its bytes. Anything else (PNG, GIF's first
-frame, BMP, WebP; CMYK, palettes, 16 bits, transparency, EXIF rotation) is decoded here and encoded
-anew as RGB. Transparent pixels are laid over white.
+If TensorFlow decodes a JPEG to the right pixels, the JPEG keeps its bytes. Anything else (PNG, the
+first frame of a GIF, BMP, WebP; CMYK, palettes, 16 bits, transparency, EXIF rotation) is decoded
+here and encoded anew as RGB. Transparent pixels are laid over white.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
 class Unreadable(Exception):
-    """A file that is no picture, or a damaged one; the message says why."""
+    """Says why a file is not a picture, or why it is damaged."""
 
 
 class Picture(NamedTuple):
@@ -35,7 +35,8 @@ class Picture(NamedTuple):
       encoded: bytes of a JPEG.
       height: in pixels.
       width: in pixels.
-      changed: why the bytes are not those of the file, such as 'PNG' or 'CMYK'; None if they are.
+      changed: why the picture was encoded anew, such as 'PNG' or 'CMYK'; None if the bytes are
+        those of the file.
     """
 
     encoded: bytes
@@ -51,7 +52,7 @@ def require_pillow() -> None:
     except ImportError as e:
         raise UserError("Pictures are read by Pillow: pip install pillow.") from e
     Image.init()  # not left to the first of many threads
-    # What matters is an error; damaged EXIF blocks and large pictures are none.
+    # Pillow warns of damaged EXIF blocks and large pictures; what matters here is an error.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
@@ -63,7 +64,7 @@ def fit(data: bytes, upright: bool = True) -> Picture:
       upright: turn pictures as their EXIF orientation says. (ImageNet's users never did.)
 
     Raises:
-      Unreadable: the file is no picture of a known format, or it is damaged.
+      Unreadable: the file is not a picture of a known format, or it is damaged.
     """
     from PIL import Image
 
@@ -72,25 +73,25 @@ def fit(data: bytes, upright: bool = True) -> Picture:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as e:
-        raise Unreadable("this is no JPEG, PNG, GIF, BMP or WebP") from e
+        raise Unreadable("this is not a JPEG, PNG, GIF, BMP or WebP") from e
     except Exception as e:  # decoders raise errors of many kinds
         raise Unreadable(_reason(e)) from e
     try:
         changed = _change(image, data, upright)
         if changed is None:
             width, height = image.size
-            # At an eighth of the scale all bytes are read, but few pixels are made.
+            # Decoding at an eighth of the size reads all bytes but makes few pixels.
             image.draft(None, (1, 1))
             image.load()
             return Picture(data, height, width, None)
         rgb = to_rgb(image, upright)
         return Picture(encode(rgb), rgb.height, rgb.width, changed)
-    except Exception as e:  # likewise
+    except Exception as e:  # of many kinds here, too
         raise Unreadable(_reason(e)) from e
 
 
 def _change(image: Any, data: bytes, upright: bool) -> str | None:
-    """Why a picture cannot keep its bytes; None if it can."""
+    """Says why a picture cannot keep its bytes; None if it can."""
     if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures behind it
         return image.format
     if image.mode not in ("RGB", "L"):
@@ -101,7 +102,7 @@ def _change(image: Any, data: bytes, upright: bool) -> str | None:
 
 
 def _frame(data: bytes) -> int | None:
-    """The start-of-frame marker of a JPEG."""
+    """Returns the start-of-frame marker of a JPEG; None if there is none."""
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
@@ -119,6 +120,7 @@ def _frame(data: bytes) -> int | None:
 
 
 def _orientation(image: Any) -> int:
+    """Returns the EXIF orientation, 1 (upright) to 8."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block turns nothing
@@ -127,7 +129,7 @@ def _orientation(image: Any) -> int:
 
 
 def to_rgb(image: Any, upright: bool = True) -> Any:
-    """Pillow's picture as RGB of 8 bits: first frame, turned upright, over white."""
+    """Returns Pillow's picture as RGB of 8 bits: first frame, turned upright, over white."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -135,7 +137,7 @@ def to_rgb(image: Any, upright: bool = True) -> Any:
     if upright and _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        # 16 bits, which Pillow's own conversion would clip at 255.
+        # Pillow's own conversion would clip the 16 bits at 255.
         scaled = np.clip(np.rint(np.asarray(image, np.float32) / 257), 0, 255)
         image = Image.fromarray(scaled.astype(np.uint8))
     if "transparency" in image.info or image.mode in _WITH_ALPHA:
@@ -146,13 +148,19 @@ def to_rgb(image: Any, upright: bool = True) -> Any:
 
 
 def encode(image: Any, quality: int = QUALITY, subsampling: int = 0) -> bytes:
-    """The JPEG of Pillow's picture; by default at full colour resolution."""
+    """Returns the JPEG of Pillow's picture, by default at full colour resolution.
+
+    Args:
+      image: Pillow's picture.
+      quality: 1 to 95.
+      subsampling: of the colours: 0 for none, 2 for half the resolution both ways.
+    """
     options = {"quality": quality, "subsampling": subsampling}
     if not hasattr(os, "memfd_create"):
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", **options)
         return encoded.getvalue()
-    # Into a file Pillow encodes without Python's lock, so that threads encode side by side.
+    # Pillow releases Python's lock only when it writes into a file: threads encode in parallel.
     with os.fdopen(os.memfd_create("picture"), "w+b") as file:
         image.save(file, "JPEG", **options)
         file.seek(0)
@@ -160,6 +168,7 @@ def encode(image: Any, quality: int = QUALITY, subsampling: int = 0) -> bytes:
 
 
 def _reason(error: Exception) -> str:
+    """Returns what an error of Pillow's says about a file."""
     # Pillow names the object it reads from, with its address.
     text = re.sub(r"\s*<_io\.BytesIO[^>]*>", " these bytes", " ".join(str(error).split()))
     if "truncated" in text.lower():

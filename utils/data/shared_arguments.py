@@ -1,4 +1,4 @@
-"""Flags that the commands of `mnasnet-data` share."""
+"""Defines the flags that several commands of `mnasnet-data` share."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from utils.base import files
-from utils.data import shards
+from utils.data import unreadable_items
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """Flags of all builders that read pictures."""
+    """Adds the flags of all builders that read pictures."""
     parser.add_argument("--input_dir", required=True, help="folder or bucket of pictures")
     parser.add_argument("--output_dir", required=True, help="folder or bucket for the files")
     parser.add_argument(
-        "--max_bad_share", type=share, default=shards.MAX_BAD_SHARE,
+        "--max_bad_share", type=share, default=unreadable_items.MAX_SHARE,
         help="more unreadable pictures than this share are an error (default: %(default)s)",
     )  # fmt: skip
     add_building(parser)
 
 
-def add_building(parser: argparse.ArgumentParser) -> None:
-    """Flags of all builders."""
+def add_building(parser: argparse.ArgumentParser, seed_of: str = "the shuffling") -> None:
+    """Adds the flags of all builders; `seed_of` says what --seed determines."""
     parser.add_argument(
-        "--seed", type=int, default=0, help="of all that is random (default: %(default)s)"
+        "--seed", type=int, default=0, help=f"seed of {seed_of} (default: %(default)s)"
     )
     parser.add_argument(
         "--num_threads",
@@ -35,9 +35,10 @@ def add_building(parser: argparse.ArgumentParser) -> None:
 
 
 def check_folders(arguments: argparse.Namespace) -> None:
-    """UserError for a folder of TFRecords whose name training would not find again.
+    """Checks the name of the folder of TFRecords; folders of pictures may have any name.
 
-    Folders of pictures may have any name.
+    Raises:
+      UserError: training would not find the folder again by this name.
     """
     for flag in ("output_dir", "data_dir"):
         if hasattr(arguments, flag):
@@ -45,27 +46,27 @@ def check_folders(arguments: argparse.Namespace) -> None:
 
 
 def share(text: str) -> float:
-    """A share for argparse: a number from 0 to 1."""
+    """Returns a share for argparse: a number from 0 to 1."""
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    raise argparse.ArgumentTypeError(f"{text!r} is invalid: it must be a number from 0 to 1")
 
 
 def count(text: str) -> int:
-    """A count for argparse: 1 or more."""
+    """Returns a count for argparse: a whole number of at least 1."""
     with contextlib.suppress(ValueError):
         if int(text) >= 1:
             return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    raise argparse.ArgumentTypeError(f"{text!r} is invalid: it must be a whole number, at least 1")
 
 
 def options(kind, arguments: argparse.Namespace):
-    """A NamedTuple of options from the flags of the same names."""
+    """Returns a NamedTuple of options from the flags of the same names."""
     return kind(**{name: getattr(arguments, name) for name in kind._fields})
 
 
 def given(options: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Those of a NamedTuple's fields that have not their default."""
+    """Returns those of a NamedTuple's named fields that do not have their default."""
     defaults = options._field_defaults
     return {k: getattr(options, k) for k in names if getattr(options, k) != defaults.get(k)}
