@@ -25,7 +25,7 @@ from utils.base import files, folder_lock
 from utils.base.errors import UserError
 from utils.exporting import classifiers, samples, tflite
 from utils.reading import dataset_info, examples, records
-from utils.training import model_files
+from utils.training import evaluations, model_files
 from utils.weights import conversion
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -329,7 +329,7 @@ def test_what_export_checkpoint_may_name(model_dir, ending):
     path = model_dir + "/model.ckpt-3"
     wanted = model_dir if ending == "folder" else path + ending
     params = settings_of(model_dir, "none", export_checkpoint=wanted, mode="export_only")
-    assert mnasnet_main._checkpoint_to_export(params) == path
+    assert evaluations.checkpoint_to_export(params) == path
 
 
 # Wrong input.
@@ -496,7 +496,7 @@ def test_a_checkpoint_of_another_network(model_dir, tmp_path):
     [
         ({"model_dir": "{tmp}"}, "--model_dir={tmp} holds no checkpoint to export: train first."),
         ({"export_checkpoint": "best"}, "holds no best checkpoint (evaluation keeps it)"),
-        ({"export_checkpoint": "{tmp}/model.ckpt-1"}, "model.ckpt-1 is no checkpoint"),
+        ({"export_checkpoint": "{tmp}/model.ckpt-1"}, "model.ckpt-1 is not a checkpoint"),
         ({"data_dir": "{tmp}/none"}, "--data_dir={tmp}/none is no folder"),
     ],
 )
@@ -543,7 +543,7 @@ def test_images_that_cannot_be_read(model_dir, tmp_path, pictures, prefix, label
 def test_a_training_says_first_what_its_export_lacks(tmp_path):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "model"
-    params = {**settings_of(folder, tmp_path / "file"), "mode": "train"}
+    params = {**settings_of(folder, tmp_path / "file", data_dir="null"), "mode": "train"}
     with pytest.raises(UserError, match="--export_dir="):
         mnasnet_main.run_training(params)
     assert os.listdir(folder) == []
