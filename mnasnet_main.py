@@ -1,6 +1,7 @@
 """Trains, evaluates and exports MnasNet with TPUEstimator, on a TPU, GPU or CPU.
 
-python mnasnet_main.py --tpu=NAME --data_dir=gs://... --model_dir=gs://...
+python mnasnet_main.py --data_dir=DATA --model_dir=MODEL --export_dir=EXPORT
+python mnasnet_main.py --tpu=NAME --data_dir=gs://DATA --model_dir=gs://MODEL
 python mnasnet_main.py --help
 """
 
@@ -39,7 +40,6 @@ from utils.training import (
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-_START = time.monotonic()
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 TOP_K = 5
 
@@ -48,7 +48,7 @@ TOP_K = 5
 
 
 def mnasnet_model_fn(features, labels, mode, params):
-    """The model function of TPUEstimator.
+    """Builds the network with its loss and metrics: the model function of TPUEstimator.
 
     Args:
       features: images [N, H, W, 3] in [0, 255], or [H, W, 3, N] on a TPU with transpose_input.
@@ -63,14 +63,15 @@ def mnasnet_model_fn(features, labels, mode, params):
     if mode == tf.estimator.ModeKeys.PREDICT:
         return _predict_spec(logits, params)
     cross_entropy = _cross_entropy(logits, labels, params)
-    loss = cross_entropy + _weight_decay(params)
+    squares = [tf.nn.l2_loss(v) for v in optimization.regularized_variables()]
+    loss = cross_entropy + params["weight_decay"] * tf.add_n(squares)
     if mode == tf.estimator.ModeKeys.EVAL:
         return _eval_spec(logits, labels, loss, params)
     return _train_spec(loss, cross_entropy, params)
 
 
 def _network_images(images, mode, params):
-    """What the network takes: normalized, in its layout and precision."""
+    """Normalizes images and brings them into the network's layout and precision."""
     if isinstance(images, dict):
         images = images["feature"]  # a plain ServingInputReceiver's wrapping
     if params["use_tpu"] and params["transpose_input"] and mode != tf.estimator.ModeKeys.PREDICT:
@@ -85,10 +86,11 @@ def _network_images(images, mode, params):
 
 
 def _logits(images, mode, params):
+    """Returns the network's float32 logits [N, classes]."""
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
     overrides = network_settings.overrides(params)
-    if is_training:  # what trains is no property of the network
+    if is_training:  # which layers train is not a property of the network
         overrides["frozen"] = network_settings.frozen(params)
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
         logits, _ = mnasnet_models.build_mnasnet_model(
@@ -98,17 +100,12 @@ def _logits(images, mode, params):
 
 
 def _cross_entropy(logits, labels, params):
-    """Mean over the images that count, with label smoothing."""
+    """Returns the mean over the images that count, with label smoothing."""
     one_hot = tf.one_hot(labels, params["num_label_classes"])
     weights = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
     return tf.losses.softmax_cross_entropy(
         one_hot, logits, weights, label_smoothing=params["label_smoothing"]
     )
-
-
-def _weight_decay(params):
-    squares = [tf.nn.l2_loss(v) for v in optimization.regularized_variables()]
-    return params["weight_decay"] * tf.add_n(squares)
 
 
 def _predict_spec(logits, params):
@@ -126,7 +123,7 @@ def _predict_spec(logits, params):
 
 
 def _eval_spec(logits, labels, loss, params):
-    # The loss of each image, so that the metric counts each once whatever the batch size.
+    # The metric takes the loss of each image: every image then counts once, in any batch size.
     one_hot = tf.one_hot(labels, params["num_label_classes"])
     losses = tf.losses.softmax_cross_entropy(
         one_hot,
@@ -144,7 +141,7 @@ def _eval_spec(logits, labels, loss, params):
 
 
 def _metrics(labels, logits, losses):
-    """Metrics over the images that count; `images` is their number."""
+    """Returns metrics over the images that count; `images` is their number."""
     counts = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
     in_top_k = tf.nn.in_top_k(logits, tf.maximum(labels, 0), min(TOP_K, logits.shape[1]))
     total = tf.get_variable(
@@ -169,37 +166,23 @@ def _train_spec(loss, cross_entropy, params):
         "learning_rate": rate,
         "epoch": tf.cast(global_step, tf.float32) / optimization.steps_per_epoch(params),
     }
-    host_call = None
-    if params["add_summaries"] and not params["use_tpu"]:
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value)
-    elif params["add_summaries"] and not params["skip_host_call"] and params["model_dir"]:
-        host_call = hooks.summary_host_call({"loss": loss, **scalars}, global_step, params)
     return tf.estimator.tpu.TPUEstimatorSpec(
         mode=tf.estimator.ModeKeys.TRAIN,
         loss=loss,
         train_op=op,
-        host_call=host_call,
-        # After TPUEstimator's own hooks, one of which makes Ctrl-C kill the process; and after the
-        # saver, so that a signal during the last save waits for it, too.
+        host_call=hooks.summaries(loss, scalars, global_step, params),
+        # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
+        # and after the saver, so that a signal during the last save waits for the save, too.
         training_hooks=[*hooks.saver_hooks(params), stopping.StopHook()],
-        scaffold_fn=_init_scaffold(params),
+        scaffold_fn=warm_start.scaffold(params["init_checkpoint"]),
     )
-
-
-def _init_scaffold(params):
-    """Initial weights from --init_checkpoint; None without one."""
-    if not params["init_checkpoint"]:
-        return None
-    path = params["init_checkpoint"]
-    return lambda: tf.train.Scaffold(init_fn=warm_start.init_fn(path))
 
 
 # The program.
 
 
 def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
-    """The estimator for the settings; TPUs are asked for only if one is used."""
+    """Returns the estimator for the settings; a TPU is looked up only if they use one."""
     cluster = None
     if params["use_tpu"]:
         cluster = devices.resolve_tpu(params)
@@ -230,21 +213,19 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
     )
 
 
-def train(params: Mapping[str, Any], until: int) -> None:
-    """Trains to a global step, from the last checkpoint on."""
+def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
+    """Trains on a split from the latest checkpoint to a global step, and saves there.
+
+    Raises:
+      UserError: the images, the checkpoint or the loss are not usable.
+      stopping.Stopped: a signal asked for the end; what was trained is saved.
+    """
     estimator = build_estimator(params, training=True)
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
-    all_hooks = [
-        hooks.ShapesHook(checkpoint),
-        hooks.ProgressHook(params, step),
-    ]
-    with explanations.explaining_errors(params, is_training=True), hooks.closing(all_hooks):
-        estimator.train(
-            input_fn=inputs.build(True, params, step).input_fn,
-            max_steps=until,
-            hooks=all_hooks,
-        )
+    all_hooks = [hooks.ShapesHook(checkpoint), hooks.ProgressHook(params, step)]
+    with explanations.explaining_errors(split), hooks.closing(all_hooks):
+        estimator.train(input_fn=split.input(step).input_fn, max_steps=until, hooks=all_hooks)
     if stopping.is_requested():
         saved = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
         logging.info(
@@ -253,120 +234,132 @@ def train(params: Mapping[str, Any], until: int) -> None:
     stopping.raise_if_requested()
 
 
-def evaluate(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
-    """Evaluates a checkpoint on every image once, and records and archives the result."""
+def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) -> dict[str, Any]:
+    """Evaluates a checkpoint on every image of a split once; records it, and archives the best.
+
+    Returns what evaluations.json holds of it, see `evaluations.metrics_of`.
+
+    Raises:
+      UserError: the images or the checkpoint are not usable.
+    """
     estimator = build_estimator(params, training=False)
     steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
     progress = hooks.EvalProgressHook(steps)
     start = time.monotonic()
-    with (
-        explanations.explaining_errors(params, is_training=False),
-        hooks.closing([progress]),
-    ):
-        metrics = estimator.evaluate(
-            input_fn=inputs.build(False, params).input_fn,
-            # Off the TPU the data end by themselves, and images beyond num_eval_images show.
-            steps=steps if params["use_tpu"] or params["data_dir"] == "null" else None,
+    with explanations.explaining_errors(split), hooks.closing([progress]):
+        values = estimator.evaluate(
+            input_fn=split.input().input_fn,
+            # Without a number of steps, images beyond num_eval_images are counted and show.
+            steps=steps if split.is_endless else None,
             checkpoint_path=checkpoint,
             hooks=[progress],
         )
-    metrics = {name: float(value) for name, value in metrics.items()}
-    metrics["global_step"], metrics["images"] = int(metrics["global_step"]), int(metrics["images"])
-    metrics["skipped_images"] = inputs.num_skipped(False, params)
-    counted = metrics["images"] + metrics["skipped_images"]
-    # Black images fill the last batch.
-    if params["data_dir"] != "null" and not inputs.is_enough(counted, params):
-        raise inputs.wrong_count(counted, params)
-    # When this was known: curves over time need it. CPU time tells more on a machine that is busy.
-    metrics["seconds"] = round(time.monotonic() - _START, 1)
-    metrics["cpu_seconds"] = round(time.process_time(), 1)
-    logging.info(
-        "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images%s in %.1f s.",
-        metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],
-        metrics["cross_entropy"], metrics["images"],
-        f" ({metrics['skipped_images']} bad ones left out)" if metrics["skipped_images"] else "",
-        time.monotonic() - start,
-    )  # fmt: skip
-    # In this order: a checkpoint whose evaluation is recorded is not evaluated again.
-    evaluations.archive_if_best(params["model_dir"], checkpoint, metrics)
-    evaluations.record(params["model_dir"], metrics)
+    metrics = evaluations.metrics_of(values, split.num_skipped)
+    split.check_count(metrics["images"] + metrics["skipped_images"])
+    evaluations.log(metrics, time.monotonic() - start)
+    evaluations.keep(params["model_dir"], checkpoint, metrics)
     return metrics
 
 
 def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
+    splits = inputs.checked_splits(params)
     files.make_writable_dir(params["model_dir"], "model_dir")
     if params["export_dir"]:
         export.check(params)
     with folder_lock.hold(params["model_dir"], "model_dir", "training"):
-        _run_training(params)
+        params = _prepare(params)
+        _train_and_evaluate(params, splits)
+        _finish(params, splits)
 
 
-def _run_training(params: Mapping[str, Any]) -> None:
+def _prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Decides where the weights come from and writes what model_dir keeps of the settings.
+
+    The order of the decision matters:
+    1. A checkpoint in model_dir: the training resumes from it, whatever --init_checkpoint says.
+    2. --init_checkpoint: its weights, with a new optimizer, from step 0.
+    3. Random weights, of which none may be frozen.
+
+    Returns:
+      The settings, without init_checkpoint if it is not to be read.
+    """
     model_dir, last = params["model_dir"], params["train_steps"]
-    with_eval = params["mode"] == "train_and_eval"
     model_files.check_what_is_there(model_dir)
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     if checkpoint:
-        # Only a training that begins takes its weights from elsewhere.
         params = {**params, "init_checkpoint": None}
     elif params["init_checkpoint"]:
         warm_start.resolve(params["init_checkpoint"])
     elif network_settings.frozen(params):
         raise UserError(
-            f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would keep "
-            "random weights: name trained ones with --init_checkpoint, or a --model_dir that has a "
-            "checkpoint."
+            f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would "
+            "freeze random weights: name trained ones with --init_checkpoint, or a --model_dir "
+            "that has a checkpoint."
         )
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
         evaluations.log_best(model_dir)
-    else:
-        if step:
-            logging.info("Going on from step %d of %d in %s.", step, last, model_dir)
-            model_files.log_changes(params)
-        model_files.record_params(params)
-        model_files.keep_label_names(params)
+        return params
+    if step:
+        logging.info("Resuming from step %d of %d in %s.", step, last, model_dir)
+        model_files.log_changes(params)
+    model_files.record_params(params)
+    model_files.keep_label_names(params)
+    return params
+
+
+def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> None:
+    """Trains to train_steps; in mode=train_and_eval, evaluates every steps_per_eval steps.
+
+    The checkpoint that a training resumes from is evaluated first, unless that was done.
+    """
+    last, with_eval = params["train_steps"], params["mode"] == "train_and_eval"
+    checkpoint = checkpoints.latest(params["model_dir"])
+    step = checkpoints.step_of(checkpoint)
     if with_eval and step:
-        _evaluate_once(params, checkpoints.latest(model_dir))
+        _evaluate_once(params, checkpoint, splits.eval)
     while step < last:
         until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
-        train(params, until if with_eval else last)
+        train(params, until if with_eval else last, splits.train)
         params = {**params, "init_checkpoint": None}
-        checkpoint = checkpoints.latest(model_dir)
+        checkpoint = checkpoints.latest(params["model_dir"])
         before, step = step, checkpoints.step_of(checkpoint)
-        if step == before:  # the input has ended at once
-            raise UserError(f"The training images have ended at step {step}: are there any?")
+        if step == before:  # the input ended at once
+            raise UserError(f"The training images ended at step {step}: are there any?")
         if with_eval:
-            _evaluate_once(params, checkpoint)
-    if skipped := inputs.num_skipped(True, params):
+            _evaluate_once(params, checkpoint, splits.eval)
+
+
+def _finish(params: Mapping[str, Any], splits: inputs.Splits) -> None:
+    """Says what was left out, and exports if export_dir is given."""
+    if splits.train.num_skipped:
         logging.info(
             "%d bad training images were left out in each epoch: see %s.",
-            skipped, os.path.join(model_dir, bad_images.FILE_NAME),
+            splits.train.num_skipped, os.path.join(params["model_dir"], bad_images.FILE_NAME),
         )  # fmt: skip
     if params["export_dir"]:
         run_export(params)
 
 
-def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None) -> None:
+def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None, split: inputs.Split) -> None:
+    """Evaluates a checkpoint unless there is none or its evaluation is recorded."""
     step = checkpoints.step_of(checkpoint)
-    if checkpoint is None or any(
-        e["global_step"] == step for e in evaluations.read(params["model_dir"])
-    ):
-        return
-    evaluate(params, checkpoint)
+    if checkpoint is not None and not evaluations.is_recorded(params["model_dir"], step):
+        evaluate(params, checkpoint, split)
 
 
 def run_evaluation(params: Mapping[str, Any]) -> None:
     """mode=eval: evaluates each new checkpoint of a training run, until its last step."""
+    splits = inputs.checked_splits(params)
     model_dir = params["model_dir"]
     model_files.check_what_is_there(model_dir)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
         try:
-            _evaluate_once(params, checkpoint)
+            _evaluate_once(params, checkpoint, splits.eval)
         except (tf.errors.OpError, ValueError, IndexError):
             if checkpoints.is_complete(checkpoint):
                 raise
@@ -376,7 +369,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
         if step >= params["train_steps"]:
             logging.info("Evaluated the last step, %d.", step)
             break
-        # Training writes none at step 0: it is imported, and nobody may ever write another.
+        # Training writes no checkpoint at step 0: it is imported, and may remain the only one.
         if step == 0 and params["eval_timeout"] is None:
             logging.info("Evaluated the imported weights.")
             break
@@ -390,37 +383,11 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     evaluations.log_best(model_dir)
 
 
-def _checkpoint_to_export(params: Mapping[str, Any]) -> str | None:
-    """The latest checkpoint, the archived best, or the one that --export_checkpoint names."""
-    wanted = params["export_checkpoint"]
-    if wanted is None or params["mode"] != "export_only":
-        return checkpoints.latest(params["model_dir"])
-    if wanted == "best":
-        best = evaluations.best(params["model_dir"])
-        if best and checkpoints.find(best["checkpoint"]) is None:
-            raise UserError(
-                f"The best checkpoint, {best['checkpoint']}, is missing: restore it from a copy, "
-                "or name another one with --export_checkpoint."
-            )
-        return best["checkpoint"] if best else None
-    found = checkpoints.find(wanted)
-    if found is None:
-        raise UserError(
-            f"--export_checkpoint={wanted} is no checkpoint: name a path such as "
-            "DIR/model.ckpt-1000, or 'best'."
-        )
-    return found
-
-
 def run_export(params: Mapping[str, Any]) -> None:
     """mode=export_only, and the end of a training: exports a checkpoint."""
-    checkpoint = _checkpoint_to_export(params)
-    if checkpoint is None:
-        wants_best = params["export_checkpoint"] == "best" and params["mode"] == "export_only"
-        kind = "best checkpoint (evaluation keeps it)" if wants_best else "checkpoint to export"
-        raise UserError(f"--model_dir={params['model_dir']} holds no {kind}: train first.")
+    checkpoint = evaluations.checkpoint_to_export(params)
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights. The
-    # graph for TPUs, too, is made without one.
+    # graph for TPUs, too, is made without a TPU.
     params = {**params, "precision": "float32", "use_tpu": False}
     export.export(params, checkpoint, mnasnet_model_fn)
 
@@ -437,8 +404,6 @@ def main(argv: list[str]) -> None:
     """Reads the settings, checks them and the data, and runs the mode."""
     params = configuration.resolve(setting_flags.parse_settings(argv, DESCRIPTION))
     configuration.log_summary(params)
-    if params["mode"] != "export_only":
-        inputs.check(params)
     with explanations.explaining_disk_errors(params):
         MODES[params["mode"]](params)
 

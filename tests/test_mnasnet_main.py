@@ -438,7 +438,7 @@ def test_fine_tuning_frozen_then_whole(trained, digits_dir, tmp_path):
         assert (tuned[name + "/RMSProp"] == 1).all() and (tuned[name + "/RMSProp_1"] == 0).all()
     # The same command without freezing goes on and trains all of it.
     status, _, err = run(*common, "--train_steps=5")
-    assert status == 0 and "Going on from step 4 of 5" in err, err
+    assert status == 0 and "Resuming from step 4 of 5" in err, err
     assert "Initial weights" not in err and "Frozen" not in err
     whole = values_of(checkpoints.latest(str(tmp_path)))
     moved = [name for name in frozen if (whole[name] != tuned[name]).any()]
@@ -448,8 +448,8 @@ def test_fine_tuning_frozen_then_whole(trained, digits_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--freeze_backbone"], "--freeze_backbone would keep random weights"),
-        (["--freeze_until=block_3"], "--freeze_until would keep random weights"),
+        (["--freeze_backbone"], "--freeze_backbone would freeze random weights"),
+        (["--freeze_until=block_3"], "--freeze_until would freeze random weights"),
         (["--freeze_until=block_99"], "which has block_0 to block_14"),
         (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is not a block"),
     ],
@@ -494,7 +494,7 @@ def test_a_training_of_the_published_program_continues_here(digits_dir, tmp_path
         f"--data_dir={digits_dir}", f"--model_dir={tmp_path}", "--mode=train", "--train_steps=301",
         "--train_batch_size=8", "--input_image_size=64",
     )  # fmt: skip
-    assert status == 0 and "Going on from step 300 of 301" in err, err
+    assert status == 0 and "Resuming from step 300 of 301" in err, err
     after = values_of(str(tmp_path / "model.ckpt-301"))
     assert sorted([name, list(value.shape)] for name, value in after.items()) == [
         list(row) for row in golden["all_variables"]
@@ -593,7 +593,7 @@ def test_export_of_another_checkpoint(trained, tmp_path, wanted, expected):
         f"--export_checkpoint={wanted.format(model_dir)}",
     )  # fmt: skip
     if expected is None:
-        assert "--export_checkpoint=/none is no checkpoint" in sentence(status, err)
+        assert "--export_checkpoint=/none is not a checkpoint" in sentence(status, err)
         return
     assert status == 0, err
     report = json.loads((tmp_path / "export_report.json").read_text())
@@ -697,7 +697,7 @@ def test_killed_at_any_moment_the_next_run_goes_on(digits_dir, tmp_path):
         reached = checkpoints.step_of(latest)
     arguments = [a for a in arguments if "train_steps" not in a] + [f"--train_steps={reached + 1}"]
     status, _, err = run(*arguments)
-    assert status == 0 and f"Going on from step {reached} " in err, err
+    assert status == 0 and f"Resuming from step {reached} " in err, err
     assert not glob.glob(str(tmp_path / "*_temp*"))
 
 
@@ -773,7 +773,7 @@ def test_runs_from_another_directory(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--data_dir=/nonexistent"], "--data_dir=/nonexistent is no folder"),
+        (["--data_dir=/nonexistent"], "--data_dir=/nonexistent is not a folder"),
         (["--data_dir="], "--data_dir is missing"),
         (["--model_name=mnasnet-z"], "'mnasnet-z' is unknown"),
         (["--train_batch_size=0"], "--train_batch_size=0 is not possible"),

@@ -39,7 +39,7 @@ def estimator_graph(
     addresses = [f"10.0.0.{host + 1}:8470" for host in range(num_hosts)]
     params = {**params, "tpu": "grpc://" + ",".join(addresses)}
     estimator = mnasnet_main.build_estimator(params, training)
-    input_fn = inputs.build(training, params).input_fn
+    input_fn = inputs.Split(params, training).input().input_fn
     return built_graph(estimator, input_fn, training, num_hosts, cores_per_host)
 
 

@@ -20,7 +20,7 @@ from utils.base import files, folder_lock
 from utils.base.errors import UserError
 from utils.exporting import classifiers, tflite
 from utils.reading import dataset_info
-from utils.training import model_files
+from utils.training import evaluations, model_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -128,7 +128,7 @@ def test_what_export_checkpoint_may_name(model_dir, ending):
     path = model_dir + "/model.ckpt-3"
     wanted = model_dir if ending == "folder" else path + ending
     params = settings_of(model_dir, "none", export_checkpoint=wanted, mode="export_only")
-    assert mnasnet_main._checkpoint_to_export(params) == path
+    assert evaluations.checkpoint_to_export(params) == path
 
 
 @pytest.mark.parametrize("limit", [1_000, 20_000])  # the labels fit; the SavedModel, too

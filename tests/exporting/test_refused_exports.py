@@ -127,7 +127,7 @@ def test_int8_needs_training_images(model_dir, tmp_path, data_dir):
     [
         ({"model_dir": "{tmp}"}, "--model_dir={tmp} holds no checkpoint to export: train first."),
         ({"export_checkpoint": "best"}, "holds no best checkpoint (evaluation keeps it)"),
-        ({"export_checkpoint": "{tmp}/model.ckpt-1"}, "model.ckpt-1 is no checkpoint"),
+        ({"export_checkpoint": "{tmp}/model.ckpt-1"}, "model.ckpt-1 is not a checkpoint"),
         ({"data_dir": "{tmp}/none"}, "--data_dir={tmp}/none is not a folder"),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_best_checkpoint_that_is_gone(tmp_path):
 def test_a_training_says_first_what_its_export_lacks(tmp_path):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "model"
-    params = {**settings_of(folder, tmp_path / "file"), "mode": "train"}
+    params = {**settings_of(folder, tmp_path / "file", data_dir="null"), "mode": "train"}
     with pytest.raises(UserError, match="--export_dir="):
         mnasnet_main.run_training(params)
     assert os.listdir(folder) == []

@@ -205,7 +205,7 @@ def wrong_graph(addition, input_fn=None):
         train_batch_size=BATCH,
         eval_batch_size=BATCH,
     )
-    input_fn = input_fn or inputs.build(False, params).input_fn
+    input_fn = input_fn or inputs.Split(params, False).input().input_fn
     return tpu_graphs.built_graph(estimator, input_fn, False, 1, 8)
 
 

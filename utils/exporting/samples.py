@@ -12,7 +12,7 @@ from absl import logging
 import imagenet_input
 from utils.base.errors import UserError
 from utils.reading import bad_images, dataset_info, records, scan
-from utils.training import explanations, model_files
+from utils.training import inputs, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -114,7 +114,7 @@ def _read(
                 return
             except scan.DATA_ERRORS as e:
                 is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
-                raise explanations.explanation(e, is_training, params) or e from e
+                raise inputs.Split(params, is_training).explain(e) or e from e
             for image, label in zip(images, labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
                     yield image, int(label)

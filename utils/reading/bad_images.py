@@ -1,13 +1,14 @@
-"""--skip_bad_images: which records of a data set to leave out, found once and remembered.
+"""Finds the records of a data set that --skip_bad_images leaves out, and remembers them.
 
-The list of `bad_images.json` in model_dir holds as long as names, sizes and dates of the files do.
+The list in model_dir, `bad_images.json`, is valid as long as the names, sizes and dates of the
+files stay the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -24,7 +25,7 @@ SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class GoodRecords:
     """The good records of a split.
 
     Attributes:
@@ -39,30 +40,66 @@ class Split:
 
     @property
     def num_records(self) -> int:
-        """Good and bad ones."""
+        """How many records the split has, good and bad ones."""
         return sum(segment.count for segment in self.segments) + len(self.problems)
 
 
-def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
-    """The good records of a split; None without --skip_bad_images (all are read then).
+def of_split(params: Mapping[str, Any], file_prefix: str) -> GoodRecords | None:
+    """Returns the good records of a split; None without --skip_bad_images, when all are read.
 
-    They come from the list in model_dir, or else from a scan.
+    Args:
+      params: all settings.
+      file_prefix: 'train-' or 'validation-'.
 
     Raises:
-      UserError: a label is out of range, which is no damage, or a file breaks off, so that nobody
-        knows how many records are lost, or no good record is left, or the list cannot be kept in
-        model_dir.
+      UserError: as `of_files`, or there are no files.
     """
-    if not params["skip_bad_images"] or params["data_dir"] in (None, "null"):
+    if not params["skip_bad_images"] or not records.has_files(params["data_dir"]):
         return None
     paths = records.list_files(params["data_dir"], file_prefix)
-    states = tuple(records.states(paths))
-    known = _load(params["model_dir"])
-    if file_prefix in known and known[file_prefix].files == states:
+    return of_files(params, file_prefix, records.states(paths))
+
+
+def of_files(
+    params: Mapping[str, Any], file_prefix: str, states: Sequence[records.FileState]
+) -> GoodRecords:
+    """Returns the good records of files, from the list in model_dir or else from a scan.
+
+    Args:
+      params: all settings.
+      file_prefix: 'train-' or 'validation-': the name of the split in the list.
+      states: of all files of the split; at least one.
+
+    Raises:
+      UserError: a label is out of range, which is not damage; or a file is cut short, so that
+        nobody knows how many records are lost; or no good record is left; or the list cannot be
+        written to model_dir.
+    """
+    model_dir = params["model_dir"]
+    known = _load(model_dir)
+    if file_prefix in known and known[file_prefix].files == tuple(states):
         return known[file_prefix]
-    # Before a scan that may take an hour.
-    files.make_writable_dir(params["model_dir"], "model_dir")
+    # The scan may take an hour: a folder that cannot hold its list is found out before it.
+    files.make_writable_dir(model_dir, "model_dir")
+    paths = [state.path for state in states]
     found = scan.scan(paths, params["num_label_classes"], f"look at {file_prefix}*")
+    _check_kept(found)
+    good = GoodRecords(
+        tuple(segment for one in found for segment in one.segments),
+        tuple(problem for one in found for problem in one.unreadable),
+        tuple(states),
+    )
+    if not good.num_records:
+        raise records.no_record(paths)
+    if not good.segments:
+        raise UserError(f"{file_prefix}*: no record is good; the first: {good.problems[0]}")
+    _log(f"{file_prefix}*", good, model_dir)
+    _save(model_dir, {**known, file_prefix: good})
+    return good
+
+
+def _check_kept(found: Sequence[scan.FileScan]) -> None:
+    """UserError for what must not be left out in silence: labels, and the rest of a file."""
     for mislabelled in (problem for one in found for problem in one.mislabelled):
         raise UserError(str(mislabelled))
     for cut in (one for one in found if one.broken_off):
@@ -71,47 +108,35 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> Split | None:
             "what follows cannot be counted: copy the file again (--skip_bad_images leaves out bad "
             "records, not the rest of a file)."
         )
-    split = Split(
-        tuple(segment for one in found for segment in one.segments),
-        tuple(problem for one in found for problem in one.unreadable),
-        states,
-    )
-    if not split.num_records:
-        raise records.no_record(paths)
-    if not split.segments:
-        raise UserError(f"{file_prefix}*: no record is good; the first: {split.problems[0]}")
-    _log(f"{file_prefix}*", split, split.num_records, params["model_dir"])
-    _save(params["model_dir"], {**known, file_prefix: split})
-    return split
 
 
-def _log(name: str, split: Split, num_records: int, model_dir: str) -> None:
-    if not split.problems:
-        logging.info("%s: all %d records are good.", name, num_records)
+def _log(name: str, good: GoodRecords, model_dir: str) -> None:
+    if not good.problems:
+        logging.info("%s: all %d records are good.", name, good.num_records)
         return
     logging.info(
         "%s: %d of %d records are bad and will be left out (%s lists them):",
-        name, len(split.problems), num_records, os.path.join(model_dir, FILE_NAME),
+        name, len(good.problems), good.num_records, os.path.join(model_dir, FILE_NAME),
     )  # fmt: skip
-    for problem in split.problems[:SHOWN]:
+    for problem in good.problems[:SHOWN]:
         logging.info("  %s", problem)
 
 
-def _load(model_dir: str) -> dict[str, Split]:
+def _load(model_dir: str) -> dict[str, GoodRecords]:
     path = os.path.join(model_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return {}
-    remedy = "remove it, and the records are looked at again"
+    remedy = "remove it to have the records looked at again"
     return files.read_json(path, "a list of bad images", remedy, _checked)
 
 
-def _checked(content: Any) -> dict[str, Split]:
+def _checked(content: Any) -> dict[str, GoodRecords]:
     if not isinstance(content, dict):
         raise TypeError("it is not a mapping")
     return {key: _checked_split(files.member(content, key, dict)) for key in content}
 
 
-def _checked_split(content: Mapping[str, Any]) -> Split:
+def _checked_split(content: Mapping[str, Any]) -> GoodRecords:
     states = [records.FileState(*row) for row in _rows(content, "files", (str, int, int))]
     segments = [Segment(*row) for row in _rows(content, "segments", (str, int, int, int))]
     problems = []
@@ -121,7 +146,7 @@ def _checked_split(content: Mapping[str, Any]) -> Split:
         files.member(problem, "reason", str)
         files.member(problem, "offset", int, type(None))
         problems.append(Problem(**problem))
-    return Split(tuple(segments), tuple(problems), tuple(states))
+    return GoodRecords(tuple(segments), tuple(problems), tuple(states))
 
 
 def _rows(content: Mapping[str, Any], key: str, kinds: tuple[type, ...]) -> list[list[Any]]:
@@ -132,7 +157,7 @@ def _rows(content: Mapping[str, Any], key: str, kinds: tuple[type, ...]) -> list
     return rows
 
 
-def _save(model_dir: str, splits: dict[str, Split]) -> None:
+def _save(model_dir: str, splits: dict[str, GoodRecords]) -> None:
     content = {
         key: {
             "problems": [dataclasses.asdict(problem) for problem in split.problems],

@@ -1,13 +1,11 @@
-"""Checkpoints: which are complete, saving them, reading averaged weights, keeping the best."""
+"""Finds the checkpoints of a folder: which is the newest, which are complete, what a kill left."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from absl import logging
 
@@ -289,21 +287,3 @@ def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
                 f"{held[name]} there and {expected} here; use the --model_dir and the settings "
                 "(--model_name, --num_label_classes) that it was trained with."
             )
-
-
-def checked_evaluations(content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, list):
-        raise TypeError("it is not a list")
-    return [_checked_metrics(metrics) for metrics in content]
-
-
-def _checked_metrics(content: Any) -> dict[str, Any]:
-    files.member(content, "global_step", int)
-    if not math.isfinite(files.member(content, "top_1_accuracy", int, float)):
-        raise ValueError("top_1_accuracy is not finite")
-    return content
-
-
-def checked_best(content: Any) -> dict[str, Any]:
-    files.name_in_folder(_checked_metrics(content)["checkpoint"])
-    return content

@@ -1,4 +1,4 @@
-"""Layers of settings to one complete, checked `params` dict."""
+"""Merges the layers of settings into one complete, checked `params` dict."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ import tensorflow.compat.v1 as tf  # isort: skip
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the complete settings of a run.
 
-    Defaults, with --init_checkpoint those of fine-tuning, then what travels with model_dir's or
-    the initial checkpoint, then --config_file, then --params_override, then flags; then what
-    follows from the data set and the device.
+    A later layer wins: the defaults (of fine-tuning, if --init_checkpoint is given), the settings
+    stored with the checkpoint of model_dir or else of --init_checkpoint, --config_file,
+    --params_override, flags. What follows from the data set and the device is filled in last.
 
     Args:
-      given: settings given on the command line, converted.
+      given: settings given on the command line, converted to their types.
 
     Raises:
-      UserError: a setting is unknown or not possible, or settings contradict each other.
+      UserError: a setting is unknown or invalid, or settings contradict each other.
     """
     explicit = _explicit(given)
     params = {name: setting.default for name, setting in settings.SETTINGS.items()}
@@ -40,7 +40,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     model_dir = explicit.get("model_dir")
     stored = model_files.stored_params(model_dir) if model_dir else None
     if model_dir and explicit.get("init_checkpoint") and not checkpoints.has_any(model_dir):
-        stored = None  # by a run that ended before its first checkpoint, perhaps for its network
+        # A run stored them that ended before its first checkpoint: their network may be why.
+        stored = None
     origin = stored or _initial_params(explicit.get("init_checkpoint"))
     if origin:
         params.update({key: origin[key] for key in settings.CARRIED if origin.get(key) is not None})
@@ -58,6 +59,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges what the user says: --config_file, then --params_override, then flags."""
     explicit: dict[str, Any] = {}
     layers = []
     if given.get("config_file"):
@@ -76,7 +78,7 @@ def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A layer of known settings in their types, with the content of its model file."""
+    """Converts a layer of known settings to their types and reads its model file."""
     given = {
         name: settings.convert(name, value, f"{source}: {name}={value!r}")
         for name, value in layer.items()
@@ -85,7 +87,7 @@ def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _config_path(name: str) -> str:
-    """The file of a profile that ships with the package, or the name itself."""
+    """Returns the file of a profile that ships with the package, or else the name itself."""
     profile = importlib.resources.files("utils.config") / "profiles" / f"{name}.yaml"
     if os.sep not in name and profile.is_file():
         return str(profile)
@@ -120,7 +122,7 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 
 def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[str, Any]:
-    """A layer with the content of its model file, whose name it takes unless it has one."""
+    """Reads a layer's model file; the file names the model unless the layer does."""
     spec = layer.get("model_spec")
     if isinstance(spec, str):
         name, content = model_spec.load(spec)
@@ -131,22 +133,22 @@ def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[s
 
 
 def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
-    """The settings beside the weights to start from: the network is theirs, the classes are not."""
+    """Returns the settings next to the initial weights; the number of classes may be another."""
     if not init_checkpoint:
         return None
     is_folder = tf.io.gfile.isdir(init_checkpoint)
     folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
     if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
-        folder = os.path.dirname(folder.rstrip("/"))  # the settings are beside the archive
+        folder = os.path.dirname(folder.rstrip("/"))  # the settings are next to the archive
     stored = model_files.stored_params(folder) or {}
     return {name: value for name, value in stored.items() if name != "num_label_classes"}
 
 
 def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
-    """Counts of images and classes, from the data set or else ImageNet's."""
+    """Fills in the counts of images and classes, from the data set or else ImageNet's."""
     info = dataset_info.load(params["data_dir"])
     if info is not None:
-        # An export's classes are its checkpoint's; other data may serve for calibration.
+        # An export has the classes of its checkpoint, even if other data calibrate it.
         fixed = params["mode"] == "export_only" and params["num_label_classes"] is not None
         for name in ("num_train_images", "num_eval_images", "num_label_classes"):
             value = getattr(info, name)
@@ -161,7 +163,7 @@ def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> Non
 
 
 def _follow_device(params: dict[str, Any]) -> None:
-    """Resolves use_tpu, and what has no meaning without a TPU."""
+    """Resolves use_tpu, and the settings that depend on it."""
     params["tpu"] = params["tpu"] or os.environ.get("TPU_NAME") or None
     if params["use_tpu"] is None:
         params["use_tpu"] = params["tpu"] is not None
@@ -183,7 +185,7 @@ def _follow_device(params: dict[str, Any]) -> None:
 
 
 def _check_combinations(params: Mapping[str, Any]) -> None:
-    """Refuses what cannot be, before anything is built."""
+    """Refuses settings that contradict each other, before anything is built."""
     mode, use_tpu = params["mode"], params["use_tpu"]
     problems = (
         (not params["model_dir"], "--model_dir is missing: name a folder for checkpoints."),
@@ -226,7 +228,8 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
     unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}
     if unknown:
         raise UserError(
-            f"--quantize={params['quantize']}: {sorted(unknown)[0]!r} is none of float16, int8."
+            f"--quantize={params['quantize']}: {sorted(unknown)[0]!r} is unknown: choose float16, "
+            "int8 or both."
         )
     for name in ("model_dir", "data_dir", "export_dir", "init_checkpoint", "export_checkpoint"):
         files.check_no_pattern(params[name], name)
@@ -236,6 +239,7 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
 
 
 def _check_frozen(params: Mapping[str, Any]) -> None:
+    """Refuses two ways of freezing, and a block that the network does not have."""
     if params["freeze_backbone"] and params["freeze_until"] not in (None, "none"):
         raise UserError(
             f"--freeze_backbone and --freeze_until={params['freeze_until']} are both given: choose "
@@ -250,6 +254,7 @@ def _check_frozen(params: Mapping[str, Any]) -> None:
 
 
 def _check_same_network(params, stored, model_dir) -> None:
+    """Refuses to resume a training with settings that describe another network."""
     complete = {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
     now, then = network_settings.describe(params), network_settings.describe(complete)
     differences = [f"{key} {then[key]!r} -> {now[key]!r}" for key in now if now[key] != then[key]]
@@ -270,7 +275,7 @@ def _check_same_network(params, stored, model_dir) -> None:
 
 
 def log_summary(params: Mapping[str, Any]) -> None:
-    """One line on what will run where."""
+    """Prints in one line what will run where; for a training also what is fine-tuned."""
     device = f"TPU {params['tpu']}" if params["use_tpu"] else "GPU" if devices.has_gpu() else "CPU"
     logging.info(
         "%s on %s: %s, %d x %d pixels (%s), %d classes, %s.",
@@ -283,10 +288,10 @@ def log_summary(params: Mapping[str, Any]) -> None:
 
 
 def _log_fine_tuning(params: Mapping[str, Any]) -> None:
-    """One line each on the settings that have other defaults, and on what is frozen."""
+    """Prints a line on the settings with defaults of fine-tuning, and one on what is frozen."""
     if params["init_checkpoint"] and checkpoints.has_any(params["model_dir"]):
         logging.info(
-            "--init_checkpoint=%s is not read again: %s has a checkpoint to go on from.",
+            "--init_checkpoint=%s is not read again: %s has a checkpoint to resume from.",
             params["init_checkpoint"], params["model_dir"],
         )  # fmt: skip
     elif params["init_checkpoint"]:

@@ -1,70 +1,120 @@
-"""Records what evaluations gave, and keeps the best checkpoint."""
+"""Records what evaluations gave, archives the best checkpoint, and chooses the one to export."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
 from utils.base import files
-from utils.training import (
-    checkpoints,
-)
+from utils.base.errors import UserError
+from utils.training import checkpoints
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-
 ARCHIVE_DIR = "archive"
-
-
 BEST_FILE = "best.json"
-
-
 EVALUATIONS_FILE = "evaluations.json"
+EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
+_START = time.monotonic()
+
+
+def metrics_of(values: Mapping[str, Any], num_skipped: int) -> dict[str, Any]:
+    """Returns what is recorded of an evaluation.
+
+    Args:
+      values: what the estimator returned.
+      num_skipped: bad images that were left out.
+
+    Returns:
+      The values as Python numbers, `skipped_images`, and when they were known: `seconds` since the
+      start of the program, which curves over time need, and `cpu_seconds`, which tell more on a
+      machine that is busy.
+    """
+    metrics: dict[str, Any] = {name: float(value) for name, value in values.items()}
+    metrics["global_step"], metrics["images"] = int(metrics["global_step"]), int(metrics["images"])
+    metrics["skipped_images"] = num_skipped
+    metrics["seconds"] = round(time.monotonic() - _START, 1)
+    metrics["cpu_seconds"] = round(time.process_time(), 1)
+    return metrics
+
+
+def log(metrics: Mapping[str, Any], seconds: float) -> None:
+    """Prints the line of an evaluation that took so many seconds."""
+    skipped = metrics["skipped_images"]
+    logging.info(
+        "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images%s in %.1f s.",
+        metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],
+        metrics["cross_entropy"], metrics["images"],
+        f" ({skipped} bad ones left out)" if skipped else "", seconds,
+    )  # fmt: skip
+
+
+def keep(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> None:
+    """Archives a checkpoint if it is the best so far, and records its evaluation.
+
+    A checkpoint whose evaluation is recorded is not evaluated again, so the record comes last.
+
+    Raises:
+      UserError: a file cannot be read or written.
+    """
+    archive_if_best(model_dir, checkpoint, metrics)
+    record(model_dir, metrics)
 
 
 def read(model_dir: str) -> list[dict[str, Any]]:
-    """What earlier evaluations of a model_dir gave, one dict a checkpoint, in order.
+    """Returns what earlier evaluations of a model_dir gave, one dict a checkpoint, in order.
 
     Raises:
-      UserError: the file of them is damaged.
+      UserError: the file that holds them is damaged.
     """
     path = os.path.join(model_dir, EVALUATIONS_FILE)
     if not tf.io.gfile.exists(path):
         return []
-    remedy = "restore it from a copy, or remove it, and the newest checkpoint is evaluated again"
-    return files.read_json(path, "a list of evaluations", remedy, checkpoints.checked_evaluations)
+    remedy = "restore it from a copy, or remove it to have the newest checkpoint evaluated again"
+    return files.read_json(path, "a list of evaluations", remedy, _checked_evaluations)
+
+
+def is_recorded(model_dir: str, step: int) -> bool:
+    """Returns whether the checkpoint of a global step was evaluated."""
+    return any(metrics["global_step"] == step for metrics in read(model_dir))
 
 
 def record(model_dir: str, metrics: Mapping[str, Any]) -> None:
-    """Adds an evaluation, replacing an earlier one of the same step."""
+    """Adds an evaluation to those of a model_dir, replacing an earlier one of the same step."""
     kept = [e for e in read(model_dir) if e["global_step"] != metrics["global_step"]]
     files.write_json(os.path.join(model_dir, EVALUATIONS_FILE), [*kept, dict(metrics)])
 
 
 def best(model_dir: str) -> dict[str, Any] | None:
-    """Metrics of the archived best checkpoint, with its path under `checkpoint`.
+    """Returns the metrics of the archived best checkpoint, with its path under `checkpoint`.
+
+    Returns:
+      None if no checkpoint was archived.
 
     Raises:
-      UserError: the file of them is damaged.
+      UserError: the file that holds them is damaged.
     """
     archive = os.path.join(model_dir, ARCHIVE_DIR)
     path = os.path.join(archive, BEST_FILE)
     if not tf.io.gfile.exists(path):
         return None
     remedy = "restore it from a copy, or remove it, and the next evaluation archives its checkpoint"
-    found = files.read_json(
-        path, "a record of the best checkpoint", remedy, checkpoints.checked_best
-    )
+    found = files.read_json(path, "a record of the best checkpoint", remedy, _checked_best)
     return {**found, "checkpoint": os.path.join(archive, found["checkpoint"])}
 
 
 def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> bool:
     """Copies a checkpoint to archive/ if its top-1 accuracy is the highest so far.
 
-    The new files are complete before best.json names them, and the old ones go after that.
+    The new files are complete before best.json names them, and the old ones are removed after that.
+
+    Returns:
+      Whether it was copied.
     """
     before = best(model_dir)
     if before and before["top_1_accuracy"] >= metrics["top_1_accuracy"]:
@@ -88,6 +138,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
 
 
 def log_best(model_dir: str) -> None:
+    """Prints which checkpoint is the best so far, if one was archived."""
     found = best(model_dir)
     if found:
         logging.info(
@@ -96,4 +147,62 @@ def log_best(model_dir: str) -> None:
         )  # fmt: skip
 
 
-EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
+def checkpoint_to_export(params: Mapping[str, Any]) -> str:
+    """Returns the checkpoint that --mode=export_only names, or else the latest one.
+
+    --export_checkpoint is 'best', which means the archived one, or a path. A training exports its
+    latest checkpoint, whatever --export_checkpoint says.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    model_dir = params["model_dir"]
+    wanted = params["export_checkpoint"] if params["mode"] == "export_only" else None
+    if wanted == "best":
+        return _best_checkpoint(model_dir)
+    if wanted is None:
+        latest = checkpoints.latest(model_dir)
+        if latest is None:
+            raise _nothing_to_export(model_dir, "checkpoint to export")
+        return latest
+    found = checkpoints.find(wanted)
+    if found is None:
+        raise UserError(
+            f"--export_checkpoint={wanted} is not a checkpoint: name a path such as "
+            "DIR/model.ckpt-1000, or 'best'."
+        )
+    return found
+
+
+def _best_checkpoint(model_dir: str) -> str:
+    found = best(model_dir)
+    if found is None:
+        raise _nothing_to_export(model_dir, "best checkpoint (evaluation keeps it)")
+    if checkpoints.find(found["checkpoint"]) is None:
+        raise UserError(
+            f"The best checkpoint, {found['checkpoint']}, is missing: restore it from a copy, or "
+            "name another one with --export_checkpoint."
+        )
+    return found["checkpoint"]
+
+
+def _nothing_to_export(model_dir: str, kind: str) -> UserError:
+    return UserError(f"--model_dir={model_dir} holds no {kind}: train first.")
+
+
+def _checked_evaluations(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise TypeError("it is not a list")
+    return [_checked_metrics(metrics) for metrics in content]
+
+
+def _checked_metrics(content: Any) -> dict[str, Any]:
+    files.member(content, "global_step", int)
+    if not math.isfinite(files.member(content, "top_1_accuracy", int, float)):
+        raise ValueError("top_1_accuracy is not finite")
+    return content
+
+
+def _checked_best(content: Any) -> dict[str, Any]:
+    files.name_in_folder(_checked_metrics(content)["checkpoint"])
+    return content

@@ -1,24 +1,26 @@
-"""Turns the errors of a run into sentences that name the record, flag or variable."""
+"""Turns the errors that end a run into sentences that name the record, flag or variable."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from absl import logging
-
-from utils.base import disk_errors, files
+from utils.base import disk_errors
 from utils.base.errors import UserError
-from utils.reading import bigtable, records, scan
+from utils.reading import scan
 from utils.training import checkpoints, inputs
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 
 @contextlib.contextmanager
-def explaining_errors(params, is_training):
-    """Turns an error of a run into a sentence."""
+def explaining_errors(split: inputs.Split) -> Iterator[None]:
+    """Raises UserError for what ended a training on a split, or its evaluation.
+
+    Errors that no user can fix pass through.
+    """
+    params = split.params
     try:
         yield
     except tf.train.NanLossDuringTrainingError as e:
@@ -41,15 +43,15 @@ def explaining_errors(params, is_training):
             "--use_tpu=False."
         ) from e
     except (tf.errors.OpError, *scan.DATA_ERRORS) as e:
-        reason = explanation(e, is_training, params)
+        reason = split.explain(e)
         if reason is None:
             raise
         raise reason from e
 
 
 @contextlib.contextmanager
-def explaining_disk_errors(params):
-    """Turns an error of the disk into a sentence that also says what is kept."""
+def explaining_disk_errors(params: Mapping[str, Any]) -> Iterator[None]:
+    """Raises UserError for an error of the disk; it also says which checkpoint is kept."""
     try:
         yield
     except disk_errors.ERRORS as e:
@@ -58,26 +60,3 @@ def explaining_disk_errors(params):
             raise
         kept = checkpoints.latest(params["model_dir"])
         raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e
-
-
-def explanation(error: Exception, is_training: bool, params: Mapping[str, Any]) -> UserError | None:
-    """The sentence that names the record at which the input failed; None if it was not the input.
-
-    Args:
-      error: what the run ended with.
-      is_training: whether it was a training.
-      params: all settings.
-    """
-    if params["bigtable_instance"] and bigtable.first_error():
-        return bigtable.first_error()
-    has_records = params["bigtable_instance"] or params["data_dir"] not in (None, "null")
-    if not has_records or not isinstance(error, scan.DATA_ERRORS):
-        return None
-    logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
-    if params["bigtable_instance"]:
-        return bigtable.first_bad_row(
-            inputs.rows(is_training, params), inputs.num_images(is_training, params)
-        )
-    paths = records.list_files(params["data_dir"], inputs.file_prefix(is_training))
-    found = scan.first_problem(paths, params["num_label_classes"])
-    return UserError(str(found)) if found else None

@@ -154,8 +154,31 @@ class SaverHook(tf.train.CheckpointSaverHook):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
 
 
-def summary_host_call(scalars, global_step, params):
-    """Summaries from a TPU: written by the host, which gets every value as a vector."""
+def summaries(
+    loss: tf.Tensor,
+    scalars: Mapping[str, tf.Tensor],
+    global_step: tf.Tensor,
+    params: Mapping[str, Any],
+):
+    """Adds summaries of scalars to the training graph, if the settings ask for summaries.
+
+    Returns:
+      The host_call that writes them, and the loss, from a TPU; None elsewhere, where the estimator
+      writes them.
+    """
+    if not params["add_summaries"]:
+        return None
+    if not params["use_tpu"]:
+        for name, value in scalars.items():
+            tf.summary.scalar(name, value)
+        return None
+    if params["skip_host_call"] or not params["model_dir"]:
+        return None
+    return _host_call({"loss": loss, **scalars}, global_step, params)
+
+
+def _host_call(scalars, global_step, params):
+    """Returns (function, tensors): the host writes them, and gets each value as a vector."""
     names = sorted(scalars)
     model_dir, queue = params["model_dir"], params["iterations_per_loop"]
 

@@ -1,14 +1,18 @@
-"""The input that the settings name: building it, checking it, explaining its errors."""
+"""The images of a split, as the settings name them: reading, checking and explaining them."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from absl import logging
 
 import imagenet_input
 import preprocessing
+from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.reading import bad_images, bigtable, dataset_info, records, scan
 from utils.training import devices
@@ -16,131 +20,242 @@ from utils.training import devices
 import tensorflow.compat.v1 as tf  # isort: skip
 
 
-def build(is_training: bool, params: Mapping[str, Any], step: int = 0):
-    """The input that the settings name: TFRecords, Bigtable or black images.
+class Split:
+    """The training or the evaluation images that the settings name.
 
-    A training's goes on behind what `step` steps were fed.
+    Make a Split once a run: it lists its files and asks for their sizes at their first use only.
+    In a bucket both take seconds, and a training with evaluations would pay them at each.
+
+    Attributes:
+      params: all settings.
+      is_training: whether these are the training images.
+      file_prefix: what the names of the TFRecord files begin with.
+      num_images: how many images the settings say there are.
     """
-    common = dict(
-        is_training=is_training,
-        use_bfloat16=params["precision"] == "bfloat16",
-        transpose_input=params["use_tpu"] and params["transpose_input"],
-        image_size=params["input_image_size"],
-        num_parallel_calls=params["num_parallel_calls"],
-        cache=params["use_cache"] if is_training else False,
-        resize_method=params["resize_method"],
-        augmentation=preprocessing.Augmentation(
-            area_range=(params["min_crop_area"], 1.0), flip=params["random_flip"]
-        ),
-        num_classes=params["num_label_classes"],
-        seed=params["tf_random_seed"],
-        first_image=step * params["train_batch_size"] if is_training else 0,
-    )
-    if not params["bigtable_instance"]:
-        good = bad_images.of_split(params, file_prefix(is_training))
-        return imagenet_input.ImageNetInput(
-            data_dir=params["data_dir"], segments=good.segments if good else None, **common
+
+    def __init__(self, params: Mapping[str, Any], is_training: bool):
+        self.params = params
+        self.is_training = is_training
+        self.file_prefix = (
+            imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
         )
-    return imagenet_input.ImageNetBigtableInput(
-        selection=_selection(is_training, params),
-        num_images=num_images(is_training, params),
-        **common,
-    )
+        self.num_images = params["num_train_images" if is_training else "num_eval_images"]
+
+    def input(self, step: int = 0) -> imagenet_input.ImageNetTFExampleInput:
+        """Builds the input: from TFRecords, from Bigtable, or of black images.
+
+        Args:
+          step: global step at which a training resumes; its input starts behind the images that
+            the steps before took.
+        """
+        common = dict(
+            is_training=self.is_training,
+            use_bfloat16=self.params["precision"] == "bfloat16",
+            transpose_input=self.params["use_tpu"] and self.params["transpose_input"],
+            image_size=self.params["input_image_size"],
+            num_parallel_calls=self.params["num_parallel_calls"],
+            cache=self._caches,
+            resize_method=self.params["resize_method"],
+            augmentation=preprocessing.Augmentation(
+                area_range=(self.params["min_crop_area"], 1.0), flip=self.params["random_flip"]
+            ),
+            num_classes=self.params["num_label_classes"],
+            seed=self.params["tf_random_seed"],
+            first_image=step * self.params["train_batch_size"] if self.is_training else 0,
+        )
+        if self._is_table:
+            return imagenet_input.ImageNetBigtableInput(
+                selection=self._selection(), num_images=self.num_images, **common
+            )
+        return imagenet_input.ImageNetInput(
+            data_dir=self.params["data_dir"], segments=self._segments(), **common
+        )
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the evaluation has to count its steps, as its input never ends.
+
+        Padding follows the images on a TPU, where all cores take the same number of batches. Black
+        images have no end anywhere.
+        """
+        return bool(self.params["use_tpu"]) or not (self._has_files or self._is_table)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many bad images --skip_bad_images leaves out."""
+        return len(self._good.problems) if self._good else 0
+
+    def check(self) -> None:
+        """Checks, before anything is built, that the split exists and its first records are good.
+
+        Raises:
+          UserError: names the file, row or flag and what is wrong with it.
+        """
+        if self._is_table:
+            rows = self._rows()
+            rows.check(self.num_images)
+            rows.check_first_rows(self.num_images)
+        elif self._has_files:
+            self._check_files()
+
+    def check_count(self, counted: int) -> None:
+        """Checks that as many images were counted as num_eval_images says; bad ones count, too.
+
+        Raises:
+          UserError: it is another number. Black images, which fill the last batch, have none.
+        """
+        if not self._has_files and not self._is_table:
+            return
+        if not self._is_enough(counted):
+            raise UserError(
+                f"There are {counted} images to evaluate but num_eval_images is "
+                f"{self.num_images}: set --num_eval_images={counted}, or correct "
+                "dataset_info.json, if that is their number."
+            )
+
+    def explain(self, error: Exception) -> UserError | None:
+        """Returns the sentence that names the record or row at which the input failed.
+
+        Args:
+          error: what the run ended with.
+
+        Returns:
+          None if the input was not what failed.
+        """
+        if self._is_table and bigtable.first_error():
+            return bigtable.first_error()
+        if not isinstance(error, scan.DATA_ERRORS) or not (self._is_table or self._has_files):
+            return None
+        logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
+        if self._is_table:
+            return bigtable.first_bad_row(self._rows(), self.num_images)
+        found = scan.first_problem(self._paths, self.params["num_label_classes"])
+        return UserError(str(found)) if found else None
+
+    @property
+    def _is_table(self) -> bool:
+        return bool(self.params["bigtable_instance"])
+
+    @property
+    def _has_files(self) -> bool:
+        return records.has_files(self.params["data_dir"])
+
+    @functools.cached_property
+    def _paths(self) -> list[str]:
+        return records.list_files(self.params["data_dir"], self.file_prefix)
+
+    @functools.cached_property
+    def _states(self) -> list[records.FileState]:
+        return records.states(self._paths)
+
+    @functools.cached_property
+    def _good(self) -> bad_images.GoodRecords | None:
+        """The records that --skip_bad_images leaves; None if it is not given: all are read."""
+        if not self._has_files or not self.params["skip_bad_images"]:
+            return None
+        return bad_images.of_files(self.params, self.file_prefix, self._states)
+
+    @functools.cached_property
+    def _caches(self) -> bool | None:
+        """Whether the encoded pictures stay in memory; None if each host of a TPU is to decide.
+
+        The hosts of a TPU decide by the share of the files that each of them reads.
+        """
+        if not self.is_training:
+            return False
+        given = self.params["use_cache"]
+        if given is not None or self.params["use_tpu"] or not self._has_files:
+            return given
+        return memory.fits_bytes(sum(state.size for state in self._states))
+
+    def _segments(self) -> list[records.Segment] | None:
+        """The parts of the files to read; None for black images."""
+        if not self._has_files:
+            return None
+        if self._good:
+            return list(self._good.segments)
+        return [records.Segment(path) for path in self._paths]
+
+    def _selection(self) -> imagenet_input.BigtableSelection:
+        prefix = "bigtable_train_prefix" if self.is_training else "bigtable_eval_prefix"
+        return imagenet_input.BigtableSelection(
+            project=self.params["bigtable_project"],
+            instance=self.params["bigtable_instance"],
+            table=self.params["bigtable_table"],
+            prefix=self.params[prefix],
+            column_family=self.params["bigtable_column_family"],
+            column_qualifier=self.params["bigtable_column_qualifier"],
+        )
+
+    def _rows(self) -> bigtable.RowReader:
+        return bigtable.RowReader(self._selection(), self.params["num_label_classes"])
+
+    def _check_files(self) -> None:
+        info = dataset_info.load(self.params["data_dir"])
+        if info is not None:
+            described = info.num_train_images if self.is_training else info.num_eval_images
+            dataset_info.check_files(info, self.file_prefix, self._paths, described)
+        if self._good is None:
+            records.check_first_records(self._paths, self.params["num_label_classes"])
+        if not self.is_training:
+            self._check_count_of_files(info)
+
+    def _check_count_of_files(self, info: dataset_info.DatasetInfo | None) -> None:
+        """Says before the training what the first evaluation would fail at."""
+        total: int | None
+        if self._good:
+            total = self._good.num_records
+        else:
+            total = info.num_eval_images if info else records.count(self._paths)
+        if total is None or self._is_enough(total):
+            return
+        if self._good is None:  # damage, too, makes counts differ
+            damaged = scan.first_problem(self._paths, self.params["num_label_classes"])
+            if damaged:
+                raise UserError(str(damaged))
+        self.check_count(total)
+
+    def _is_enough(self, counted: int) -> bool:
+        """Whether so many images are what num_eval_images asks for.
+
+        An evaluation on a TPU has a number of steps and may ask for fewer images than there are;
+        its last batch then brings some more. Elsewhere the data end it, so the number must be
+        theirs.
+        """
+        if self.params["use_tpu"]:
+            return counted >= self.num_images
+        return counted == self.num_images
 
 
-def _selection(is_training: bool, params) -> imagenet_input.BigtableSelection:
-    return imagenet_input.BigtableSelection(
-        project=params["bigtable_project"],
-        instance=params["bigtable_instance"],
-        table=params["bigtable_table"],
-        prefix=params["bigtable_train_prefix" if is_training else "bigtable_eval_prefix"],
-        column_family=params["bigtable_column_family"],
-        column_qualifier=params["bigtable_column_qualifier"],
-    )
+class Splits(NamedTuple):
+    """The two splits of a run."""
+
+    train: Split
+    eval: Split
 
 
-def rows(is_training: bool, params) -> bigtable.RowReader:
-    return bigtable.RowReader(_selection(is_training, params), params["num_label_classes"])
+def checked_splits(params: Mapping[str, Any]) -> Splits:
+    """Returns the splits of a run, and checks those that its mode reads.
 
-
-def file_prefix(is_training: bool) -> str:
-    return imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
-
-
-def num_images(is_training: bool, params) -> int:
-    return params["num_train_images" if is_training else "num_eval_images"]
-
-
-def num_skipped(is_training: bool, params: Mapping[str, Any]) -> int:
-    """Bad images of a split that --skip_bad_images leaves out."""
-    good = bad_images.of_split(params, file_prefix(is_training))
-    return len(good.problems) if good else 0
-
-
-def check(params: Mapping[str, Any]) -> None:
-    """Before anything is built: the splits exist and their first records are good."""
+    Raises:
+      UserError: as `Split.check`, or --data_dir is not a folder, or a TPU cannot read Bigtable.
+    """
+    splits = Splits(Split(params, is_training=True), Split(params, is_training=False))
     _check_python_input(params)
     data_dir = params["data_dir"]
-    if data_dir == "null":
-        return
-    if data_dir and not tf.io.gfile.isdir(data_dir):
-        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
-    uses = {"train": [True], "eval": [False], "train_and_eval": [True, False]}
-    for is_training in uses[params["mode"]]:
-        if params["bigtable_instance"]:
-            reader = rows(is_training, params)
-            reader.check(num_images(is_training, params))
-            reader.check_first_rows(num_images(is_training, params))
-        else:
-            paths = records.list_files(data_dir, file_prefix(is_training))
-            info = dataset_info.load(data_dir)
-            if info is not None:
-                listed = info.num_train_images if is_training else info.num_eval_images
-                dataset_info.check_files(info, file_prefix(is_training), paths, listed)
-            good = bad_images.of_split(params, file_prefix(is_training))
-            if good is None:
-                records.check_first_records(paths, params["num_label_classes"])
-            if not is_training:
-                _check_num_eval_images(params, paths, info, good)
+    if records.has_files(data_dir) and not tf.io.gfile.isdir(data_dir):
+        raise UserError(f"--data_dir={data_dir} is not a folder: check the path.")
+    used = {"train": [splits.train], "eval": [splits.eval], "train_and_eval": splits}
+    for split in used[params["mode"]]:
+        split.check()
+    return splits
 
 
-def _check_num_eval_images(params, paths: list[str], info, good: bad_images.Split | None) -> None:
-    """Says before the training what the first evaluation would fail at."""
-    total: int | None
-    if good:
-        total = good.num_records
-    else:
-        total = info.num_eval_images if info else records.count(paths)
-    if total is None or is_enough(total, params):
-        return
-    if good is None:  # counts differ for damage, too
-        damaged = scan.first_problem(paths, params["num_label_classes"])
-        if damaged:
-            raise UserError(str(damaged))
-    raise wrong_count(total, params)
+def _check_python_input(params: Mapping[str, Any]) -> None:
+    """UserError if the TPU's workers could not read Bigtable.
 
-
-def is_enough(counted: int, params: Mapping[str, Any]) -> bool:
-    """Whether so many images are what num_eval_images asks for.
-
-    On a TPU an evaluation has a number of steps and may ask for fewer images than there are, and
-    its last batch then brings some more. Elsewhere the data end it, and it must be their number.
+    Python reads its rows. It runs on this machine, not on another one's TPU workers.
     """
-    wanted = params["num_eval_images"]
-    return counted >= wanted if params["use_tpu"] else counted == wanted
-
-
-def wrong_count(counted: int, params: Mapping[str, Any]) -> UserError:
-    """What is wrong where so many images are there to evaluate, and not num_eval_images."""
-    return UserError(
-        f"There are {counted} images to evaluate but num_eval_images is "
-        f"{params['num_eval_images']}: set --num_eval_images={counted}, or correct "
-        "dataset_info.json, if that is their number."
-    )
-
-
-def _check_python_input(params) -> None:
-    """Rows of Bigtable are read by Python, which runs here, not on another machine's TPU worker."""
     if not (params["use_tpu"] and params["bigtable_instance"]):
         return
     address = devices.resolve_tpu(params).master()

@@ -23,21 +23,24 @@ PARAMS_FILE = "params.yaml"
 
 
 def stored_params(model_dir: str) -> dict[str, Any] | None:
-    """The settings recorded in a model_dir, converted; None where there are none.
+    """Returns the settings stored in a model_dir, in their types; None if there are none.
 
     Raises:
-      UserError: the file is damaged, or describes no network.
+      UserError: the file is damaged, or does not describe a network.
     """
     path = os.path.join(model_dir, PARAMS_FILE)
     if not tf.io.gfile.exists(path):
         return None
-    content = strict_yaml.read_mapping(path)
     remedy = "restore it from a copy, or remove it and give the settings of the network as flags"
+    try:
+        content = strict_yaml.read_mapping(path)
+    except UserError as e:
+        raise UserError(f"{str(e).rstrip('.')}: {remedy}.") from e
     for name in ("model_name", "num_label_classes"):
         if content.get(name) is None:
             raise UserError(f"{path} does not record {name}: {remedy}.")
     try:
-        return checked(content)
+        return _checked(content)
     except (UserError, NotImplementedError, ValueError) as e:
         raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
 
@@ -49,7 +52,7 @@ def record_params(params: Mapping[str, Any]) -> None:
 
 
 def log_changes(params: Mapping[str, Any]) -> None:
-    """Says which settings of training are not those that model_dir was trained with so far."""
+    """Prints which settings of training differ from those that model_dir was trained with."""
     stored = stored_params(params["model_dir"]) or {}
     changes = [
         f"{setting.name} {params[setting.name]} (was {stored[setting.name]})"
@@ -63,7 +66,10 @@ def log_changes(params: Mapping[str, Any]) -> None:
 
 
 def label_names(params: Mapping[str, Any]) -> list[str]:
-    """Names of a model's classes: those kept beside its checkpoints, or else the data set's."""
+    """Returns the names of a model's classes, in order; empty if they are unknown.
+
+    They are kept next to its checkpoints; the data set has them, too, if its classes are as many.
+    """
     path = os.path.join(params["model_dir"] or "", labels.FILE_NAME)
     kept = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
     info = dataset_info.load(params["data_dir"])
@@ -80,7 +86,12 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
 
 
 def check_what_is_there(model_dir: str) -> None:
-    """UserError, before hours of work, for what would be in the way of their results."""
+    """Refuses, before hours of work, a model_dir with something in the way of their results.
+
+    Raises:
+      UserError: a file or folder has a name that this program needs, or a file of results is
+        damaged.
+    """
     for name in (evaluations.ARCHIVE_DIR, evaluations.EVAL_DIR):
         path = os.path.join(model_dir, name)
         if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
@@ -92,8 +103,8 @@ def check_what_is_there(model_dir: str) -> None:
     evaluations.best(model_dir)
 
 
-def checked(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a params.yaml, converted; an error if they describe no network."""
+def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the settings of a params.yaml; an error if they do not describe a network."""
     stored = {
         name: settings.convert(name, value, f"{name}={value!r}")
         for name, value in content.items()

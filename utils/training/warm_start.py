@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import tf_slim as slim
 from absl import logging
@@ -148,6 +148,13 @@ def init_fn(path: str):
         session.run(copy)
 
     return initialize
+
+
+def scaffold(path: str | None) -> Callable[[], tf.train.Scaffold] | None:
+    """Returns the scaffold_fn that sets initial weights from --init_checkpoint; None without it."""
+    if not path:
+        return None
+    return lambda: tf.train.Scaffold(init_fn=init_fn(path))
 
 
 def _size(variables: Iterable[tf.Variable]) -> int:
