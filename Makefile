@@ -110,7 +110,7 @@ test-slow: $(STAMP)  ## Run the slow tests (eight minutes)
 	$(BIN)/python -m pytest -m slow
 
 campaign: $(STAMP)  ## Try hostile input, damaged files and kills; count failures
-	$(BIN)/python -m tests.campaign $(SECTIONS)
+	PYTHONPATH=tests $(BIN)/python -m campaign $(SECTIONS)
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
-"""Processes of a campaign: each attempt runs a program of the package as a process of its own.
+"""Runs programs of the package as processes, and judges how they end.
 
 A server process imports TensorFlow once and forks for each attempt, so that an attempt takes tenths
-of a second instead of seconds. The server ends with the process that has started it.
+of a second instead of seconds. The server ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["mnasnet_main", "tests.campaign_process"])
+_SERVER.set_forkserver_preload(["mnasnet_main", "campaign.processes"])
 
-TIME_LIMIT = 240  # seconds; what takes longer counts as a hang
+TIME_LIMIT = 240  # seconds; a program that takes longer counts as a hang
 MEMORY_LIMIT = 4 << 30
-BUG = "this is a bug in mnasnet-tpu"  # a sentence, but no user's mistake
+BUG = "this is a bug in mnasnet-tpu"  # begins a sentence that is a failure all the same
 UNREAD = "a pipe that nobody reads"
 FULL = "/dev/full"
 
 
+# A package's command is in a module of it, as its __main__ has it.
+_PACKAGES = {"utils.data": "utils.data.command", "utils.tpu_check": "utils.tpu_check.command"}
+
+
 class Outcome(NamedTuple):
-    """How a program ended. `status` is -N after signal N and None where it had to be ended."""
+    """How a program ended: `status` is -N after signal N, and None if the time limit ended it."""
 
     status: int | None
     err: str
@@ -44,15 +48,15 @@ def _unread_pipe() -> int:
 
 
 def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int], out, err):
-    """Runs in the forked process: `python -m module argv`, with its output in a file."""
+    """Does in the forked process what `python -m module argv` does, with its output in a file."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     os.dup2(_unread_pipe() if out == UNREAD else os.open(os.path.join(folder, out), flags), 1)
     os.dup2(err.fileno(), 2)
-    # Not the server's, which may have no buffer.
+    # The server's stdout may have no buffer, so the program gets one of its own.
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.pop("TPU_NAME", None)
-    # What a program leaves among its temporary files is removed with the attempt's folder.
+    # Temporary files that a program leaves are removed with the attempt's folder.
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, limit))
@@ -60,14 +64,14 @@ def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int
     sys.argv = [module, *argv]
     from utils.base import program
 
-    program.run(importlib.import_module(module).main)
+    program.run(importlib.import_module(_PACKAGES.get(module, module)).main)
 
 
 class Program:
     """A running program; `folder` is its working directory and takes its output."""
 
     def __init__(self, module: str, argv: list, folder: Path, limits=None, out="out"):
-        # A pipe, because a limit on the size of files would hold for a file of errors, too.
+        # Errors go to a pipe, because a limit on the size of files would also limit a file of them.
         reading, writing = multiprocessing.Pipe(duplex=False)
         given = [str(argument) for argument in argv]
         self._process = _SERVER.Process(
@@ -86,11 +90,11 @@ class Program:
         reading.close()
 
     def err(self) -> str:
-        """What the program has written to its errors so far."""
+        """Returns what the program has written to stderr so far."""
         return self._err.decode(errors="replace")
 
     def wait(self, seconds: float = TIME_LIMIT) -> Outcome:
-        """The outcome; the process is ended where it takes too long."""
+        """Waits for the end, kills the process after `seconds`, and returns the outcome."""
         self._process.join(seconds)
         status = self._process.exitcode
         self.kill()
@@ -98,28 +102,30 @@ class Program:
         return Outcome(status, self.err())
 
     def wait_for(self, condition: Callable[[str], bool], seconds: float = TIME_LIMIT) -> None:
-        """Returns when the errors fulfil a condition, or the program has ended."""
+        """Waits until stderr fulfils a condition, the program has ended, or `seconds` are over."""
         end = time.monotonic() + seconds
         while self._process.is_alive() and time.monotonic() < end and not condition(self.err()):
             time.sleep(0.01)
 
     def send(self, number: int) -> None:
+        """Sends a signal, unless the program has ended."""
         with contextlib.suppress(ProcessLookupError):
             if self._process.is_alive():
                 os.kill(self._process.pid, number)
 
     def kill(self) -> None:
+        """Ends the program and waits until it is gone."""
         self._process.kill()
         self._process.join()
 
 
 def run(module: str, argv: list, folder: Path, limits=None, out: str = "out") -> Outcome:
-    """Runs a program to its end, or to the time limit. `out` is the file that takes its output."""
+    """Runs a program to its end or to the time limit; `out` names the file for its stdout."""
     return Program(module, argv, folder, limits, out).wait()
 
 
 def misbehaviour(outcome: Outcome) -> str | None:
-    """What no program may do, whatever it is given; None if it did nothing of the kind."""
+    """Says what a program did that none may do, whatever its input; None if there is nothing."""
     if outcome.status is None:
         return f"hang of more than {TIME_LIMIT} s"
     if outcome.status < 0:
@@ -135,7 +141,7 @@ def misbehaviour(outcome: Outcome) -> str | None:
 
 
 def refused(outcome: Outcome, *words: str) -> str | None:
-    """Why an outcome is not one sentence with the words; None where it is."""
+    """Says why an outcome is not a refusal in one sentence with the words; None if it is."""
     if problem := misbehaviour(outcome):
         return problem
     if outcome.status not in (1, 2):
@@ -148,16 +154,17 @@ def refused(outcome: Outcome, *words: str) -> str | None:
 
 
 def finished(outcome: Outcome) -> str | None:
-    """Why an outcome is no success; None where it is one."""
+    """Says why an outcome is not a success; None if it is one."""
     return misbehaviour(outcome) or (f"refused: {outcome.err[-300:]}" if outcome.status else None)
 
 
 def finished_or_refused(outcome: Outcome, *words: str) -> str | None:
-    """For what a program may take or refuse: None for a success or one sentence."""
+    """Says why an outcome is neither a success nor a refusal in one sentence; None if it is."""
     return misbehaviour(outcome) or (refused(outcome, *words) if outcome.status else None)
 
 
 def _sentences(err: str) -> list[str]:
+    """Returns the lines that are error messages."""
     # argparse writes `prog: error: ...` after its usage.
     lines = err.splitlines()
     return [line for line in lines if line.startswith("error: ") or ": error: " in line]

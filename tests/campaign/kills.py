@@ -1,4 +1,7 @@
-"""Kills of a campaign: programs ended at many moments, and what is there afterwards."""
+"""Section `kills`: programs that are ended at many moments, and what they leave.
+
+The same command must then succeed, and nothing that was complete before may be lost.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.campaign_files import Base
-from tests.campaign_process import Outcome, Program, finished, misbehaviour, run
+from campaign.base import Base
+from campaign.cases import Case, Verdicts
+from campaign.processes import Outcome, Program, finished, misbehaviour, run
 from utils.training import checkpoints
 
 KILLS = 8  # in each training
@@ -21,21 +24,23 @@ _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def complete_steps(model_dir: Path) -> list[int]:
-    """The steps of the complete checkpoints in a folder."""
+    """Returns the steps of the complete checkpoints in a folder, in their order."""
     paths = [str(path).removesuffix(".index") for path in model_dir.glob("model.ckpt-*.index")]
     return sorted(checkpoints.step_of(path) for path in paths if checkpoints.is_complete(path))
 
 
-def cases() -> list[tuple[str, Callable[[Base, Path], Iterator[str | None]]]]:
-    """(name, attempts) of trainings, exports and builders that are killed."""
+def cases() -> list[Case]:
+    """Lists trainings, exports and builders with the signals and moments that end them."""
     trainings = [
-        (f"training {number} with {signal.Signals(kind).name}", _killed_training(kind, number))
+        Case(f"training {number} with {signal.Signals(kind).name}", _killed_training(kind, number))
         for number in range(TRAININGS)
         for kind in _SIGNALS
     ]
-    exports = [(f"export after {part}/{MOMENTS}", _killed_export(part)) for part in range(MOMENTS)]
+    exports = [
+        Case(f"export after {part}/{MOMENTS}", _killed_export(part)) for part in range(MOMENTS)
+    ]
     builders = [
-        (f"{name} after {part}/{MOMENTS}", _killed_builder(name, part))
+        Case(f"{name} after {part}/{MOMENTS}", _killed_builder(name, part))
         for name in ("fake", "folder", "sample")
         for part in range(MOMENTS)
     ]
@@ -51,7 +56,11 @@ def _timed(module: str, argv: list, folder: Path) -> float:
 
 
 def _kill(program: Program, number: int, delay: float) -> Outcome:
-    """Sends a signal after a time; one that programs handle only once they do."""
+    """Sends a signal after `delay` seconds and waits for the end.
+
+    Programs handle signals other than SIGKILL once they have said on which device they run, so the
+    delay begins there.
+    """
     if number != signal.SIGKILL:
         program.wait_for(lambda err: " on CPU" in err)
     time.sleep(delay)
@@ -60,22 +69,20 @@ def _kill(program: Program, number: int, delay: float) -> Outcome:
 
 
 def _problem_of_killed(outcome: Outcome, number: int) -> str | None:
-    """A program ends by SIGKILL, by itself with 128 + another signal, or was faster."""
+    """Says why a killed program ended wrongly; None if the signal ended it, or it was faster."""
     if outcome.status in (0, -signal.SIGKILL if number == signal.SIGKILL else 128 + number):
         return None if "Traceback" not in outcome.err else "stack trace"
     return misbehaviour(outcome) or f"status {outcome.status} after signal {number}"
 
 
 def _killed_training(number: int, seed: int):
-    def attempt(base: Base, folder: Path) -> Iterator[str | None]:
+    def attempt(base: Base, folder: Path) -> Verdicts:
         model = folder / "model"
-        argv = base.flags(
-            model_dir=model, mode="train", train_steps=STEPS, save_checkpoints_steps=2
-        )
+        argv = base.flags(model_dir=model, mode="train", train_steps=STEPS)
         whole = _timed("mnasnet_main", [*argv, f"--model_dir={folder / 'whole'}"], folder / "run")
         reached = 0
         for kill in range(KILLS):
-            # Trainings differ in their moments, which lie close to each other over all of them.
+            # Each training has other moments, so that together they cover the run closely.
             delay = whole * (kill + (seed + 0.5) / TRAININGS) / KILLS
             outcome = _kill(Program("mnasnet_main", argv, folder / "run"), number, delay)
             before, reached = reached, max(complete_steps(model), default=0)
@@ -87,7 +94,7 @@ def _killed_training(number: int, seed: int):
 
 
 def _lost(outcome: Outcome, before: int, after: int) -> str | None:
-    """What a run has lost of the steps before it; None if nothing."""
+    """Says what a run lost of the steps before it; None if nothing."""
     if after < before:
         return f"the newest complete checkpoint was of step {before} and is of step {after}"
     resumed = re.search(r"from step (\d+)", outcome.err)
@@ -97,7 +104,7 @@ def _lost(outcome: Outcome, before: int, after: int) -> str | None:
 
 
 def _killed_export(part: int):
-    def attempt(base: Base, folder: Path) -> Iterator[str | None]:
+    def attempt(base: Base, folder: Path) -> Verdicts:
         copy, target = base.copy(folder), folder / "export"
         argv = copy.flags(mode="export_only", export_dir=target)
         earlier = [*argv, f"--export_checkpoint={copy.model / 'model.ckpt-2'}"]
@@ -115,13 +122,13 @@ def _killed_export(part: int):
 
 
 def _whole(report: Path) -> bool:
-    """Whether all files that an export's report lists are there."""
+    """Says whether all files that an export's report lists are there."""
     names = json.loads(report.read_text())["files"]
     return bool(names) and all((report.parent / name).exists() for name in names)
 
 
 def _killed_builder(name: str, part: int):
-    def attempt(base: Base, folder: Path) -> Iterator[str | None]:
+    def attempt(base: Base, folder: Path) -> Verdicts:
         arguments = {
             "fake": ["--num_train=48", "--num_validation=8"],
             "folder": [f"--input_dir={base.pictures}", "--validation_share=0.5"],
@@ -143,6 +150,6 @@ def _killed_builder(name: str, part: int):
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    """What a data set's files hold, by their names."""
+    """Returns the content of each file of a folder by its name."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
