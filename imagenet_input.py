@@ -19,6 +19,7 @@ import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
 from utils.base import memory
 from utils.reading import bigtable, dataset_info, dataset_options, examples, records
+from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX  # the published names
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -27,8 +28,6 @@ SERVING_IMAGES = "serving_images"
 SHUFFLE_BUFFER = 1024
 SHUFFLE_LEAD = 4  # buffers that a training going on shuffles first
 CYCLE = 16  # files read at a time
-TRAIN_PREFIX = "train-"
-EVAL_PREFIX = "validation-"
 
 
 def build_image_serving_input_fn(
@@ -288,7 +287,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         super().__init__(
             is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more
         )
-        self.data_dir = None if data_dir in (None, "null") else data_dir
+        self.data_dir = data_dir if records.has_files(data_dir) else None
         self.file_prefix = TRAIN_PREFIX if is_training else EVAL_PREFIX
         self.cache = cache
         self.segments = segments

@@ -441,7 +441,7 @@ def test_bfloat16_null_data():
     assert images.dtype == tf.bfloat16.as_numpy_dtype
 
 
-@pytest.mark.parametrize("data_dir", [None, "null"])
+@pytest.mark.parametrize("data_dir", [None, "", "null"])
 @pytest.mark.parametrize("is_training", [False, True])
 def test_null_data_are_black_images_without_end(data_dir, is_training):
     for transpose, shape in ((False, (3, SIZE, SIZE, 3)), (True, (SIZE, SIZE, 3, 3))):

@@ -13,6 +13,15 @@ from utils.reading import examples, records
 # Files.
 
 
+@pytest.mark.parametrize("data_dir", [None, "", records.NULL_DATA])
+def test_a_data_dir_without_files(data_dir):
+    assert not records.has_files(data_dir)
+
+
+def test_a_data_dir_that_names_files():
+    assert records.has_files("gs://bucket/null")
+
+
 def test_files_of_a_split_in_order(tmp_path):
     for name in ("train-00001-of-00002", "train-00000-of-00002", "validation-00000-of-00001"):
         write(tmp_path / name, good(1))

@@ -54,7 +54,7 @@ def load(data_dir: str | None) -> DatasetInfo | None:
     Raises:
       UserError: the file is there but is not such a description.
     """
-    if not data_dir or data_dir == "null":
+    if data_dir is None or not records.has_files(data_dir):
         return None
     path = os.path.join(data_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):

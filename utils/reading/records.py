@@ -23,6 +23,15 @@ LENGTH_BYTES, HEADER_BYTES, FRAME_BYTES = 8, 12, 16
 MOST_COUNTED = 200_000  # half a second's work
 READ_BUFFER_BYTES = 256 * 1024
 BEYOND_END = "the record ends behind the file's end"
+# The two splits of a data set: functions of utils.reading take one of these as `file_prefix`.
+TRAIN_PREFIX = "train-"
+EVAL_PREFIX = "validation-"
+NULL_DATA = "null"  # the data_dir that feeds black images, to measure a model alone
+
+
+def has_files(data_dir: str | None) -> bool:
+    """Returns whether a data_dir names TFRecord files: it is given and is not `NULL_DATA`."""
+    return bool(data_dir) and data_dir != NULL_DATA
 
 
 def list_files(data_dir: str, prefix: str) -> list[str]:
