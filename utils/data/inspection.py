@@ -60,14 +60,14 @@ def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
       UserError: there are no files at all, or one cannot be read.
     """
     splits = []
-    for name in (shards.TRAIN, shards.VALIDATION):
-        if tf.io.gfile.glob(os.path.join(data_dir, f"{name}-*")):
-            paths = records.list_files(data_dir, f"{name}-")
+    for name, prefix in shards.PREFIXES.items():
+        if tf.io.gfile.glob(os.path.join(data_dir, f"{prefix}*")):
+            paths = records.list_files(data_dir, prefix)
             sizes = [state.size for state in records.states(paths)]
             scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")
             splits.append(Split(name, scans, sizes))
     if not splits:
-        records.list_files(data_dir, f"{shards.TRAIN}-")  # raises the error
+        records.list_files(data_dir, records.TRAIN_PREFIX)  # raises the error
     return splits
 
 

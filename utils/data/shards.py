@@ -22,16 +22,17 @@ from absl import logging
 import utils.base.tensorflow_version  # noqa: F401
 from utils.base.errors import UserError
 from utils.base.version import __version__
-from utils.reading import dataset_info, labels
+from utils.reading import dataset_info, labels, records
 from utils.reading.dataset_info import DatasetInfo
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 TRAIN, VALIDATION = "train", "validation"
+PREFIXES = {TRAIN: records.TRAIN_PREFIX, VALIDATION: records.EVAL_PREFIX}  # of the files' names
 UNREADABLE_FILE_NAME = "unreadable.txt"
 TEMPORARY, DONE, MADE = ".tmp-", ".tmp-done", ".tmp-made"
 _OURS = re.compile(
-    rf"(({TRAIN}|{VALIDATION})-\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
+    rf"(({'|'.join(PREFIXES.values())})\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
     rf"|{UNREADABLE_FILE_NAME})({TEMPORARY}.*)?"
 )
 
@@ -66,12 +67,12 @@ class Made(NamedTuple):
 
 def file_name(split: str, number: int, count: int) -> str:
     """Returns the name of one of a split's `count` files; numbers start at 0."""
-    return f"{split}-{number:05d}-of-{count:05d}"
+    return f"{PREFIXES[split]}{number:05d}-of-{count:05d}"
 
 
 def is_in(name: str, split: str) -> bool:
     """Says whether a file of this name belongs to a split."""
-    return name.startswith(f"{split}-")
+    return name.startswith(PREFIXES[split])
 
 
 def split(name: str, items: Sequence[Item], count: int) -> list[Shard]:
@@ -172,4 +173,4 @@ def is_ours(name: str) -> bool:
 
 def is_published(name: str) -> bool:
     """Says whether training or evaluation would read a file of this name."""
-    return (is_in(name, TRAIN) or is_in(name, VALIDATION)) and TEMPORARY not in name
+    return name.startswith(tuple(PREFIXES.values())) and TEMPORARY not in name

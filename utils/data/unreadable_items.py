@@ -69,7 +69,7 @@ def check(
             f"{_path(output_dir)} lists, or allow more than --max_bad_share={max_share:g}."
         )
     lost = {(item.shard.name, item.place) for item in found}
-    for split in (shards.TRAIN, shards.VALIDATION):
+    for split in shards.PREFIXES:
         _check_classes(description, plan, split, lost)
 
 
