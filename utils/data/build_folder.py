@@ -11,14 +11,7 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.data import (
-    picture_folders,
-    pictures,
-    shard_writer,
-    shards,
-    shared_arguments,
-    unreadable_items,
-)
+from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
 from utils.data.picture_folders import Found
 
 SHARE = 0.1
@@ -48,7 +41,7 @@ class Options(NamedTuple):
     validation_shards: int | None = None
     name: str | None = None
     seed: int = 0
-    max_bad_share: float = unreadable_items.MAX_SHARE
+    max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
 
 
