@@ -1,4 +1,4 @@
-"""Picture files of every kind, each with the pixels that it shows, worked out with NumPy alone."""
+"""Makes picture files of every kind, with the pixels that each shows, from NumPy alone."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 WIDTH, HEIGHT = 120, 90
-# What each EXIF orientation asks to be done, undone: from the upright picture to the stored one.
+# How each EXIF orientation stores an upright picture.
 STORED = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -31,14 +31,14 @@ class Kind(NamedTuple):
 
 
 def smooth(seed: int = 0) -> np.ndarray:
-    """uint8 [HEIGHT, WIDTH, 3] without symmetry, smooth enough for JPEG."""
+    """Returns uint8 [HEIGHT, WIDTH, 3] without symmetry, smooth enough for JPEG."""
     rng = np.random.RandomState(seed)
     coarse = Image.fromarray(rng.randint(20, 236, (3, 4, 3)).astype(np.uint8))
     return np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
 
 def save(image, kind: str, **options) -> bytes:
-    """Encodes a picture of Pillow's, or pixels."""
+    """Encodes Pillow's picture, or pixels."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(np.ascontiguousarray(image))
     file = io.BytesIO()
@@ -47,19 +47,19 @@ def save(image, kind: str, **options) -> bytes:
 
 
 def jpeg(seed: int = 0, **options) -> bytes:
-    """A plain JPEG."""
+    """Returns a plain JPEG."""
     return save(smooth(seed), "JPEG", quality=95, **options)
 
 
 def exif(orientation: int) -> Image.Exif:
-    """An EXIF block that says how to turn the picture."""
+    """Returns an EXIF block with an orientation."""
     block = Image.Exif()
     block[0x0112] = orientation
     return block
 
 
 def png16(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits from uint16 [H, W, channels], which Pillow cannot write."""
+    """Returns a PNG of 16 bits, which Pillow cannot write, from uint16 [H, W, channels]."""
     height, width, channels = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -74,9 +74,9 @@ def png16(values: np.ndarray) -> bytes:
 
 
 def jpeg_claiming(width: int, height: int, **options) -> bytes:
-    """A JPEG of a few bytes whose header claims another size; decoders fill the rest with grey."""
+    """Returns a small JPEG whose header claims another size; decoders fill the rest with grey."""
     data = bytearray(jpeg(**options))
-    at = 2  # behind the marker that every JPEG begins with
+    at = 2  # after the marker that every JPEG begins with
     while data[at + 1] not in (0xC0, 0xC2):  # the frame's header, baseline or progressive
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
@@ -84,7 +84,7 @@ def jpeg_claiming(width: int, height: int, **options) -> bytes:
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims another size, with the right checksum."""
+    """Returns a small PNG whose header claims another size, with the right checksum."""
     data = bytearray(save(smooth(), "PNG"))
     data[16:24] = struct.pack(">II", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -92,7 +92,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def gif_claiming(width: int, height: int) -> bytes:
-    """A GIF of a few bytes whose header and first frame claim another size."""
+    """Returns a small GIF whose header and first frame claim another size."""
     data = bytearray(save(smooth()[..., 0], "GIF"))
     frame = data.index(struct.pack("<BHHHH", 0x2C, 0, 0, WIDTH, HEIGHT))
     data[6:10] = data[frame + 5 : frame + 9] = struct.pack("<HH", width, height)
@@ -100,21 +100,21 @@ def gif_claiming(width: int, height: int) -> bytes:
 
 
 def bmp_claiming(width: int, height: int) -> bytes:
-    """A BMP of a few bytes whose header claims another size."""
+    """Returns a small BMP whose header claims another size."""
     data = bytearray(save(smooth(), "BMP"))
     data[18:26] = struct.pack("<ii", width, height)
     return bytes(data)
 
 
 def webp_claiming(width: int, height: int) -> bytes:
-    """A WebP of a few bytes whose header claims another size."""
+    """Returns a small WebP whose header claims another size."""
     data = bytearray(save(smooth(), "WEBP", exif=exif(1)))  # EXIF brings the extended header
     at = data.index(b"VP8X") + 12
     data[at : at + 6] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return bytes(data)
 
 
-# More pixels than can be decoded, claimed by a header: 30000 x 30000, and one just too many.
+# Headers that claim more pixels than can be decoded: 30000 x 30000, and one row too many.
 GIGANTIC = {
     "jpeg": jpeg_claiming(30000, 30000),
     "progressive jpeg": jpeg_claiming(30000, 30000, progressive=True),
@@ -127,13 +127,13 @@ GIGANTIC = {
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What pixels look like over white; alpha is in [0, 255]."""
+    """Returns what pixels look like over white; alpha is in [0, 255]."""
     share = alpha[..., np.newaxis] / 255
     return np.rint(pixels * share + 255 * (1 - share)).astype(np.uint8)
 
 
 def kinds() -> dict[str, Kind]:
-    """All kinds by name."""
+    """Returns all kinds of picture files by name."""
     rgb = smooth()
     image = Image.fromarray(rgb)
     gray = np.repeat(np.asarray(image.convert("L"))[..., np.newaxis], 3, 2)

@@ -101,7 +101,7 @@ def _check_end(rows: bigtable.RowReader, total: int) -> None:
         raise UserError(
             f"{rows} has row {further.row_key.decode()} though the files have only {total} "
             "records: is it another data set's? Name another table or prefix, or delete this row "
-            "and all rows after it."
+            "and those behind it."
         )
 
 
@@ -197,8 +197,8 @@ def _splits(arguments) -> list[tuple[list[str], imagenet_input.BigtableSelection
             ),
         )
         for file_prefix, row_prefix in (
-            (imagenet_input.TRAIN_PREFIX, arguments.train_prefix),
-            (imagenet_input.EVAL_PREFIX, arguments.eval_prefix),
+            (records.TRAIN_PREFIX, arguments.train_prefix),
+            (records.EVAL_PREFIX, arguments.eval_prefix),
         )
     ]  # fmt: skip
 

@@ -11,14 +11,7 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.data import (
-    picture_folders,
-    pictures,
-    shard_writer,
-    shards,
-    shared_arguments,
-    unreadable_items,
-)
+from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
 from utils.data.picture_folders import Found
 
 SHARE = 0.1
@@ -48,7 +41,7 @@ class Options(NamedTuple):
     validation_shards: int | None = None
     name: str | None = None
     seed: int = 0
-    max_bad_share: float = unreadable_items.MAX_SHARE
+    max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
 
 
@@ -134,6 +127,16 @@ def _splits(options: Options) -> dict[str, Classes]:
     else:
         share = SHARE if options.validation_share is None else options.validation_share
         train, held_out = _split_by_share(_classes(root, ""), share)
+    _check_classes(root, train, held_out)
+    return {shards.TRAIN: train, shards.VALIDATION: held_out}
+
+
+def _check_classes(root: str, train: Classes, held_out: Classes) -> None:
+    """Checks that training has two classes and all those of validation; logs what the latter lacks.
+
+    Raises:
+      UserError: training has fewer classes.
+    """
     if len(train) < 2:
         raise UserError(
             f"--input_dir={root} has too few folders of pictures for training ({len(train)}): make "
@@ -150,7 +153,6 @@ def _splits(options: Options) -> dict[str, Classes]:
         logging.info(
             "Validation has no pictures of %d classes, such as %s.", len(missing), missing[0]
         )
-    return {shards.TRAIN: train, shards.VALIDATION: held_out}
 
 
 def _evaluation_folder(root: str, names: list[str]) -> str | None:
@@ -167,6 +169,12 @@ def _evaluation_folder(root: str, names: list[str]) -> str | None:
         if left_out:
             logging.info("Left out: the folders %s.", ", ".join(left_out))
         return chosen
+    _check_no_split(root, names)
+    return None
+
+
+def _check_no_split(root: str, names: list[str]) -> None:
+    """Raises UserError if one of the folders, all taken for classes, is named like a split."""
     like_splits = [name for name in names if _is_like_a_split(name)]
     if len(names) == 1 and like_splits:
         raise UserError(
@@ -174,17 +182,15 @@ def _evaluation_folder(root: str, names: list[str]) -> str | None:
             f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
         )
     # Trains may be a class, too.
-    if like_splits == [shards.TRAIN] and not picture_folders.folders(
+    is_class = like_splits == [shards.TRAIN] and not picture_folders.folders(
         os.path.join(root, shards.TRAIN)
-    ):
-        return None
-    if like_splits:
+    )
+    if like_splits and not is_class:
         raise UserError(
             f"--input_dir={root} has the folder {like_splits[0]}, which is named like a split, not "
             f"like a class: name the splits {shards.TRAIN} and {shards.VALIDATION}, or give it "
             "another name if it is a class."
         )
-    return None
 
 
 def _is_like_a_split(name: str) -> bool:

@@ -12,14 +12,7 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.data import (
-    picture_folders,
-    pictures,
-    shard_writer,
-    shards,
-    shared_arguments,
-    unreadable_items,
-)
+from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
 from utils.data.picture_folders import Found
 from utils.reading.labels import IMAGENET_FILE
 
@@ -43,7 +36,7 @@ class Options(NamedTuple):
     train_shards: int = TRAIN_SHARDS
     validation_shards: int = VALIDATION_SHARDS
     seed: int = 0
-    max_bad_share: float = unreadable_items.MAX_SHARE
+    max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
 
 

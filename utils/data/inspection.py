@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.data import contact_sheet, inspection_text, shards, shared_arguments
+from utils.data import contact_sheet, shards, shared_arguments
 from utils.reading import dataset_info, examples, records, scan
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -20,6 +20,9 @@ _DESCRIPTION = """\
 Reads every record and decodes every picture of a data set. Prints images a split and class, sizes,
 bytes, the records that cannot be used with file and offset, and what differs from
 dataset_info.json. Draws a contact sheet on request."""
+_LISTED = 20  # problems, and classes, that are printed; the JSON file has all
+_NAME_LENGTH = 30
+_SPREAD = "{min}..{max} ({median})"
 # The number of classes if it is unknown: GREATEST_LABEL itself stands for all labels beyond it.
 _ANY_LABEL = examples.GREATEST_LABEL - 1
 
@@ -60,14 +63,14 @@ def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
       UserError: there are no files at all, or one cannot be read.
     """
     splits = []
-    for name in (shards.TRAIN, shards.VALIDATION):
-        if tf.io.gfile.glob(os.path.join(data_dir, f"{name}-*")):
-            paths = records.list_files(data_dir, f"{name}-")
+    for name, prefix in shards.PREFIXES.items():
+        if tf.io.gfile.glob(os.path.join(data_dir, f"{prefix}*")):
+            paths = records.list_files(data_dir, prefix)
             sizes = [state.size for state in records.states(paths)]
             scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")
             splits.append(Split(name, scans, sizes))
     if not splits:
-        records.list_files(data_dir, f"{shards.TRAIN}-")  # raises the error
+        records.list_files(data_dir, records.TRAIN_PREFIX)  # raises the error
     return splits
 
 
@@ -141,14 +144,131 @@ def _split_summary(split: Split, num_classes, names: Mapping[int, str]) -> dict[
         "records": split.num_records,
         "readable": len(facts),
         "bytes": sum(split.sizes),
-        "height": inspection_text.spread(facts[:, 1]),
-        "width": inspection_text.spread(facts[:, 2]),
-        "picture_bytes": inspection_text.spread(facts[:, 3]),
+        "height": _spread(facts[:, 1]),
+        "width": _spread(facts[:, 2]),
+        "picture_bytes": _spread(facts[:, 3]),
         "classes": [
             {"label": label, "name": names.get(label), "images": count}
             for label, count in class_counts(split, num_classes).items()
         ],
     }
+
+
+def _spread(values: np.ndarray) -> dict[str, int]:
+    """Returns the extremes and the median of numbers, zeros if there are none."""
+    if len(values) == 0:
+        return {"min": 0, "median": 0, "max": 0}
+    return {
+        "min": int(values.min()),
+        "median": round(float(np.median(values))),
+        "max": int(values.max()),
+    }
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines of the printed report of a `summary`."""
+    title = f"{found['data_dir']}: {found['name'] or 'without dataset_info.json'}"
+    yield title + (f" (made by {found['builder']})" if found["builder"] else "")
+    yield ""
+    yield from _count_lines(found["splits"])
+    yield ""
+    yield from _size_lines(found["splits"])
+    yield ""
+    yield from _class_lines(found["splits"])
+    yield ""
+    yield from _listing("Problems", [_problem(problem) for problem in found["problems"]])
+    yield from _listing("Not as dataset_info.json says", found["differences"])
+    if not found["problems"] and not found["differences"]:
+        labelled = "within range" if found["num_label_classes"] else "1 or more"
+        agree = "; all agrees with dataset_info.json" if found["name"] else ""
+        yield f"Every record is readable and labelled {labelled}{agree}."
+
+
+def _count_lines(splits: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a table of files, images and bytes."""
+    yield f"  {'split':<12}{'files':>6}{'images':>9}{'unusable':>10}{'bytes':>10}"
+    for name, split in splits.items():
+        unusable = split["records"] - split["readable"]
+        yield (
+            f"  {name:<12}{split['files']:>6}{split['readable']:>9}{unusable:>10}"
+            f"{_bytes(split['bytes']):>10}"
+        )
+
+
+def _size_lines(splits: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a table of the pictures' sizes."""
+    yield f"  {'least..greatest (median)':<26}{'width':<18}{'height':<18}KB a picture"
+    for name, split in splits.items():
+        width, height, size = (split[key] for key in ("width", "height", "picture_bytes"))
+        kilobytes = {key: f"{value / 1000:.1f}" for key, value in size.items()}
+        texts = [_SPREAD.format(**spread) for spread in (width, height, kilobytes)]
+        yield f"  {name:<26}{texts[0]:<18}{texts[1]:<18}{texts[2]}"
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    """Returns a line on a record that cannot be used."""
+    offset = "" if problem["offset"] is None else f", byte {problem['offset']}"
+    return f"{problem['file']}, record {problem['record']}{offset}: {problem['reason']}"
+
+
+def _bytes(count: int) -> str:
+    """Returns a number of bytes in the largest unit that leaves at least 1."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def _class_lines(splits: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a table of few classes, or the extremes of many."""
+    if max(len(split["classes"]) for split in splits.values()) > _LISTED:
+        for name, split in splits.items():
+            yield from _extreme_lines(name, split["classes"])
+        return
+    table: dict[int, dict[str, Any]] = {}
+    for name, split in splits.items():
+        for entry in split["classes"]:
+            table.setdefault(entry["label"], {"name": entry["name"]})[name] = entry["images"]
+    yield f"  {'label':>5}  " + "".join(f"{name:>11}" for name in splits) + "  name"
+    for label, row in table.items():
+        counts = "".join(f"{row.get(name, 0):>11}" for name in splits)
+        yield f"  {label:>5}  {counts}  {row['name'] or ''}".rstrip()
+
+
+def _extreme_lines(name: str, classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields the classes of a split with the fewest and the most images."""
+    counts = np.array([entry["images"] for entry in classes])
+    images = _spread(counts)
+    yield (
+        f"  {name}: {len(classes)} classes with {images['min']} to {images['max']} images, median "
+        f"{images['median']}; {int((counts == 0).sum())} without images"
+    )
+    if images["min"] == images["max"]:
+        return
+    order = np.argsort(counts, kind="stable")
+    for what, chosen in (("fewest", order[:3]), ("most", order[::-1][:3])):
+        texts = (
+            f"{_short(classes[i]['name'] or 'class')} (label {classes[i]['label']}): {counts[i]}"
+            for i in chosen
+        )
+        yield f"    {what}: {'; '.join(texts)}"
+
+
+def _short(name: str) -> str:
+    """Returns a name as it fits on a line of extremes."""
+    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1].rstrip(" ,") + "…"
+
+
+def _listing(title: str, sentences: Sequence[str]) -> Iterator[str]:
+    """Yields the first sentences of a list under a title, and how many more there are."""
+    if not sentences:
+        return
+    yield f"{title} ({len(sentences)}):"
+    for sentence in sentences[:_LISTED]:
+        yield f"  {sentence}"
+    if len(sentences) > _LISTED:
+        yield f"  ... and {len(sentences) - _LISTED} more, which --json=FILE lists"
+    yield ""
 
 
 def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
@@ -208,7 +328,7 @@ def run(
     num_classes = num_classes or (info.num_label_classes if info else None)
     splits = scan_splits(data_dir, num_classes)
     found = summary(data_dir, splits, info, num_classes)
-    print("\n".join(inspection_text.lines(found)))
+    print("\n".join(lines(found)))
     if json_path:
         files.write_json(json_path, found)
     if contact_sheet_path:

@@ -26,10 +26,9 @@ from utils.base import files, folder_lock, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.version import __version__
-from utils.data import shards, unreadable_items
+from utils.data import shards
 from utils.data.pictures import Unreadable
-from utils.data.shards import DONE, MADE, TEMPORARY, Item, Made, Shard
-from utils.data.unreadable_items import UnreadableItem
+from utils.data.shards import DONE, MADE, TEMPORARY, Item, Made, Shard, UnreadableItem
 from utils.reading import dataset_info
 from utils.reading.dataset_info import DatasetInfo
 
@@ -72,7 +71,7 @@ def build(
     description: DatasetInfo,
     plan: Sequence[Shard],
     make: Maker,
-    max_bad_share: float = unreadable_items.MAX_SHARE,
+    max_bad_share: float = shards.MAX_BAD_SHARE,
     num_threads: int | None = None,
 ) -> DatasetInfo:
     """Writes a data set, resumes one that was interrupted, or repairs one that lacks files.
@@ -116,9 +115,9 @@ def _build(output_dir, description, plan, make, max_bad_share, num_threads) -> D
         for place, reason in reports[shard.name].unreadable
     ]
     if unreadable:
-        unreadable_items.write_list(output_dir, plan, unreadable)
+        shards.list_unreadable(output_dir, plan, unreadable)
         try:
-            unreadable_items.check(output_dir, description, plan, unreadable, max_bad_share)
+            shards.check_unreadable(output_dir, description, plan, unreadable, max_bad_share)
         except UserError:
             # The same command has to see which pictures were repaired.
             writer.discard({item.shard.name for item in unreadable})

@@ -1,4 +1,4 @@
-"""Says what a data set's files are: their names, the items in them, what tells two sets apart.
+"""Says what a data set's files are: names, items, items without a record, what tells sets apart.
 
 A file NAME of a data set passes through these names in the output folder:
 
@@ -20,18 +20,22 @@ from typing import NamedTuple
 from absl import logging
 
 import utils.base.tensorflow_version  # noqa: F401
+from utils.base import files
 from utils.base.errors import UserError
 from utils.base.version import __version__
-from utils.reading import dataset_info, labels
+from utils.reading import dataset_info, labels, records
 from utils.reading.dataset_info import DatasetInfo
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 TRAIN, VALIDATION = "train", "validation"
+PREFIXES = {TRAIN: records.TRAIN_PREFIX, VALIDATION: records.EVAL_PREFIX}  # of the files' names
 UNREADABLE_FILE_NAME = "unreadable.txt"
+MAX_BAD_SHARE = 0.01
+_LOGGED = 20  # unreadable pictures named in the log; the file names all
 TEMPORARY, DONE, MADE = ".tmp-", ".tmp-done", ".tmp-made"
 _OURS = re.compile(
-    rf"(({TRAIN}|{VALIDATION})-\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
+    rf"(({'|'.join(PREFIXES.values())})\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
     rf"|{UNREADABLE_FILE_NAME})({TEMPORARY}.*)?"
 )
 
@@ -66,12 +70,12 @@ class Made(NamedTuple):
 
 def file_name(split: str, number: int, count: int) -> str:
     """Returns the name of one of a split's `count` files; numbers start at 0."""
-    return f"{split}-{number:05d}-of-{count:05d}"
+    return f"{PREFIXES[split]}{number:05d}-of-{count:05d}"
 
 
 def is_in(name: str, split: str) -> bool:
     """Says whether a file of this name belongs to a split."""
-    return name.startswith(f"{split}-")
+    return name.startswith(PREFIXES[split])
 
 
 def split(name: str, items: Sequence[Item], count: int) -> list[Shard]:
@@ -172,4 +176,87 @@ def is_ours(name: str) -> bool:
 
 def is_published(name: str) -> bool:
     """Says whether training or evaluation would read a file of this name."""
-    return (is_in(name, TRAIN) or is_in(name, VALIDATION)) and TEMPORARY not in name
+    return name.startswith(tuple(PREFIXES.values())) and TEMPORARY not in name
+
+
+class UnreadableItem(NamedTuple):
+    """An item of a shard that gave no record.
+
+    Attributes:
+      shard: the file that lacks the item.
+      place: of the item among the shard's items.
+      reason: why it cannot be read.
+    """
+
+    shard: Shard
+    place: int
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """The item's key."""
+        return self.shard.items[self.place].key
+
+
+def list_unreadable(
+    output_dir: str, plan: Sequence[Shard], found: Sequence[UnreadableItem]
+) -> None:
+    """Lists unreadable items in unreadable.txt, and the first of them in the log."""
+    path = _list_path(output_dir)
+    lines = "".join(f"{item.key}\t{item.reason}\n" for item in sorted(found, key=lambda i: i.key))
+    files.write_text(path, lines.encode("utf-8", "replace").decode())
+    for item in found[:_LOGGED]:
+        logging.info("Unreadable: %s: %s.", item.key, item.reason)
+    total = _count(plan)
+    logging.info("%d of %d pictures are unreadable; %s lists them.", len(found), total, path)
+
+
+def check_unreadable(
+    output_dir: str,
+    description: DatasetInfo,
+    plan: Sequence[Shard],
+    found: Sequence[UnreadableItem],
+    max_bad_share: float,
+) -> None:
+    """Checks that a data set is of use without its unreadable items.
+
+    Raises:
+      UserError: more than the share `max_bad_share` are unreadable, or all of a class in a split.
+    """
+    total = _count(plan)
+    share = len(found) / total
+    if share > max_bad_share:
+        raise UserError(
+            f"{len(found)} of {total} pictures ({share:.1%}) are unreadable, such as "
+            f"{found[0].key} ({found[0].reason}): repair or remove the pictures that "
+            f"{_list_path(output_dir)} lists, or allow more than --max_bad_share={max_bad_share:g}."
+        )
+    lost = {(item.shard.name, item.place) for item in found}
+    for split in PREFIXES:
+        _check_classes(description, plan, split, lost)
+
+
+def _check_classes(description, plan, split: str, lost: set[tuple[str, int]]) -> None:
+    """Raises UserError for a class of which nothing is readable in a split."""
+    wanted: set[int] = set()
+    left: set[int] = set()
+    for shard in plan:
+        if is_in(shard.name, split):
+            for place, item in enumerate(shard.items):
+                wanted.add(item.label)
+                if (shard.name, place) not in lost:
+                    left.add(item.label)
+    if wanted - left:
+        name = description.label_names[min(wanted - left) - 1]
+        raise UserError(
+            f"No picture of class {name!r} is readable for {split}: repair its pictures or remove "
+            "the class."
+        )
+
+
+def _count(plan: Sequence[Shard]) -> int:
+    return sum(len(shard.items) for shard in plan)
+
+
+def _list_path(output_dir: str) -> str:
+    return os.path.join(output_dir, UNREADABLE_FILE_NAME)
