@@ -1,6 +1,5 @@
 """Weights files of golden networks, and models imported from them."""
 
-import golden_files
 import golden_weights_torch
 import tensorflow.compat.v1 as tf
 
@@ -8,7 +7,7 @@ import mnasnet_models
 from utils import import_weights
 from utils.config import network_settings
 from utils.training import averages, checkpoints, configuration
-from utils.weights import conversion, weights_file
+from utils.weights import weights_file
 
 SMALL = "timm_mnasnet_small"
 
@@ -47,15 +46,6 @@ def logits(model_dir, images):
         )
         averages.AveragesSaver().restore(session, checkpoints.latest(model_dir))
         return session.run(outputs)
-
-
-def imported(tmp_path, name):
-    """(golden content, model_dir) of an imported golden file."""
-    golden = golden_files.read(name)
-    model_dir = str(tmp_path / "model")
-    path = write(tmp_path / "weights.safetensors", golden)
-    conversion.import_state_dict(path, model_dir, source_of(golden))
-    return golden, model_dir
 
 
 def run_import(path, model_dir, **arguments):

@@ -7,7 +7,7 @@ import golden_weights_torch
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from imported_models import SMALL, imported, logits, restored_params, write
+from imported_models import SMALL, logits, restored_params, write
 from torch_files import pth_file
 
 import mnasnet_main
@@ -20,12 +20,14 @@ from utils.training import averages, evaluations, optimization
 from utils.weights import conversion, layer_names, weights_file
 
 GOLDEN = golden_weights_torch.names("timm_*") + golden_weights_torch.names("torchvision_*")
+
+
 # Logits.
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_logits_agree_with_the_program_that_weights_come_from(name, tmp_path):
-    golden, model_dir = imported(tmp_path, name)
+def test_logits_agree_with_the_program_that_weights_come_from(name, imported):
+    golden, model_dir = imported(name)
     ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
     golden_files.assert_close(golden["logits"], ours.tolist())
     assert restored_params(model_dir)["model_name"] == golden["model"]
@@ -45,8 +47,8 @@ def test_pretrained_efficientnet_lite0_agrees(tmp_path):
     assert len(labels) == 1000 and labels[281].startswith("tabby") and "espresso" in labels[967]
 
 
-def test_multipliers_and_settings_travel_with_the_checkpoint(tmp_path):
-    _, model_dir = imported(tmp_path, "timm_semnasnet_075")
+def test_multipliers_and_settings_travel_with_the_checkpoint(imported):
+    _, model_dir = imported("timm_semnasnet_075")
     params = restored_params(model_dir)
     assert params["depth_multiplier"] == 0.75
     assert params["num_label_classes"] == 16
@@ -76,8 +78,8 @@ def test_filters_that_no_multiplier_gives_are_taken_as_they_are(tmp_path):
 # The checkpoint.
 
 
-def test_checkpoint_has_just_the_variables_of_training(tmp_path):
-    _, model_dir = imported(tmp_path, SMALL)
+def test_checkpoint_has_just_the_variables_of_training(imported):
+    _, model_dir = imported(SMALL)
     params = {**restored_params(model_dir), "mode": "train"}
     with tf.Graph().as_default():
         tf.train.get_or_create_global_step()
@@ -112,8 +114,8 @@ def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, di
     assert steps == [2]
 
 
-def test_a_folder_with_a_model_is_left_alone(tmp_path):
-    golden, model_dir = imported(tmp_path, SMALL)
+def test_a_folder_with_a_model_is_left_alone(imported, tmp_path):
+    golden, model_dir = imported(SMALL)
     before = {p.name: p.read_bytes() for p in pathlib.Path(model_dir).iterdir()}
     path = write(tmp_path / "again.safetensors", golden)
     with pytest.raises(UserError, match="holds a model already"):

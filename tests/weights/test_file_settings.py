@@ -1,6 +1,7 @@
 """What an exported weights file says of its network, and what a damaged one may say."""
 
 import json
+import shutil
 
 import golden_files
 import golden_weights_torch
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 import yaml
-from imported_models import SMALL, SPEC, imported, logits, restored_params, write
+from imported_models import SMALL, SPEC, logits, restored_params, write
 
 import mnasnet_models
 from utils import checkpoint_tool, export_weights
@@ -22,9 +23,10 @@ from utils.weights import (
 )
 
 
-def test_an_exported_file_says_what_it_is(tmp_path):
+def test_an_exported_file_says_what_it_is(imported, tmp_path):
     """Not a shape of it tells padding, epsilon, activation and normalization."""
-    golden, model_dir = imported(tmp_path, "timm_tf_efficientnet_lite0")
+    golden, model_dir = imported("timm_tf_efficientnet_lite0")
+    model_dir = shutil.copytree(model_dir, str(tmp_path / "model"))
     params = yaml.safe_load((tmp_path / "model" / "params.yaml").read_text())
     params["batch_norm_epsilon"] = 2e-3
     params["input_image_size"] = 64

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import yaml
-from imported_models import SMALL, imported, restored_params
+from imported_models import SMALL, restored_params
 
 from utils import checkpoint_tool, import_weights
 from utils.base.errors import UserError
-from utils.training import averages
+from utils.training import averages, model_files
 from utils.weights import model_folder
 
 
 @pytest.fixture
-def other_program(tmp_path):
+def other_program(imported, tmp_path):
     """(checkpoint, mapping, folder, a gamma): a network of ours under names of another program."""
-    _, model_dir = imported(tmp_path, SMALL)
+    _, model_dir = imported(SMALL)
     values = checkpoint_tool.read(model_dir)
     weights = {n: v for n, v in values.items() if "RMSProp" not in n and "Average" not in n}
     names = {n.replace("mnas", "layer").replace("/", ":"): n for n in weights if n != "global_step"}
@@ -25,7 +25,7 @@ def other_program(tmp_path):
     theirs[key + "/Momentum"] = theirs[key]
     theirs["global_step"] = np.asarray(77, np.int64)
     model_folder.save_checkpoint(str(tmp_path / "theirs.ckpt"), theirs)
-    spec = {**yaml.safe_load((tmp_path / "model" / "params.yaml").read_text())["model_spec"]}
+    spec = model_files.stored_params(model_dir)["model_spec"]
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"name": "mnasnet_small", **spec}))
     return str(tmp_path / "theirs.ckpt"), names, tmp_path, key
 
@@ -40,12 +40,12 @@ def _import_other(checkpoint, names, tmp_path):
     return str(tmp_path / "from_tf1")
 
 
-def test_checkpoint_of_another_program(other_program):
+def test_checkpoint_of_another_program(other_program, imported):
     checkpoint, names, tmp_path, key = other_program
     model_dir = _import_other(checkpoint, names, tmp_path)
     ours = names[key]
     held = checkpoint_tool.read(model_dir)
-    differences = checkpoint_tool.compare(checkpoint_tool.read(str(tmp_path / "model")), held)
+    differences = checkpoint_tool.compare(checkpoint_tool.read(imported(SMALL)[1]), held)
     average = ours + averages.SUFFIX
     assert list(differences) == ["other values"]
     assert [d.split(":")[0] for d in differences["other values"]] == [average]

@@ -8,7 +8,7 @@ import golden_weights_torch
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from imported_models import SMALL, imported, restored_params
+from imported_models import SMALL, restored_params
 
 import mnasnet_models
 from mnasnet_model import GlobalParams
@@ -18,8 +18,8 @@ from utils.weights import layer_names, recognition, timm_export, timm_models
 
 
 @pytest.mark.parametrize("name", ["timm_semnasnet_075", "timm_mnasnet_small"])
-def test_round_trip_gives_the_same_state_dict(name, tmp_path):
-    golden, model_dir = imported(tmp_path, name)
+def test_round_trip_gives_the_same_state_dict(name, imported):
+    golden, model_dir = imported(name)
     params = restored_params(model_dir)
     state = timm_export.timm_state_dict(checkpoints.latest(model_dir), params)
     expected = golden_weights_torch.state_dict(golden)
