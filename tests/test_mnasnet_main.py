@@ -132,7 +132,8 @@ def test_complete_run_says_so_and_ends(trained, digits_dir, caplog):
     model_dir, _ = trained
     before = sorted(os.listdir(model_dir))
     err = log_of(
-        caplog, *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
+        caplog,
+        *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
                post_quantize=True)
     )  # fmt: skip
     assert "is complete at step 8" in err and re.search(EXPORTED, err)
@@ -142,7 +143,8 @@ def test_complete_run_says_so_and_ends(trained, digits_dir, caplog):
 def test_settings_travel_with_the_checkpoint(trained, digits_dir, caplog):
     model_dir, _ = trained
     err = log_of(
-        caplog, f"--data_dir={digits_dir}", f"--model_dir={model_dir}", "--mode=eval", "--train_steps=8",
+        caplog,
+        f"--data_dir={digits_dir}", f"--model_dir={model_dir}", "--mode=eval", "--train_steps=8",
         "--eval_timeout=0",
     )  # fmt: skip
     assert "mnasnet-small, 32 x 32" in err
@@ -282,7 +284,8 @@ def test_runs_from_another_directory(tmp_path):
 
 def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path, caplog):
     err = log_of(
-        caplog, *flags(data_dir="null", model_dir=str(tmp_path), train_steps=1, num_train_images=64,
+        caplog,
+        *flags(data_dir="null", model_dir=str(tmp_path), train_steps=1, num_train_images=64,
                num_eval_images=13, num_label_classes=10, eval_batch_size=8)
     )  # fmt: skip
     assert "on 16 images" in err

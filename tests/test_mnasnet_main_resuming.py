@@ -69,7 +69,8 @@ def test_another_network_in_model_dir_is_refused(trained, digits_dir):
 
 def test_fine_tuning_with_other_classes_skips_the_head(trained, digits_dir, tmp_path, caplog):
     err = log_of(
-        caplog, *flags(data_dir=digits_dir, model_dir=tmp_path / "m", num_label_classes=12, train_steps=1,
+        caplog,
+        *flags(data_dir=digits_dir, model_dir=tmp_path / "m", num_label_classes=12, train_steps=1,
                init_checkpoint=trained, mode="train")
     )  # fmt: skip
     assert "100.0 % of the backbone" in err and "other number of classes" in err
@@ -146,7 +147,8 @@ def test_a_training_of_the_published_program_continues_here(digits_dir, tmp_path
         session.run(save, dict(zip(fed, before.values(), strict=True)))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-300"\n')
     err = log_of(
-        caplog, f"--data_dir={digits_dir}", f"--model_dir={tmp_path}", "--mode=train", "--train_steps=301",
+        caplog,
+        f"--data_dir={digits_dir}", f"--model_dir={tmp_path}", "--mode=train", "--train_steps=301",
         "--train_batch_size=8", "--input_image_size=64",
     )  # fmt: skip
     assert "Resuming from step 300 of 301" in err
