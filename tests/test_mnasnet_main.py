@@ -776,7 +776,7 @@ def test_runs_from_another_directory(tmp_path):
         (["--data_dir=/nonexistent"], "--data_dir=/nonexistent is no folder"),
         (["--data_dir="], "--data_dir is missing"),
         (["--model_name=mnasnet-z"], "'mnasnet-z' is unknown"),
-        (["--train_batch_size=0"], "--train_batch_size=0 is not possible"),
+        (["--train_batch_size=0"], "--train_batch_size=0 is invalid"),
         (["--dropout=0"], "dropout"),
         (["--params_override=learning_rate=1"], "did you mean 'base_learning_rate'"),
         (["--init_checkpoint=/nonexistent"], "--init_checkpoint=/nonexistent holds no checkpoint"),

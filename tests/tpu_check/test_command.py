@@ -37,8 +37,8 @@ def test_every_combination():
     ("argument", "words"),
     [
         ("--topology=v1", "topology=v1 is unknown: choose from v2, v3"),
-        ("--precision=int8", "precision=int8 is not possible"),
-        ("--batch_size=0", "batch_size=0 is not possible"),
+        ("--precision=int8", "precision=int8 is invalid"),
+        ("--batch_size=0", "batch_size=0 is invalid"),
         ("--model_spec=/nowhere.yaml", "/nowhere.yaml"),
         ("--model_name=mnasnet-a1,foo", "foo.*choose one of mnasnet-a1"),
         ("--model_spec=/nowhere.yaml --model_name=mnasnet-a1", "both given"),
