@@ -1,9 +1,9 @@
 """Locks a folder: it has one writer at a time, and a second one is told who that is.
 
-On a disk the lock of the kernel decides, which ends with its process. Buckets and some network disks
-have no such lock. There a file in the folder decides: the holder rewrites the file
-every few seconds, so a file that does not change was left by a killed program, and the next
-program takes the folder over.
+On a disk the lock of the kernel decides, which ends with its process. Buckets and some network
+disks have no such lock. There a file in the folder decides: the holder rewrites the file every few
+seconds, so a file that does not change was left by a killed program, and the next program takes
+the folder over.
 """
 
 from __future__ import annotations

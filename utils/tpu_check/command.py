@@ -2,8 +2,9 @@
 
 python -m utils.tpu_check --topology=v3 --batch_size=128 --precision=bfloat16
 
-The command answers whether the step of one core compiles and fits in its memory; it runs nothing. XLA's HLO of the step goes to libtpu's ahead-of-time compiler, which lives in a second
-environment (`--env`, made at the first use). Cross-replica sums and the infeed are left out;
+The command answers whether the step of one core compiles and fits in its memory; it runs nothing.
+XLA's HLO of the step goes to libtpu's ahead-of-time compiler, which lives in a second environment
+(`--env`, made at the first use). Cross-replica sums and the infeed are left out;
 tests/tpu_check/test_tpu_graph.py covers them. The exit status is 1 if a step does not compile or
 does not fit.
 """
