@@ -147,7 +147,7 @@ def test_the_multiplier_of_a_model_s_file_is_shown(tmp_path, capsys):
         (["--depth_multiplier=0"], "depth_multiplier=0.*greater than 0"),
         (["--input_image_size=abc"], "input_image_size=abc is not a whole number"),
         (["--precision=int8"], "precision=int8.*choose one of float32, bfloat16"),
-        (["--precision=float32,bfloat16"], "precision=float32,bfloat16 is not possible"),
+        (["--precision=float32,bfloat16"], "precision=float32,bfloat16 is invalid"),
         (["--num_label_classes=10,20"], "num_label_classes=10,20 is not a whole number"),
         (["--model_spec=/nowhere.yaml"], "/nowhere.yaml"),
         (["--model_spec=/nowhere.yaml", "--model_name=mnasnet-a1"], "both given"),

@@ -1,9 +1,9 @@
-"""Parameters, multiply-adds, activations and memory of a network, by walking its graph.
+"""Computes parameters, multiply-adds, activations and memory of a network from its graph.
 
 python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1 --input_image_size=224 --per_stage
 
-Nothing is trained or run: the inference graph for one image is built, and its tensors' shapes say
-all. What the columns mean is in `DEFINITIONS`, which the program prints too.
+Nothing is trained or run: the inference graph for one image is built, and the shapes of its tensors
+give all figures. `DEFINITIONS`, which the command prints too, says what the columns mean.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mnasnet_models
-from utils.base import program
+from utils.base import program, tables
 from utils.base.errors import UserError
 from utils.config import model_spec, network_settings, settings
 
@@ -25,7 +25,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 from tf_slim import model_analyzer  # isort: skip  (it loads TensorFlow)
 
 DEFINITIONS = {
-    "parameters": "trainable variables, in numbers",
+    "parameters": "numbers in trainable variables",
     "multiply_adds": "convolutions and dense layers, plus half of the numbers that batch "
     "normalizations and squeeze-and-excite products give and squeeze-and-excite means take "
     "(one operation each, hence half a multiply-add); this is how the published figures count",
@@ -48,7 +48,7 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """Figures of a network or of a stage of it; see `DEFINITIONS`."""
+    """Holds the figures of a network or of one of its stages; see `DEFINITIONS`."""
 
     parameters: int
     multiply_adds: float
@@ -60,10 +60,15 @@ class Complexity:
 
 
 class Network:
-    """A network's inference graph, built once and measured at any image size."""
+    """Builds a network's inference graph once and measures it at any image size.
+
+    Attributes:
+      depth_multiplier: of the network; None for no scaling.
+      stage_names: "stem", the block strings of the stages, "head".
+    """
 
     def __init__(self, model_name: str, override_params: Mapping[str, Any] | None = None):
-        """Builds the graph; errors as of `mnasnet_models.get_model_params`."""
+        """Builds the graph; see `mnasnet_models.get_model_params` for arguments and errors."""
         overrides = {**(override_params or {}), "data_format": "channels_last"}
         stages, global_params = mnasnet_models.get_model_params(model_name, overrides)
         self.depth_multiplier = global_params.depth_multiplier
@@ -79,22 +84,22 @@ class Network:
             self._statistics = self._by_stage(
                 v for v in tf.global_variables() if v.op.name.endswith(_STATISTICS)
             )
-            # Initializers are most of a graph; without them another size takes a tenth of a second.
+            # Initializers are most of a graph; without them a further size takes 0.1 s.
             self._graph_def = tf.graph_util.extract_sub_graph(
                 graph.as_graph_def(), [logits.op.name]
             )
 
     def measure(self, image_size: int, precision: str = "float32") -> Complexity:
-        """The whole network's figures at an image size."""
+        """Returns the figures of the whole network at an image size in pixels."""
         return self._measure(self._ops(image_size), self.stage_names, precision)
 
     def measure_stages(self, image_size: int, precision: str = "float32") -> list[Complexity]:
-        """The figures of stem, stages and head, in the order of `stage_names`."""
+        """Returns the figures of stem, stages and head, in the order of `stage_names`."""
         ops = self._ops(image_size)
         return [self._measure(ops, [name], precision, i) for i, name in enumerate(self.stage_names)]
 
     def _stage(self, name: str) -> int | None:
-        """The index in `stage_names` of the stage that an operation or variable belongs to."""
+        """Returns the index in `stage_names` of the stage of an operation or a variable."""
         match = re.search(r"/mnas_(stem|head|blocks_(\d+))/", name)
         if match is None:
             return None
@@ -111,7 +116,7 @@ class Network:
         return groups
 
     def _ops(self, image_size: int) -> list[tf.Operation]:
-        """The operations that depend on the image, in the order of their making."""
+        """Returns the operations that depend on the image, in the order in which they were made."""
         graph_def = tf.GraphDef()
         graph_def.CopyFrom(self._graph_def)
         (node,) = (n for n in graph_def.node if n.name == _INPUT)
@@ -129,7 +134,7 @@ class Network:
         if stage is not None:
             ops = [op for op in ops if self._stage(op.name) == stage]
         stages = range(len(self.stage_names)) if stage is None else [stage]
-        # Not by tf.size: the analyzer knows shared and partitioned variables.
+        # tf.size would not do: the analyzer knows shared and partitioned variables.
         parameters, parameter_bytes = model_analyzer.analyze_vars(
             [v for s in stages for v in self._trainable[s]]
         )
@@ -154,7 +159,7 @@ def _elements(tensor: tf.Tensor) -> int:
 
 
 def _layer_multiply_adds(op: tf.Operation) -> int:
-    """Multiply-adds of a convolution or dense layer; 0 for another operation."""
+    """Returns the multiply-adds of a convolution or dense layer; 0 for another operation."""
     if op.type in _CONVOLUTIONS:
         height, width, in_filters, _ = op.inputs[1].shape.as_list()
         taps = height * width * (in_filters if op.type == "Conv2D" else 1)
@@ -165,7 +170,7 @@ def _layer_multiply_adds(op: tf.Operation) -> int:
 
 
 def _single_operations(op: tf.Operation) -> int:
-    """Operations that are half a multiply-add: see DEFINITIONS."""
+    """Returns the number of operations that count as half a multiply-add; see `DEFINITIONS`."""
     in_se = "/se/" in op.name
     if op.type == "FusedBatchNormV3" or (in_se and op.type == "Mul"):
         return _elements(op.outputs[0])
@@ -173,10 +178,13 @@ def _single_operations(op: tf.Operation) -> int:
 
 
 def _peak_elements(ops: Sequence[tf.Operation]) -> int:
-    """Most numbers alive at a time; elementwise operations reuse an input of no further use."""
+    """Returns the most numbers alive at a time.
+
+    Elementwise operations write into an input that no later operation reads.
+    """
     last_use = {tensor.name: i for i, op in enumerate(ops) for tensor in op.inputs}
     made = {op.outputs[0].name for op in ops}
-    # What a stage takes from the one before it is alive from its start.
+    # The input of a stage, made by the stage before, is alive from the start.
     live = {
         t.name: _elements(t)
         for op in ops for t in op.inputs if t.name not in made and _is_activation(t)
@@ -202,7 +210,7 @@ def _is_activation(tensor: tf.Tensor) -> bool:
 
 
 def _kept_elements(ops: Sequence[tf.Operation]) -> int:
-    """Numbers that the gradients of the operations read."""
+    """Returns how many numbers the gradients of the operations read."""
     kept: dict[str, int] = {}
     for op in ops:
         tensors: list[tf.Tensor] = []
@@ -216,11 +224,11 @@ def _kept_elements(ops: Sequence[tf.Operation]) -> int:
     return sum(kept.values())
 
 
-# The program.
+# The command.
 
 
 def report(network: Network, image_size: int, precision: str, per_stage: bool) -> dict[str, Any]:
-    """All figures of a network at an image size, for JSON."""
+    """Returns all figures of a network at an image size, as a dict for JSON."""
     result = dataclasses.asdict(network.measure(image_size, precision))
     if per_stage:
         stages = network.measure_stages(image_size, precision)
@@ -232,7 +240,11 @@ def report(network: Network, image_size: int, precision: str, per_stage: bool) -
 
 
 def build(given: Mapping[str, Any]) -> Network:
-    """The network for settings (`utils.config.settings` names); UserError for an impossible one."""
+    """Builds the network that settings describe; UserError if they describe none.
+
+    Args:
+      given: setting name -> value; None or missing for the default.
+    """
     params = {**settings.default_params(), **{k: v for k, v in given.items() if v is not None}}
     try:
         return Network(params["model_name"], network_settings.overrides(params))
@@ -252,24 +264,15 @@ _COLUMNS = (
 
 
 def table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """A table of (name, figures), with what its columns mean."""
-    cells = [["", *(title for title, _, _ in _COLUMNS)]]
-    cells += [[name, *(text(figures) for _, _, text in _COLUMNS)] for name, figures in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    lines.append("")
-    lines += [f"{title}: {DEFINITIONS[key]}." for title, key, _ in _COLUMNS]
-    return "\n".join(lines)
+    """Formats a table of (name, figures), with the meaning of its columns below."""
+    header = ["", *(title for title, _, _ in _COLUMNS)]
+    cells = [[name, *(text(figures) for _, _, text in _COLUMNS)] for name, figures in rows]
+    meanings = [f"{title}: {DEFINITIONS[key]}." for title, key, _ in _COLUMNS]
+    return "\n".join([tables.plain(header, cells), "", *meanings])
 
 
 def _list_of(name: str, text: str | None) -> list[Any]:
-    """The values of a flag that may have several, checked like the program's own flag."""
+    """Returns the values of a flag that may have several, checked as `mnasnet` checks its flag."""
     if text is None:
         return [settings.SETTINGS[name].default]
     values = text.split(",")
@@ -277,7 +280,7 @@ def _list_of(name: str, text: str | None) -> list[Any]:
 
 
 def _one_of(flags: argparse.Namespace, name: str) -> Any:
-    """The value of a flag that may have one only."""
+    """Returns the value of a flag that may have only one."""
     text = getattr(flags, name)
     if text is None:
         return settings.SETTINGS[name].default
@@ -293,9 +296,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_spec", help="YAML file that describes a network instead")
     parser.add_argument("--depth_multiplier", help="numbers, separated by commas (default: none)")
     parser.add_argument("--input_image_size", help="sides, separated by commas (default: 224)")
-    parser.add_argument("--num_label_classes", help="number of classes, one (default: 1000)")
-    parser.add_argument("--precision", help="of the activations: float32 (default) or bfloat16")
-    parser.add_argument("--per_stage", action="store_true", help="stem, stages and head as well")
+    parser.add_argument("--num_label_classes", help="number of classes (default: 1000)")
+    parser.add_argument("--precision", help="of the activations")
+    parser.add_argument("--per_stage", action="store_true", help="print stem, stages and head, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -317,7 +320,7 @@ def main(argv: list[str]) -> None:
     for name, multiplier in itertools.product(names, multipliers):
         network = build({**given, "model_name": name, "depth_multiplier": multiplier})
         for size in sizes:
-            # Not the flag alone: the file of a network may have it.
+            # From the network, because the file of a network may set the multiplier.
             identity = {"model_name": name, "depth_multiplier": network.depth_multiplier,
                         "input_image_size": size, "precision": precision}  # fmt: skip
             rows.append({**identity, **report(network, size, precision, flags.per_stage)})
@@ -328,7 +331,7 @@ def main(argv: list[str]) -> None:
 
 
 def _lines(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """A network's stages, then the network."""
+    """Returns the lines of a network: its stages, then the whole."""
     multiplier = row["depth_multiplier"]
     name = row["model_name"] + (f" x {multiplier:g}" if multiplier else "")
     stages = [(f"  {stage['stage']}", stage) for stage in row.get("stages", [])]
@@ -336,7 +339,7 @@ def _lines(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def console() -> None:
-    """The console command `mnasnet-complexity`."""
+    """Runs the command `mnasnet-complexity`."""
     program.run(main)
 
 

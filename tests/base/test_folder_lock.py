@@ -191,6 +191,6 @@ def test_who_lost_the_folder_ends_training_without_saving(bucket, tmp_path, quic
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(UserError, match=f"--model_dir={tmp_path}/none cannot be written"):  # noqa: SIM117
+    with pytest.raises(UserError, match=f"--model_dir={tmp_path}/none cannot be locked: "):  # noqa: SIM117
         with hold(f"{tmp_path}/none"):
             pass

@@ -1,8 +1,9 @@
-"""A lock on a folder: it has one writer at a time, and a second one is told who that is.
+"""Locks a folder: it has one writer at a time, and a second one is told who that is.
 
-On a disk the kernel's lock decides, which ends with the process that holds it. Buckets and some
-network disks have no such lock. There a file in the folder decides: its holder rewrites it every
-few seconds, so a file that stays as it is was left by a killed program, and is taken over.
+On a disk the lock of the kernel decides, which ends with its process. Buckets and some network
+disks have no such lock. There a file in the folder decides: the holder rewrites the file every few
+seconds, so a file that does not change was left by a killed program, and the next program takes
+the folder over.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ import tensorflow.compat.v1 as tf  # isort: skip
 FILE_NAME = "writer.lock"
 BEAT_SECONDS = 20.0  # between two signs of life
 PATIENCE_SECONDS = 60.0  # a holder without a sign of life for so long counts as dead
-# By the clock, which may differ between hosts, a holder must be silent for longer.
+# The clocks of two hosts may differ, so by the clock a holder must be silent for longer.
 _OLD_SECONDS = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
 class _Holder:
-    """The content of the file.
+    """Holds the content of the file.
 
     Attributes:
       host: name of the machine.
       process: id of the process there.
-      since: local time at which it began, to be read.
-      boot: identifies the run of the machine's kernel, which containers share.
-      token: tells holders apart that agree in all of the above.
+      since: local time at which the process took the folder, for people to read.
+      boot: identifies the run of the kernel, which containers of a machine share.
+      token: tells holders apart that agree in all fields above.
       beat: time of the last sign of life, in seconds since 1970.
     """
 
@@ -61,16 +62,16 @@ class _Holder:
 def hold(folder: str, flag: str, what: str) -> Iterator[None]:
     """Keeps a second writer out of a folder while the block runs.
 
-    Should another one take the folder over meanwhile, because this process was suspended for longer
-    than others wait, a training here ends at its next step (`stopping.abandon`).
+    If this process is suspended for longer than others wait, another program takes the folder over;
+    a training in this process then ends at its next step (`stopping.abandon`).
 
     Args:
-      folder: exists, and can be written to.
-      flag: that named it.
-      what: the folder is used for, such as 'training'.
+      folder: path of an existing folder, on disk or in a bucket.
+      flag: the flag that named the folder, for the error.
+      what: the use of the folder, such as 'training', for the error.
 
     Raises:
-      UserError: another program writes to the folder.
+      UserError: another program writes to the folder, or the folder cannot be written.
     """
     path = os.path.join(folder, FILE_NAME)
     with contextlib.ExitStack() as stack:
@@ -92,7 +93,7 @@ def hold(folder: str, flag: str, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kernel_lock(folder: str) -> Iterator[bool]:
-    """Locks a folder, and yields whether its file system can do so.
+    """Locks a folder while the block runs; yields whether its file system can do so.
 
     Raises:
       BlockingIOError: another process holds the lock.
@@ -119,7 +120,7 @@ def _kernel_lock(folder: str) -> Iterator[bool]:
 
 
 def _read(path: str) -> _Holder | None:
-    """The holder that the file names; None if it is missing or not written by this module."""
+    """Returns the holder that the file names; None if the file is missing or another program's."""
     try:
         with tf.io.gfile.GFile(path) as f:
             return _Holder(**json.loads(f.read()))
@@ -154,12 +155,12 @@ def _boot() -> str:
 
 
 def _lives(path: str, holder: _Holder, locked: bool) -> bool:
-    """Whether a holder still runs; of one on another host nothing is known but its beat.
+    """Whether a holder still runs; on another host only its sign of life tells.
 
     Args:
       path: of the file.
       holder: as the file named it.
-      locked: whether this process has the kernel's lock, so that no other one here has it.
+      locked: whether this process has the kernel's lock, so that no other process here has it.
     """
     same_boot, same_host = holder.boot == _boot(), holder.host == socket.gethostname()
     if locked and (same_boot or same_host):
@@ -183,23 +184,23 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # it runs, but is another user's
         return True
     return True
 
 
 @contextlib.contextmanager
 def _beating(path: str, where: str, what: str) -> Iterator[None]:
-    """Names this process in the file, renews it while the block runs, and removes it then."""
+    """Writes the file, renews it while the block runs, and removes it at the end."""
     holder, stop = _this_process(), threading.Event()
     try:
         _write(path, holder)
-    except tf.errors.OpError as e:
-        raise UserError(f"{where} cannot be written: {files.reason(e)}.") from e
+    except UserError as e:
+        raise UserError(f"{where} cannot be locked: {e}") from e
 
     def beat() -> None:
         while not stop.wait(BEAT_SECONDS):
-            # An error that lasts for less than others wait does no harm.
+            # An error does no harm unless it lasts for longer than others wait.
             with contextlib.suppress(UserError, tf.errors.OpError):
                 other = _read(path)
                 if other and other.token != holder.token:

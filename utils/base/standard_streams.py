@@ -30,7 +30,7 @@ def open_missing() -> None:
 
 
 def check_locale(argv: list[str]) -> None:
-    """Raises UserError for an argument that the locale cannot spell, so that no file has its name."""
+    """Raises UserError for an argument that the locale cannot spell, for no file has its name."""
     encoding = sys.getfilesystemencoding()
     for argument in argv:
         if encoding != "utf-8" and not argument.isascii():

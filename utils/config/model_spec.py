@@ -1,8 +1,8 @@
-"""Architectures of the user's own: a YAML file that trains and exports like a built-in model.
+"""Reads and checks a network of the user's own, which a YAML file describes.
 
-Keys: `name`, `stages` (block strings, see `mnasnet_models`), the fields of
-`mnasnet_model.GlobalParams` that describe a network, and `mean_rgb` and `stddev_rgb` (three numbers
-each, of pixels in [0, 255]) where the pixels are not normalized as ImageNet's.
+The keys are `name`, `stages` (block strings, see `mnasnet_models`), the fields of
+`mnasnet_model.GlobalParams` that describe a network, and, if pixels are not normalized as
+ImageNet's, `mean_rgb` and `stddev_rgb` (three numbers each, of pixels in [0, 255]).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import mnasnet_models
 from utils.base.errors import UserError, quoted
 from utils.config import strict_yaml
 
-_LARGEST_FLOAT = 3e38  # of float32, in which a network computes
+_LARGEST_FLOAT = 3e38  # about the largest float32, the type a network computes in
 _RATE = ((int, float), lambda v: 0 <= v < 1, "a number from 0 to below 1")
 
 
@@ -59,7 +59,11 @@ NORMALIZATION = ("mean_rgb", "stddev_rgb")
 
 
 def load(path: str) -> tuple[str, dict[str, Any]]:
-    """Reads a model file; returns (name, specification)."""
+    """Reads a model file; returns (name, specification).
+
+    Raises:
+      UserError: the file cannot be read, or describes no network.
+    """
     content = strict_yaml.read_mapping(path)
     default = os.path.splitext(os.path.basename(path))[0]
     name = content.pop("name", default)
@@ -72,7 +76,15 @@ def load(path: str) -> tuple[str, dict[str, Any]]:
 
 
 def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns the specification; UserError names what is wrong with it."""
+    """Returns a copy of a valid specification.
+
+    Args:
+      spec: key -> value, as in the file, without the name.
+      source: how the user gave it, for the error.
+
+    Raises:
+      UserError: a key is unknown, a value is invalid, or the stages do not fit together.
+    """
     for key, value in spec.items():
         if key not in FIELDS:
             raise UserError(
@@ -95,10 +107,11 @@ def check(spec: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _check_joined(stages, spec: Mapping[str, Any], source: str) -> None:
-    """Refuses a stage whose input filters are others than enter it, where it computes with both.
+    """Raises UserError for a stage whose declared input filters do not enter it, if that matters.
 
-    Elsewhere they count the filters inside its first block only: the published mnasnet-small
-    declares 16 where 8 enter.
+    It matters in a block that adds its input to its output, or squeezes without expansion. In any
+    other block the declared number sets the width inside the first block alone: the published
+    mnasnet-small declares 16 where 8 enter.
     """
     entering = spec.get("stem_size", mnasnet_model.GlobalParams().stem_size)
     before = f"the stem (stem_size {entering})"

@@ -13,7 +13,7 @@ from utils.config import model_spec
 
 
 def check(params: Mapping[str, Any]) -> None:
-    """UserError for complete settings that describe no network."""
+    """Raises UserError if complete settings describe no network."""
     try:
         describe(params)
     except (NotImplementedError, ValueError) as e:
@@ -21,7 +21,11 @@ def check(params: Mapping[str, Any]) -> None:
 
 
 def describe(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What the weights of a network mean: stages, filters, layers, normalization."""
+    """Returns all that gives the weights of a network their meaning, by name.
+
+    The dict holds the stages, the fields of `GlobalParams` that name or shape variables, and the
+    normalization of the pixels.
+    """
     stages, global_params = mnasnet_models.get_model_params(
         params["model_name"], overrides(dict(params))
     )
@@ -35,13 +39,13 @@ def describe(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def num_blocks(params: Mapping[str, Any]) -> int:
-    """How many blocks the network has."""
+    """Returns how many blocks the network has."""
     stages, _ = mnasnet_models.get_model_params(params["model_name"], overrides(dict(params)))
     return sum(stage.num_repeat for stage in stages)
 
 
 def overrides(params: dict[str, Any]) -> dict[str, Any]:
-    """The `override_params` of `mnasnet_models.get_model_params` for a complete set of settings."""
+    """Returns the `override_params` of `mnasnet_models.get_model_params` for complete settings."""
     overrides = {
         k: v for k, v in (params["model_spec"] or {}).items() if k not in model_spec.NORMALIZATION
     }
@@ -61,7 +65,7 @@ def overrides(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def specification(params: dict[str, Any]) -> dict[str, Any]:
-    """The specification that says all of a network, with nothing left to defaults or its name.
+    """Returns a specification that depends neither on defaults nor on the network's name.
 
     Args:
       params: complete settings, see `utils.config.settings.default_params`.
@@ -77,20 +81,20 @@ def specification(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def frozen(params: Mapping[str, Any]) -> str | None:
-    """`GlobalParams.frozen` of training for a complete set of settings."""
+    """Returns the `GlobalParams.frozen` that a training uses, for complete settings."""
     if params["freeze_backbone"]:
         return mnasnet_model.BACKBONE
     return None if params["freeze_until"] == "none" else params["freeze_until"]
 
 
 def normalization(params: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `preprocessing.normalize` for a complete set of settings."""
+    """Returns the keyword arguments of `preprocessing.normalize` for complete settings."""
     spec = params["model_spec"] or {}
     return {"mean": spec.get("mean_rgb"), "stddev": spec.get("stddev_rgb")}
 
 
 def mean_and_stddev(params: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """The numbers that `preprocessing.normalize` uses: (mean, standard deviation) of R, G, B."""
+    """Returns (mean, standard deviation) of R, G, B as `preprocessing.normalize` uses them."""
     mean, stddev = normalization(dict(params)).values()
     return (
         list(preprocessing.MEAN_RGB if mean is None else mean),

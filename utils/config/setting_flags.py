@@ -1,10 +1,10 @@
-"""What the programs share: log format, quiet libraries, one-sentence errors, flags from tables."""
+"""Makes the flags of a command, and its `--help`, from the table of settings."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -16,28 +16,36 @@ from utils.base.version import __version__
 from utils.config import settings
 
 
-def setting_flags(
-    groups: Mapping[str, tuple[settings.Setting, ...]],
-) -> flags.FlagValues:
-    """Defines a flag for each setting. None is the default of all: it means not given."""
+def define_flags() -> flags.FlagValues:
+    """Defines the flags of every setting; the default of each flag is None, for "not given"."""
     values = flags.FlagValues()
-    for setting in (s for group in groups.values() for s in group):
-        define = flags.DEFINE_boolean if setting.kind is bool else flags.DEFINE_string
-        for name in filter(None, (setting.name, setting.alias)):
-            define(name, None, setting.help, flag_values=values)
-    flags.DEFINE_boolean("use_bfloat16", None, "precision", flag_values=values)
+    for setting in settings.SETTINGS.values():
+        for flag, is_boolean in _flags_of(setting):
+            define = flags.DEFINE_boolean if is_boolean else flags.DEFINE_string
+            define(flag, None, setting.help, flag_values=values)
     flags.DEFINE_boolean("help", False, "Prints this text.", flag_values=values)
     flags.DEFINE_boolean("version", False, "Prints the version.", flag_values=values)
     return values
 
 
+def _flags_of(setting: settings.Setting) -> Iterator[tuple[str, bool]]:
+    """Yields (flag, whether it is a boolean) for the name of a setting and for its alias."""
+    yield setting.name, setting.kind is bool
+    if setting.alias:
+        yield setting.alias, setting.kind is bool or setting.alias_values is not None
+
+
 def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
     """Returns the settings given on the command line; `--help` and `--version` exit with 0.
 
+    Args:
+      argv: the program's name and its arguments.
+      description: the first line of `--help`.
+
     Raises:
-      UserError, absl.flags.Error: an argument is not possible.
+      UserError, absl.flags.Error: an argument is invalid.
     """
-    values = setting_flags(settings.GROUPS)
+    values = define_flags()
     rest = values(argv)[1:]
     if values["help"].value:
         print(help_text(argv[0], description))
@@ -49,22 +57,22 @@ def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
         raise UserError(f"{rest[0]!r} is not a flag: flags are written --name=value.")
     given: dict[str, Any] = {}
     for name, setting in settings.SETTINGS.items():
-        for flag in filter(None, (name, setting.alias)):
+        for flag, _ in _flags_of(setting):
             if values[flag].present:
-                value = values[flag].value
-                converted = settings.convert(name, value, f"--{flag}={value}")
-                if given.setdefault(name, converted) != converted:
+                value = _value(setting, flag, values[flag].value)
+                if given.setdefault(name, value) != value:
                     raise UserError(f"--{name} and --{flag} contradict each other: give one.")
-    if values["use_bfloat16"].present:
-        precision = "bfloat16" if values["use_bfloat16"].value else "float32"
-        if given.get("precision", precision) != precision:
-            raise UserError("--use_bfloat16 and --precision contradict each other: give one.")
-        given["precision"] = precision
     return given
 
 
+def _value(setting: settings.Setting, flag: str, given: Any) -> Any:
+    if flag == setting.alias and setting.alias_values is not None:
+        return setting.alias_values[given]
+    return settings.convert(setting.name, given, f"--{flag}={given}")
+
+
 def help_text(program: str, description: str) -> str:
-    """The text of `--help`: every flag with its default, by group."""
+    """Returns the text of `--help`: every flag with its default, by group."""
     lines = [description, "", f"usage: {program} --model_dir=DIR --data_dir=DIR [--flag=value ...]"]
     for title, group in settings.GROUPS.items():
         lines += ["", f"{title}:"]
@@ -74,8 +82,6 @@ def help_text(program: str, description: str) -> str:
             text = setting.help
             if setting.choices and setting.kind is str:
                 text += f" One of {', '.join(setting.choices)}."
-            if setting.name == "precision":
-                text += " --use_bfloat16 is short for bfloat16."
             if setting.fine_tuning is not None:
                 default = f"{default}; with --init_checkpoint {setting.fine_tuning:g}"
             text += f" (default: {default})"

@@ -1,7 +1,7 @@
-"""Every setting of the program, once: name, type, default, limits and help.
+"""Defines every setting of the program once: name, type, default, limits and help.
 
-The command line, the YAML files, `--help` and the default `params` of the model function are all
-made from the table below. None always means "unset"; 0 and False are values.
+The command line, the YAML files, `--help` and the default `params` of the model function follow
+from the table below. None always means "unset"; 0 and False are values.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from utils.base.errors import UserError, excerpt
 IMAGENET_TRAIN_IMAGES = 1281167
 IMAGENET_EVAL_IMAGES = 50000
 IMAGENET_CLASSES = 1000
-# Beyond any training, and small enough that products of the two are exact and fit in 64 bits.
+# No training reaches these, and their product still fits in 64 bits.
 MOST_STEPS = 10**9
 MOST_IMAGES = 10**9
 MOST_BATCH = 2**20
-MOST_CHARACTERS = 4096  # of a path on Linux
+MOST_CHARACTERS = 4096  # the longest path on Linux
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One setting.
+    """Describes one setting.
 
     Attributes:
-      name: of the flag, the YAML key and the entry of `params`.
+      name: name of the flag, of the YAML key and of the entry of `params`.
       kind: bool, int, float, str, or object (a str or a mapping).
-      default: used where no layer of settings says otherwise.
+      default: the value if no layer of settings gives one.
       help: one sentence; `--help` adds the default.
       unset: what None means, for `--help`.
-      choices: the only values, if not None.
-      minimum: least value.
-      maximum: greatest value, which every number has, or else `below`; of a text the most
-        characters, MOST_CHARACTERS if None.
+      choices: the only valid values; None for no such limit.
+      minimum: smallest value.
+      maximum: largest value; a number without one has `below`. For a text, the largest number of
+        characters; None for MOST_CHARACTERS.
       above: the value must be greater than this.
       below: the value must be less than this, also as the float32 that TensorFlow computes with.
-      alias: a second name of the flag.
-      fine_tuning: the default where --init_checkpoint is given, if not None.
+      alias: a second flag.
+      alias_values: the values that the alias stands for, if it is a boolean flag.
+      fine_tuning: the default if --init_checkpoint is given; None if it does not differ.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Setting:
     above: float | None = None
     below: float | None = None
     alias: str | None = None
+    alias_values: Mapping[bool, Any] | None = None
     fine_tuning: Any = None
 
 
@@ -86,10 +88,12 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("transpose_input", bool, True, "Send batches to a TPU as [H, W, C, N] and "
                 "transpose them there (never done on GPU and CPU)."),
         Setting("precision", str, "float32", "Precision of the activations; bfloat16 needs "
-                "--use_keras=False.", choices=("float32", "bfloat16")),
+                "--use_keras=False. --use_bfloat16 is short for bfloat16.",
+                choices=("float32", "bfloat16"), alias="use_bfloat16",
+                alias_values={True: "bfloat16", False: "float32"}),
         Setting("data_format", str, "channels_last", "Layout of the activations; channels_first "
                 "needs a GPU.", choices=("channels_last", "channels_first")),
-        Setting("skip_host_call", bool, False, "Do without training summaries on a TPU."),
+        Setting("skip_host_call", bool, False, "Write no training summaries on a TPU."),
     ),
     "Model": (
         Setting("model_name", str, "mnasnet-a1", "Architecture: mnasnet-a1, mnasnet-b1, "
@@ -100,7 +104,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 unset="no scaling", above=0, maximum=10),
         Setting("depth_divisor", int, None, "Scaled filters are multiples of this.", unset="8",
                 minimum=1, maximum=1024),
-        Setting("min_depth", int, None, "Least number of filters after scaling.",
+        Setting("min_depth", int, None, "Smallest number of filters after scaling.",
                 unset="the depth divisor", minimum=1, maximum=1024),
         Setting("use_keras", bool, None, "Keras layers for convolutions, else tf.layers; it decides"
                 " the names in checkpoints.", unset="the model's own; tf.layers with bfloat16"),
@@ -126,8 +130,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 maximum=10_000, fine_tuning=1.0),
         Setting("lr_decay_rate", float, 0.97, "Factor of the learning rate's staircase.",
                 minimum=1e-6, maximum=10),
-        Setting("lr_decay_epochs", float, 2.4, "Epochs between its steps.", minimum=1e-6,
-                maximum=10_000),
+        Setting("lr_decay_epochs", float, 2.4, "Epochs between the steps of the staircase.",
+                minimum=1e-6, maximum=10_000),
         Setting("momentum", float, 0.9, "Momentum of RMSProp.", minimum=0, below=1),
         Setting("rmsprop_decay", float, 0.9, "Decay of RMSProp's mean square.", minimum=0, below=1),
         Setting("rmsprop_epsilon", float, 0.001, "Added to RMSProp's mean square.", minimum=1e-20,
@@ -139,13 +143,13 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
                 "none.", minimum=0, below=1),
         Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from."),
-        Setting("freeze_backbone", bool, False, "Train the classifier alone; all else, batch "
-                "normalization too, stays as --init_checkpoint has it."),
-        Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, N included, "
-                "stay as --init_checkpoint has them, batch normalization too; none trains all.",
+        Setting("freeze_backbone", bool, False, "Train the classifier alone; all other layers, "
+                "batch normalization too, stay as --init_checkpoint has them."),
+        Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, batch "
+                "normalization too, stay as --init_checkpoint has them; none: all layers train.",
                 unset="none"),
         Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
-                "and dropout.", unset="another one each run", minimum=0, maximum=2**62),
+                "and dropout.", unset="another seed each run", minimum=0, maximum=2**62),
         Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
                 minimum=1, maximum=MOST_STEPS),
         Setting("add_summaries", bool, True, "Write training summaries for TensorBoard."),
@@ -172,14 +176,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
                 "published accuracies, bilinear since July 2019.",
                 choices=("bicubic", "bilinear")),
-        Setting("min_crop_area", float, 0.08, "Least area of a training crop, as a share of the "
+        Setting("min_crop_area", float, 0.08, "Smallest area of a training crop, as a share of the "
                 "picture.", minimum=1e-6, maximum=1),
         Setting("random_flip", bool, True, "Mirror half of the training pictures."),
         Setting("num_parallel_calls", int, 64, "Pictures decoded at a time (at most twice the "
                 "cores).", minimum=1, maximum=1_000_000),
         Setting("skip_bad_images", bool, False, "Leave out damaged records and pictures instead of "
-                "stopping; a first run looks for them and keeps the list in model_dir; a file "
-                "cut short is still an error, as nobody can count what it lost."),
+                "stopping; the first run looks for them and keeps the list in model_dir. A file "
+                "that was cut short is still an error, because its loss cannot be counted."),
         Setting("use_cache", bool, None, "Keep the encoded training pictures in memory.",
                 unset="if they fit in a quarter of the free memory"),
     ),
@@ -197,50 +201,50 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "files."),
         Setting("export_checkpoint", str, None, "Checkpoint to export with --mode=export_only; "
                 "'best' is the archived one.", unset="the latest of model_dir"),
-        Setting("export_moving_average", bool, True, "Export the averaged weights where the "
+        Setting("export_moving_average", bool, True, "Export the averaged weights if the "
                 "checkpoint has them."),
-        Setting("export_to_tpu", bool, False, "Add a graph for TPUs to the SavedModel, with the "
-                "tags serve and tpu; no TPU is needed to make it."),
+        Setting("export_to_tpu", bool, False, "Add a graph for TPUs to the SavedModel, under the "
+                "tags serve and tpu; making it needs no TPU."),
         Setting("post_quantize", bool, False, "Also write a .tflite file with weights quantized "
                 "to 8 bits."),
-        Setting("quantize", str, None, "More .tflite files: float16, int8 (integers alone) or "
-                "both, joined by a comma.", unset="none"),
-        Setting("export_normalized_input", bool, False, "The float .tflite files take pixels that "
-                "are normalized already, (x - mean) / std, as historical ones did; int8 files "
-                "always take raw ones."),
-        Setting("export_eval_images", int, None, "Evaluation images to measure each exported file "
-                "with.", unset="all", minimum=1, maximum=MOST_IMAGES),
+        Setting("quantize", str, None, "More .tflite files: float16, int8 (whole numbers "
+                "alone) or both, joined by a comma.", unset="none"),
+        Setting("export_normalized_input", bool, False, "The float .tflite files take normalized "
+                "pixels, (x - mean) / std, as the published ones did; int8 files always take raw "
+                "pixels."),
+        Setting("export_eval_images", int, None, "Evaluation images that measure each exported "
+                "file.", unset="all", minimum=1, maximum=MOST_IMAGES),
     ),
 }  # fmt: skip
 
 SETTINGS: dict[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}
 
-# What a checkpoint's weights mean depends on these: a run that resumes must agree on them, and
-# takes them from model_dir's params.yaml where it says nothing.
+# The meaning of a checkpoint's weights depends on these: a run that resumes must agree with the
+# checkpoint, and takes what it does not give from params.yaml in model_dir.
 ARCHITECTURE = (
     "model_name", "model_spec", "num_label_classes", "depth_multiplier", "depth_divisor",
     "min_depth", "use_keras", "batch_norm_epsilon",
 )  # fmt: skip
-# These travel with a checkpoint as well, but another value is a choice, not a mistake.
+# A run that resumes takes these from params.yaml as well, but may give other values.
 CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method")
 
 
 def default_params() -> dict[str, Any]:
     """Returns the complete default `params` of `mnasnet_main.mnasnet_model_fn`.
 
-    A plain dict, setting name -> default; the counts of images and classes are ImageNet's.
+    The dict maps a setting's name to its default; the counts of images and classes are ImageNet's.
     """
     params = {name: setting.default for name, setting in SETTINGS.items()}
     return with_imagenet_counts(params)
 
 
 def fine_tuning_defaults() -> dict[str, Any]:
-    """The defaults that differ where --init_checkpoint is given: setting name -> value."""
+    """Returns the defaults that differ if --init_checkpoint is given: setting name -> value."""
     return {n: s.fine_tuning for n, s in SETTINGS.items() if s.fine_tuning is not None}
 
 
 def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills unset counts with ImageNet's."""
+    """Returns settings whose unset counts of images and classes are ImageNet's."""
     counts = {
         "num_train_images": IMAGENET_TRAIN_IMAGES,
         "num_eval_images": IMAGENET_EVAL_IMAGES,
@@ -250,7 +254,7 @@ def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_known(names, source: str) -> None:
-    """Raises UserError for the first name that is no setting, with the nearest one that is."""
+    """Raises UserError for the first unknown name; the message names the most similar setting."""
     for name in names:
         if name not in SETTINGS:
             near = difflib.get_close_matches(str(name), SETTINGS, 1)
@@ -259,9 +263,15 @@ def check_known(names, source: str) -> None:
 
 
 def convert(name: str, value: Any, given: str) -> Any:
-    """Returns a value in the setting's type, within its limits; UserError otherwise.
+    """Returns a value in the type of a setting; None stays None.
 
-    `given` is how the user gave it, for the error: '--name=value' or 'FILE: name=value'.
+    Args:
+      name: of the setting.
+      value: from a flag or a YAML file.
+      given: how the user gave it, for the error: '--name=value' or 'FILE: name=value'.
+
+    Raises:
+      UserError: the value cannot be converted, or lies outside the limits of the setting.
     """
     setting = SETTINGS[name]
     if value is None:
@@ -271,7 +281,7 @@ def convert(name: str, value: Any, given: str) -> Any:
         raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[setting.kind]}.")
     wrong = _outside_limits(setting, converted)
     if wrong:
-        raise UserError(f"{excerpt(given)} is not possible: {wrong}.")
+        raise UserError(f"{excerpt(given)} is invalid: {wrong}.")
     return converted
 
 
@@ -285,7 +295,7 @@ _KIND_NAMES = {
 
 
 def _to_kind(kind: type, value: Any) -> Any:
-    """The value as `kind`, or None where it is none."""
+    """Returns the value as `kind`; None if it cannot be converted."""
     if kind is bool:
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         return value if isinstance(value, bool) else words.get(str(value).strip().lower())
@@ -296,7 +306,7 @@ def _to_kind(kind: type, value: Any) -> Any:
     if kind is str:
         return str(value) if isinstance(value, (str, int, float)) else None
     if kind is int and isinstance(value, str):
-        # Not by way of float, which has 53 bits.
+        # A detour over float would keep 53 bits alone.
         with contextlib.suppress(ValueError):
             return int(value)
     if kind is int and isinstance(value, int):
@@ -313,7 +323,7 @@ def _to_kind(kind: type, value: Any) -> Any:
 
 
 def _outside_limits(setting: Setting, value: Any) -> str | None:
-    """What a value should be instead; None for a possible one."""
+    """Returns what a value must be instead; None for a valid one."""
     if isinstance(value, dict):
         return None
     if isinstance(value, str):
@@ -330,13 +340,13 @@ def _outside_limits(setting: Setting, value: Any) -> str | None:
 
 
 def _unlike_text(setting: Setting, text: str) -> str | None:
-    """What a text should be instead; None for a possible one."""
+    """Returns what a text must be instead; None for a valid one."""
     if setting.choices is not None and text not in setting.choices:
         return f"choose one of {', '.join(setting.choices)}"
     most = setting.maximum or MOST_CHARACTERS
     if len(text) > most:
         return f"it must be at most {most} characters long"
-    # TensorFlow takes names as UTF-8, and cuts some off at a zero byte.
+    # TensorFlow needs names in UTF-8, and cuts some off at a zero byte.
     if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
         return "it has a character that cannot be printed; remove it"
     return None

@@ -1,8 +1,8 @@
-"""YAML without surprises: each thing that cannot be read is one sentence that names its source.
+"""Reads YAML without surprises: every mistake becomes one sentence that names its source.
 
 PyYAML raises more than its own errors (ValueError for `!!int x`, KeyError for `!!bool x`,
-RecursionError for two thousand brackets), takes the last of two equal names without a word, and
-lets a few lines of aliases stand for more values than fit in memory.
+RecursionError for two thousand brackets). It takes the last of two equal names without a word, and
+it lets a few lines of aliases stand for more values than fit in memory.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files
 from utils.base.errors import UserError, excerpt
 
-_MOST_CHARACTERS = 4_000_000  # with aliases written out
-_MOST_BITS = 1000  # of whole numbers: beyond, they cannot be compared with floats
+_MOST_CHARACTERS = 4_000_000  # of a text with its aliases written out
+_MOST_BITS = 1000  # of a whole number; a larger one cannot be compared with floats
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 def load(text: str, source: str) -> Any:
-    """Returns what a YAML (or JSON) text says; dates stay text.
+    """Returns the content of a YAML (or JSON) text; dates stay text.
 
     Args:
       text: one document.
@@ -40,7 +40,7 @@ def load(text: str, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader of plain values, with all its errors as YAMLError."""
+    """Loads plain values as PyYAML does, but raises a YAMLError for every mistake."""
 
     # A folder may be called 2026-01-01, and 2026-99-99 is not even a date.
     yaml_implicit_resolvers = {
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
-        except Exception as e:  # whatever a constructor stumbles over
+        except Exception as e:  # constructors raise errors of many kinds
             kind = node.tag.rpartition(":")[2]
             raise _error(node, f"{excerpt(str(node.value))!r} cannot be read as {kind}") from e
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
@@ -89,7 +89,7 @@ def _count_characters(node: yaml.Node, counts: dict[int, int]) -> int:
         if not counts[id(node)]:
             raise _error(node, "it contains itself")
         return counts[id(node)]
-    counts[id(node)] = 0  # until it is known: an alias within the node finds this
+    counts[id(node)] = 0  # for an alias inside the node, which then contains itself
     parts = node.value
     if isinstance(node, yaml.MappingNode):
         parts = [part for pair in parts for part in pair]
@@ -105,7 +105,11 @@ def _explain(error: yaml.YAMLError) -> str:
 
 
 def read_mapping(path: str) -> dict[str, Any]:
-    """Returns a YAML (or JSON) file's mapping; UserError if it is anything else."""
+    """Returns the mapping in a YAML (or JSON) file; {} for an empty file.
+
+    Raises:
+      UserError: the file cannot be read, is not valid or holds something else.
+    """
     content = load(files.read_text(path), path)
     if content is None:
         return {}

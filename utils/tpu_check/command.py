@@ -2,10 +2,11 @@
 
 python -m utils.tpu_check --topology=v3 --batch_size=128 --precision=bfloat16
 
-It answers whether one core's step compiles and fits the core's memory; it runs nothing. XLA's HLO
-of the step goes to libtpu's ahead-of-time compiler, which lives in a second environment (`--env`,
-set up at the first use). Cross-replica sums and the infeed are not in it: tests/test_tpu_graph.py
-covers those. The exit status is 1 if a step does not compile or does not fit.
+The command answers whether the step of one core compiles and fits in its memory; it runs nothing.
+XLA's HLO of the step goes to libtpu's ahead-of-time compiler, which lives in a second environment
+(`--env`, made at the first use). Cross-replica sums and the infeed are left out;
+tests/tpu_check/test_tpu_graph.py covers them. The exit status is 1 if a step does not compile or
+does not fit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import venv
 from typing import Any, NamedTuple
 
-from utils.base import program
+from utils.base import program, tables
 from utils.base.errors import UserError
 from utils.config import model_spec, network_settings, settings
 from utils.tpu_check import tpu_program
@@ -31,16 +32,20 @@ _STAMP = "tpu-check.installed"
 
 
 class Topology(NamedTuple):
-    """A slice for libtpu, and the GiB that its compiler lets a program have on one device.
+    """Names a slice for libtpu, and the memory of one device.
 
     A device is a core of v2, v3 and v4, and a chip of the later ones.
+
+    Attributes:
+      name: libtpu's name of the slice.
+      memory: GiB that the compiler lets a program have on one device.
     """
 
     name: str
     memory: float
 
 
-# Memory: what the compiler itself calls available when it refuses a program of 128 GiB.
+# The memory is what the compiler calls available when it refuses a program of 128 GiB.
 TOPOLOGIES = {
     "v2": Topology("v2:2x2", 7.48),
     "v3": Topology("v3:2x2", 15.48),
@@ -52,7 +57,7 @@ TOPOLOGIES = {
 
 
 def set_up(env: str) -> str:
-    """Makes the second environment, once; returns its Python.
+    """Makes the second environment if it is missing; returns its Python.
 
     Raises:
       UserError: the packages cannot be installed here.
@@ -75,7 +80,7 @@ def set_up(env: str) -> str:
         lines = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
         raise UserError(
             f"The TPU compiler cannot be installed here ({lines[-1]}): it needs Linux on x86-64, "
-            "Python 3.11 or later and access to PyPI; the other tests do without it."
+            "Python 3.11 or later and access to PyPI."
         ) from e
     with open(stamp, "w") as f:
         f.write(wanted)
@@ -83,10 +88,12 @@ def set_up(env: str) -> str:
 
 
 def check(python: str, params: dict[str, Any], topology: Topology, batch_size: int):
-    """Compiles the training step; returns `tpu_compile`'s figures with `fits` and `total`.
+    """Compiles the training step; returns the figures of `tpu_compile` with `fits` and `total`.
+
+    A step that does not compile has `error`, a sentence, and a false `fits`.
 
     Args:
-      python: of the second environment.
+      python: the interpreter of the second environment.
       params: complete settings.
       topology: what to compile for.
       batch_size: images a device.
@@ -101,7 +108,7 @@ def check(python: str, params: dict[str, Any], topology: Topology, batch_size: i
         path = os.path.join(folder, "step.hlo.pb")
         with open(path, "wb") as f:
             f.write(lowered.proto)
-        # -I: this package's folder must not be on that Python's path.
+        # -I keeps the folder of this package off the path of that Python.
         process = subprocess.run(
             [python, "-I", script, path, topology.name], capture_output=True, text=True
         )
@@ -116,34 +123,40 @@ def check(python: str, params: dict[str, Any], topology: Topology, batch_size: i
     return {**result, "total": total, "fits": total <= topology.memory * 2**30}
 
 
-_HEAD = (
-    "| model | precision | device | images | pixels | arguments MiB | temporaries MiB | "
-    "code MiB | total of memory | flops | bytes | compiled in |\n"
-    "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
-)
+_COLUMNS = (
+    "model", "precision", "device", "images", "pixels", "arguments MiB", "temporaries MiB",
+    "code MiB", "total of memory", "flops", "bytes", "compiled in",
+)  # fmt: skip
+
+
+def head() -> str:
+    """Returns the two lines above the rows of the Markdown table."""
+    return tables.markdown_head(_COLUMNS, left=3)
 
 
 def row(params: dict[str, Any], name: str, batch_size: int, result: dict[str, Any]) -> str:
-    """A line of the markdown table."""
+    """Returns one row of the Markdown table."""
     cells = [params["model_name"], params["precision"], name, str(batch_size),
              str(params["input_image_size"])]  # fmt: skip
     if "error" in result:
-        return "| " + " | ".join([*cells, f"DOES NOT COMPILE: {_first(result['error'])}"]) + " |"
+        failure = f"DOES NOT COMPILE: {_shorten(result['error'])}"
+        return tables.markdown_row([*cells, failure])
     memory = TOPOLOGIES[name].memory
     share = f"{result['total'] / 2**30:.2f} of {memory} GiB" + ("" if result["fits"] else " NO")
     cells += [f"{result[part] / 2**20:.0f}" for part in ("arguments", "temporaries", "code")]
     cells += [share, f"{result['flops']:.3g}", f"{result['bytes_accessed']:.3g}",
               f"{result['compile_seconds']:.0f} s"]  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
+    return tables.markdown_row(cells)
 
 
-def _first(error: str) -> str:
+def _shorten(error: str) -> str:
     return " ".join(error.split())[:300]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = program.ArgumentParser(
-        prog="tpu_check", description="Compiles the training step with the real TPU compiler."
+        prog="python -m utils.tpu_check",
+        description="Compiles the training step with the real TPU compiler.",
     )
     lists = "separated by commas (default: %(default)s)"
     parser.add_argument("--topology", default="v3", help=f"{', '.join(TOPOLOGIES)}; {lists}")
@@ -151,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="float32", help=f"float32, bfloat16; {lists}")
     parser.add_argument("--batch_size", default="128", help=f"images a device, {lists}")
     parser.add_argument("--input_image_size", default="224", help=f"sides in pixels, {lists}")
-    parser.add_argument("--depth_multiplier", help="scales the filters (default: none)")
+    parser.add_argument("--depth_multiplier", help="factor of the filters (default: none)")
     parser.add_argument("--model_spec", help="YAML file that describes a network instead")
     parser.add_argument("--env", default=DEFAULT_ENV, help="folder of the second environment")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
@@ -167,10 +180,10 @@ def _values(flags: argparse.Namespace, flag: str, setting: str) -> list[Any]:
 
 
 def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
-    """(topology, images a device, settings) of every combination asked for.
+    """Returns (topology, images a device, settings) of every combination that the flags name.
 
     Raises:
-      UserError: one of them cannot be; nothing is installed or compiled before that is known.
+      UserError: a combination is invalid; this is known before anything is installed.
     """
     names = flags.topology.split(",")
     for name in names:
@@ -206,12 +219,12 @@ def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
 
 
 def main(argv: list[str]) -> int:
-    """Compiles every combination; returns 1 if one does not compile or fit."""
+    """Compiles every combination; returns 1 if one does not compile or does not fit, else 0."""
     flags = _parser().parse_args(argv[1:])
     todo = cases(flags)
     python = set_up(flags.env)
     if not flags.json:
-        print("Compiled ahead of time for one device, not run:\n\n" + _HEAD, flush=True)
+        print("Compiled ahead of time for one device, not run:\n\n" + head(), flush=True)
     fits = True
     for topology, batch_size, params in todo:
         result = check(python, params, TOPOLOGIES[topology], batch_size)

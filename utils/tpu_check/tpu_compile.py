@@ -1,8 +1,8 @@
-"""Compiles an HLO file for a TPU with libtpu's compiler; runs in the environment of `tpu_check`.
+"""Compiles an HLO file for a TPU with libtpu's compiler, in the second environment of `tpu_check`.
 
-tpu_compile.py STEP.hlo.pb v3:2x2 prints one JSON object. No TensorFlow here: it and jax do not go
-together, and only the file passes between them. The interfaces are jax's private ones, so the
-versions are pinned in `tpu_check`.
+`tpu_compile.py STEP.hlo.pb v3:2x2` prints one JSON object. TensorFlow and jax do not fit in one
+process, so only the file passes between them. The interfaces used are private ones of jax, so
+`tpu_check` pins its version.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import os
 import sys
 import time
 
-# No TPU and no metadata server are looked for; another process may have libtpu loaded.
+# Do not look for a TPU or a metadata server, and let another process have libtpu loaded.
 os.environ.update(
     TPU_SKIP_MDS_QUERY="1", JAX_PLATFORMS="cpu", ALLOW_MULTIPLE_LIBTPU_LOAD="1"
 )  # fmt: skip
 
 
 def compile_step(hlo: bytes, topology: str) -> dict[str, float | int | str]:
-    """Figures of a compiled step: bytes, floating-point operations, seconds, the device's name."""
+    """Returns the figures of a compiled step: bytes, floating-point operations, seconds, device.
+
+    Args:
+      hlo: a serialized HloProto.
+      topology: libtpu's name of a slice, such as 'v3:2x2'.
+    """
     import numpy
     from jax._src.interpreters import mlir
     from jax.experimental import topologies
@@ -43,7 +48,7 @@ def compile_step(hlo: bytes, topology: str) -> dict[str, float | int | str]:
     return {
         "device": devices[0].device_kind,
         "arguments": memory.argument_size_in_bytes,
-        # Weights are updated in place: outputs that alias arguments take no room of their own.
+        # Weights are updated in place: outputs that alias arguments need no memory of their own.
         "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "code": memory.generated_code_size_in_bytes,
@@ -54,7 +59,7 @@ def compile_step(hlo: bytes, topology: str) -> dict[str, float | int | str]:
 
 
 def _drop_copies(module, ir) -> None:
-    """Replaces each mhlo.copy by its operand: the one operation that the compiler does not take."""
+    """Replaces each mhlo.copy by its operand, because the compiler does not know the operation."""
     copies = []
 
     def visit(op):
@@ -69,12 +74,12 @@ def _drop_copies(module, ir) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Prints the figures, or {"error": ...}."""
+    """Prints the figures, or {"error": ...}, as JSON."""
     with open(argv[1], "rb") as f:
         hlo = f.read()
     try:
         result = compile_step(hlo, argv[2])
-    except Exception as e:  # whatever the compiler says is the answer
+    except Exception as e:  # the answer is the text of the compiler, of whatever kind
         result = {"error": f"{type(e).__name__}: {e}"}
     print(json.dumps(result))
 

@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-import tf_slim as slim
 from absl import logging
 
 from utils.base import files
@@ -19,6 +18,7 @@ from utils.base.errors import UserError
 from utils.training import averages, checkpoints, optimization
 
 import tensorflow.compat.v1 as tf  # isort: skip
+import tf_slim as slim  # isort: skip  (it loads TensorFlow)
 
 LEAST_SHARE = 0.9
 _KERAS_SCOPE = "mnas_net_model/"
