@@ -13,6 +13,7 @@ TUNED := $(WORK)/natural-model
 SCRATCH := $(WORK)/natural-scratch
 PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 TPU ?=
+SECTIONS ?=
 
 export PYTHONUNBUFFERED := 1
 
@@ -61,7 +62,7 @@ $(LITE0)/export/efficientnet-lite0.tflite: $(LITE0)/checkpoint
 classify: $(LITE0)/export/efficientnet-lite0.tflite  ## Name what is on pictures (PICTURES="a.jpg b.jpg")
 	@$(BIN)/python -m utils.classify --model=$< $(PICTURES)
 
-finetune-curves: finetune  ## Train both ways, from weights and from scratch; plot
+finetune-curves: finetune  ## Train from weights and from scratch, and plot both
 	$(BIN)/python mnasnet_main.py --config_file=finetune --model_spec=g3doc/data/efficientnet-lite0.yaml \
 	  --freeze_until=none --base_learning_rate=0.064 --warmup_epochs=1 --batch_norm_momentum=0.9 \
 	  --train_steps=120 --steps_per_eval=20 --data_dir=$(NATURAL) --model_dir=$(SCRATCH)
@@ -75,7 +76,7 @@ table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the di
 
 ##@ Measure and check
 
-bench: $(STAMP)  ## Measure start, step, memory and end of trainings
+bench: $(STAMP)  ## Measure start, step, memory and end of a training
 	$(BIN)/python -m utils.benchmarks.startup
 
 bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
@@ -90,18 +91,18 @@ bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
 	$(BIN)/python -m utils.benchmarks.tflite
 
-complexity: $(STAMP)  ## Print parameters, multiply-adds, memory of the networks
+complexity: $(STAMP)  ## Print parameters, multiply-adds and memory of networks
 	$(BIN)/python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1,mnasnet-small,mnasnet-d1,mnasnet-d1-320
 
 tpu-check: $(STAMP)  ## Compile the training step for a TPU (TPU=--topology=v2)
 	$(BIN)/python -m utils.tpu_check $(TPU)
 
-tpu-check-all: $(STAMP)  ## Do so for a1 and b1 in both precisions (half an hour)
+tpu-check-all: $(STAMP)  ## Compile a1 and b1 in both precisions (half an hour)
 	$(BIN)/python -m utils.tpu_check --model_name=mnasnet-a1,mnasnet-b1 --precision=float32,bfloat16
 
 ##@ Develop
 
-setup: $(STAMP)  ## Install everything into .venv (other targets do it, too)
+setup: $(STAMP)  ## Install everything into .venv, as every target does
 
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
@@ -109,7 +110,7 @@ test: $(STAMP)  ## Run all tests but the slow ones
 test-slow: $(STAMP)  ## Run the slow tests (eight minutes)
 	$(BIN)/python -m pytest -m slow
 
-campaign: $(STAMP)  ## Try hostile input, damaged files and kills; count failures
+campaign: $(STAMP)  ## Try hostile input and kills (SECTIONS="kills state")
 	PYTHONPATH=tests $(BIN)/python -m campaign $(SECTIONS)
 
 lint: $(STAMP)  ## Check style and types

@@ -21,10 +21,10 @@ LOOKS = (("from ImageNet weights", "#1a6fb5", "o"), ("from scratch", "#d9731a", 
 
 
 def read(model_dir: str) -> tuple[list[float], list[float]]:
-    """Wall seconds and top-1 in percent of each evaluation of a training, from 0 on.
+    """Reads the evaluations of a training: wall seconds since its start, and top-1 in percent.
 
     Raises:
-      SystemExit: there are none, or they do not belong to one run.
+      SystemExit: there are no evaluations, or they do not belong to one run.
     """
     path = pathlib.Path(model_dir) / "evaluations.json"
     rows = json.loads(path.read_text()) if path.exists() else []
@@ -65,8 +65,12 @@ def draw(tuned: str, scratch: str, path: str | pathlib.Path) -> None:
     pyplot.close(figure)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+def main(argv: list[str]) -> None:
+    """Draws what the arguments name; without two model folders, prints how to call the script."""
+    if len(argv) not in (2, 3):
         sys.exit((__doc__ or "").strip())
-    default = FOLDER / "finetune_vs_scratch.png"
-    draw(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) == 4 else default)
+    draw(argv[0], argv[1], argv[2] if len(argv) == 3 else FOLDER / "finetune_vs_scratch.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -27,13 +27,13 @@ AXES = (
 
 
 def read(name: str) -> list[dict[str, float]]:
-    """The rows of a table in data/, as numbers."""
+    """Reads the rows of a table in data/ as numbers."""
     with (FOLDER / "data" / name).open() as f:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
 
 
 def frontier(rows: list[dict[str, float]], cost: str) -> list[dict[str, float]]:
-    """The rows that no other row beats: more accurate than everything cheaper."""
+    """Returns the rows that are more accurate than every cheaper row, from cheap to costly."""
     best: list[dict[str, float]] = []
     for row in sorted(rows, key=lambda row: (row[cost], -row["top1"])):
         if not best or row["top1"] > best[-1]["top1"]:
@@ -52,7 +52,7 @@ def draw(path: str | pathlib.Path) -> None:
         panel.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
         panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.set_xlabel(label)
-        # Room for the last labels.
+        # Leave room for the last labels.
         panel.set_xlim(right=1.7 * panel.dataLim.x1)
         panel.grid(True, color="0.88")
         panel.set_axisbelow(True)
@@ -77,7 +77,7 @@ def _draw_model(panel, rows, cost, name, color, marker):
     )  # fmt: skip
     above = name == "MnasNet-A1"
     for row in rows:
-        # 1.3, which only MobileNetV2 has, would lie on 1.4.
+        # The label of 1.3, which only MobileNetV2 has, would hide that of 1.4.
         if row["image_size"] == 224 and row in best and row["depth_multiplier"] != 1.3:
             panel.annotate(
                 f"{row['depth_multiplier']:g} @ 224",

@@ -1,4 +1,4 @@
-"""TFRecord files with one damaged record each: what copying, building and malice can do to them.
+"""Makes TFRecord files with one damaged record each, as copying, building and malice leave them.
 
 A file has three records, each a picture with a label from 1 to `CLASSES`; one of them is damaged,
 by default the second.
@@ -38,7 +38,7 @@ class Damage(NamedTuple):
 
 
 def _crc32c(data: bytes) -> int:
-    """The checksum of TFRecord files, masked as they mask it."""
+    """Computes the masked checksum of TFRecord files."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -49,18 +49,18 @@ def _crc32c(data: bytes) -> int:
 
 
 def header(length: int) -> bytes:
-    """What is before a record: its length and the length's checksum."""
+    """Returns what is before a record: its length and the length's checksum."""
     packed = struct.pack("<Q", length)
     return packed + struct.pack("<I", _crc32c(packed))
 
 
 def framed(record: bytes) -> bytes:
-    """A record as it stands in a file."""
+    """Returns a record as it is in a file."""
     return header(len(record)) + record + struct.pack("<I", _crc32c(record))
 
 
 def feature(*values) -> tf.train.Feature:
-    """A feature of bytes, floats or integers; of no kind without values."""
+    """Makes a feature of bytes, floats or integers; without values, it has no type."""
     if not values:
         return tf.train.Feature()
     if isinstance(values[0], bytes):
@@ -71,7 +71,7 @@ def feature(*values) -> tf.train.Feature:
 
 
 def example(**features: tf.train.Feature) -> bytes:
-    """A serialized example with the features `image` and `label`, or others by their names."""
+    """Serializes an example with the features `image` and `label`, or others by their names."""
     names = {"image": IMAGE_KEY, "label": LABEL_KEY}
     named = {names.get(name, name): value for name, value in features.items()}
     return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString(
@@ -80,17 +80,17 @@ def example(**features: tf.train.Feature) -> bytes:
 
 
 def small_jpeg(**options) -> bytes:
-    """A JPEG of little more than a thousand bytes, so that checksums in Python take no time."""
+    """Makes a JPEG of about a thousand bytes, so that checksums in Python take no time."""
     return picture_files.save(picture_files.smooth()[:24, :32], "JPEG", **options)
 
 
 def good() -> list[bytes]:
-    """The three records of an undamaged file."""
+    """Returns the three records of an undamaged file."""
     return [example(image=feature(small_jpeg()), label=feature(n + 1)) for n in range(3)]
 
 
 def content_of(records: list[bytes]) -> bytes:
-    """A file of records."""
+    """Returns the content of a file of records."""
     return b"".join(map(framed, records))
 
 
@@ -99,7 +99,7 @@ def _flipped(content: bytes, place: int) -> bytes:
 
 
 def files() -> Iterator[Damage]:
-    """Damage to a file's frames: cuts, flipped bytes, lengths that lie, other files."""
+    """Yields files with damaged frames: cuts, flipped bytes, lengths that lie, other files."""
     first, second, third = map(framed, good())
     whole = first + second + third
     start, size = len(first), len(second)
@@ -140,7 +140,7 @@ def files() -> Iterator[Damage]:
 
 
 def examples() -> Iterator[tuple[str, bytes, str]]:
-    """(name, record, words of the sentence) of records that are no picture with a label."""
+    """Yields (name, record, words of the sentence) of records that are not a labelled picture."""
     image, label = feature(small_jpeg()), feature(1)
     whole = example(image=image, label=label)
     for name, record in {
@@ -148,7 +148,7 @@ def examples() -> Iterator[tuple[str, bytes, str]]:
         "half an example": whole[: len(whole) // 2], "an example and noise": whole + b"\xff\xff",
         "JSON": b'{"image/encoded": "", "image/class/label": 1}',
     }.items():  # fmt: skip
-        yield f"record of {name}", record, "this is no tf.train.Example"
+        yield f"record of {name}", record, "this is not a tf.train.Example"
     yield "empty record", b"", f"{IMAGE_KEY} is missing"
     yield "no image", example(label=label), f"{IMAGE_KEY} is missing"
     yield "no label", example(image=image), f"{LABEL_KEY} is missing"
@@ -166,14 +166,14 @@ def examples() -> Iterator[tuple[str, bytes, str]]:
 
 
 def labels() -> Iterator[tuple[str, bytes, str]]:
-    """(name, record, words of the sentence) of records whose label is out of range."""
+    """Yields (name, record, words of the sentence) of records whose label is out of range."""
     for label in (0, -1, CLASSES + 1, 2**31 - 1, 2**31, 2**32 + 1, 2**63 - 1, -(2**63)):
         record = example(image=feature(small_jpeg()), label=feature(label))
         yield f"label {label}", record, f"label {label} "
 
 
 def images() -> Iterator[tuple[str, bytes, str]]:
-    """(name, record, words of the sentence) of records whose picture cannot be decoded."""
+    """Yields (name, record, words of the sentence) of records with a picture no decoder reads."""
 
     def record(encoded: bytes) -> bytes:
         return example(image=feature(encoded), label=feature(1))
@@ -199,7 +199,7 @@ def images() -> Iterator[tuple[str, bytes, str]]:
 
 
 def all_damages() -> Iterator[Damage]:
-    """Every damaged file."""
+    """Yields every damaged file."""
     yield from files()
     for kind in (examples, labels, images):
         for name, record, words in kind():

@@ -6,7 +6,8 @@ import json
 import numpy as np
 
 import mnasnet_models
-from utils.weights import layer_names, recognition
+from mnasnet_model import GlobalParams
+from utils.weights import layer_names
 
 _STAGE = "r1_k3_s11_e1_i8_o8"
 
@@ -121,7 +122,7 @@ def networks():
             stage._replace(se_ratio=0.25 if 3 <= number <= 5 else None)
             for number, stage in enumerate(stages)
         ]
-        blocks = layer_names.unroll(stages, recognition.GlobalParams())
+        blocks = layer_names.unroll(stages, GlobalParams())
         tensors = layer_names.tensors("timm", blocks, stem, head, classes)
         return {t.key: np.full(t.shape, fill, np.float32) for t in tensors}
 

@@ -20,7 +20,7 @@ from utils.training import configuration
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "g3doc").glob("*.md"))]
 GUIDE = ROOT / "g3doc/tpu_guide.md"
-# First words of commands that are not of this package.
+# First words of commands that do not belong to this package.
 OTHER_COMMANDS = (
     "capture_tpu_profile", "cbtemulator", "cd", "gcloud", "git", "pip", "python3", "tensorboard",
 )  # fmt: skip
@@ -37,7 +37,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def blocks(text):
-    """(language, content) of the fenced and the indented code blocks; the latter hold commands."""
+    """Returns (language, content) of the code blocks; indented ones hold commands."""
     found = [(match[1], match[2]) for match in _FENCED.finditer(text)]
     for paragraph in re.split(r"\n\s*\n", _FENCED.sub("", text)):
         lines = [line for line in paragraph.split("\n") if line]
@@ -47,7 +47,7 @@ def blocks(text):
 
 
 def commands(text):
-    """The words of each command in the blocks of a page, with the assignments before it."""
+    """Returns the words of each command in the blocks of a page, with the assignments before it."""
     found = []
     for language, content in blocks(text):
         if language != "sh":
@@ -62,7 +62,7 @@ def commands(text):
 
 
 def yaml_files(text):
-    """Name -> content of the YAML blocks; each begins with its name."""
+    """Returns name -> content of the YAML blocks; each begins with its name."""
     found = {}
     for language, content in blocks(text):
         if language == "yaml":
@@ -73,12 +73,12 @@ def yaml_files(text):
 
 
 def prose(text):
-    """The page without its code blocks."""
+    """Returns the page without its code blocks."""
     return _FENCED.sub("", text)
 
 
 def anchors(text):
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Returns the anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.*)$", prose(text), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -92,7 +92,7 @@ class _Found(Exception):
 
 @functools.cache
 def parser_of(module):
-    """The argument parser of a command, which does not run."""
+    """Returns the argument parser of a command, which does not run."""
     command = importlib.import_module(module)
     if not hasattr(command, "main"):
         command = importlib.import_module(f"{module}.command")
@@ -109,7 +109,7 @@ def parser_of(module):
 
 
 def options_of(parser):
-    """The flags of a parser and of its commands."""
+    """Returns the flags of a parser and of its subcommands."""
     found = set()
     for action in parser._actions:
         found.update(action.option_strings)
@@ -119,26 +119,26 @@ def options_of(parser):
 
 
 def console_commands():
-    """Console command -> module, as setup.py installs them."""
+    """Returns console command -> module, as setup.py installs them."""
     text = (ROOT / "setup.py").read_text()
     return dict(re.findall(r'"(mnasnet[\w-]*) = ([\w.]+):console"', text))
 
 
 def makefile():
-    """(targets, variables) that make knows."""
+    """Returns (targets, variables) that make knows."""
     text = (ROOT / "Makefile").read_text()
     return set(re.findall(r"^([a-z-]+):", text, re.M)), set(re.findall(r"^(\w+) \?=", text, re.M))
 
 
 def check_program(words, folder):
-    """Flags, values and combinations of the program; returns the settings."""
-    # Buckets are here: resolving settings looks for dataset_info.json and params.yaml there.
+    """Resolves the settings of a command of the program and returns them."""
+    # A folder stands for the bucket, because settings are looked up in its files.
     arguments = [word.replace("gs://BUCKET", str(folder / "bucket")) for word in words]
     return configuration.resolve(setting_flags.parse_settings(["mnasnet_main.py", *arguments], ""))
 
 
 def check_command(module, words):
-    """Flags and values of another command."""
+    """Parses the flags and values of another command."""
     parser = parser_of(module)
     parser.parse_args(words)
     # The parser takes abbreviations; a page should not.
@@ -147,7 +147,7 @@ def check_command(module, words):
 
 
 def check_make(words):
-    """Targets and variables of make."""
+    """Checks targets and variables of make."""
     targets, variables = makefile()
     for word in words:
         name, equals, value = word.partition("=")
@@ -157,7 +157,7 @@ def check_make(words):
 
 
 def check(words, folder, monkeypatch):
-    """Fails where a command of a page could not be run."""
+    """Fails for a command of a page that could not be run."""
     if words[0] == "export":
         for word in words[1:]:
             monkeypatch.setenv(*word.split("=", 1))
@@ -181,7 +181,7 @@ def check(words, folder, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty working folder, without a TPU in the environment."""
+    """Makes an empty working folder, without a TPU in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TPU_NAME", raising=False)
     return tmp_path
@@ -236,21 +236,21 @@ def test_blocks_say_what_they_are(page):
 
 
 def modules_named():
-    """Commands that the pages name as python -m utils.X."""
+    """Returns the commands that the pages name as python -m utils.X."""
     return set(re.findall(r"python -m (utils\.\w+)", "".join(p.read_text() for p in PAGES)))
 
 
 @functools.cache
 def all_flags():
-    """Flags of the program and of every command."""
+    """Returns the flags of the program and of every command."""
     names = {name for s in settings.SETTINGS.values() for name in (s.name, s.alias) if name}
     parsers = map(parser_of, modules_named() | set(console_commands().values()) - {"mnasnet_main"})
-    return {f"--{name}" for name in names} | {"--help"}.union(*map(options_of, parsers))
+    return {f"--{name}" for name in names} | {"--help", "--debug"}.union(*map(options_of, parsers))
 
 
 @each_page
 def test_words_in_the_text_exist(page):
-    """Flags, targets and commands in the prose."""
+    """Checks flags, targets and commands in the prose."""
     targets = makefile()[0]
     for code in re.findall(r"`([^`]+)`", prose(page.read_text())):
         words = shlex.split(code)
@@ -302,7 +302,7 @@ def test_make_help_lists_every_target():
 
 
 def test_batches_of_the_tpu_guide(folder, monkeypatch):
-    """On a TPU each core gets 128 images, whatever the slice."""
+    """Each core of a TPU gets 128 images, whatever the slice."""
     monkeypatch.setenv("TPU_NAME", "NAME")
     found = [words[2:] for words in commands(GUIDE.read_text()) if "mnasnet_main.py" in words]
     assert len(found) == 5
@@ -312,6 +312,15 @@ def test_batches_of_the_tpu_guide(folder, monkeypatch):
         if params["use_tpu"]:
             hosts = 4 if "--config_file=v2-32" in words else 1
             assert params["train_batch_size"] == hosts * 8 * 128
+
+
+def test_the_tpu_guide_installs_what_the_package_needs():
+    """The image of a TPU VM brings TensorFlow and what TensorFlow itself needs."""
+    text = (ROOT / "setup.py").read_text()
+    needed = re.search(r"install_requires=\[(.*?)\]", text, re.S)[1]
+    names = set(re.findall(r'^ *"([\w-]+)', needed, re.M)) - {"tensorflow", "numpy", "protobuf"}
+    [command] = [words for words in commands(GUIDE.read_text()) if "PyYAML" in words]
+    assert {re.match(r"[\w-]+", word)[0] for word in command[2:]} == names
 
 
 # The checks themselves.

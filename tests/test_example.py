@@ -7,18 +7,23 @@ import pathlib
 import nbclient
 import nbformat
 import pytest
-from programs import flags, run
+from programs import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOK = ROOT / "mnasnet_example.ipynb"
+TINY = "name: tiny\nstages: [r1_k3_s22_e1_i8_o8]\nstem_size: 8\nhead_size: 16\n"
 
 
 @pytest.fixture(scope="module")
 def export_dir(digits_dir, tmp_path_factory):
+    """The export of a tiny network, which was trained for two steps on the digits."""
     folder = tmp_path_factory.mktemp("example")
+    (folder / "tiny.yaml").write_text(TINY)
     status, _, err = run(
-        *flags(data_dir=digits_dir, model_dir=folder / "m", export_dir=folder / "export",
-               train_steps=2, steps_per_eval=2, quantize="int8", export_eval_images=20)
+        "--mode=train", f"--model_spec={folder}/tiny.yaml", "--input_image_size=32",
+        f"--data_dir={digits_dir}", f"--model_dir={folder}/model", "--train_steps=2",
+        "--train_batch_size=16", f"--export_dir={folder}/export", "--quantize=int8",
+        "--export_eval_images=20",
     )  # fmt: skip
     assert status == 0, err
     return folder / "export"

@@ -1,9 +1,8 @@
 """The plot of fine-tuning against training from scratch, drawn from evaluations."""
 
+import importlib.util
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -21,26 +20,32 @@ def write(folder, seconds):
     return folder
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
-    )
+@pytest.fixture(scope="module")
+def plot():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("plot_finetune_vs_scratch", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_plot_is_drawn(tmp_path):
+def test_the_plot_is_drawn(tmp_path, plot):
     tuned, scratch = write(tmp_path / "a", [10, 20.5]), write(tmp_path / "b", [15, 30])
-    result = run(tuned, scratch, tmp_path / "plot.png")
-    assert result.returncode == 0, result.stderr
+    plot.main([tuned, scratch, tmp_path / "plot.png"])
     picture = Image.open(tmp_path / "plot.png").convert("RGB")
     colours = {colour for _, colour in picture.getcolors(1 << 24)}
     assert {(0x1A, 0x6F, 0xB5), (0xD9, 0x73, 0x1A)} <= colours
 
 
 @pytest.mark.parametrize("seconds", [[], [10, 5]])
-def test_evaluations_that_make_no_curve_are_refused(tmp_path, seconds):
-    # A training that was cut off and went on counts its seconds anew.
+def test_evaluations_that_make_no_curve_are_refused(seconds, tmp_path, plot):
+    # A training that was cut off and resumed counts its seconds anew.
     tuned, scratch = write(tmp_path / "a", [10, 20]), write(tmp_path / "b", seconds)
-    result = run(tuned, scratch, tmp_path / "plot.png")
-    assert result.returncode == 1
-    assert "b/evaluations.json holds no evaluations of one uninterrupted" in result.stderr
+    with pytest.raises(SystemExit, match=r"b/evaluations\.json holds no evaluations of one unint"):
+        plot.main([tuned, scratch, tmp_path / "plot.png"])
     assert not (tmp_path / "plot.png").exists()
+
+
+def test_without_two_folders_the_script_says_how_to_call_it(plot):
+    with pytest.raises(SystemExit, match="FINE_TUNED_MODEL_DIR"):
+        plot.main([])
