@@ -1,10 +1,10 @@
-"""Datasets of (images, labels): from TFRecords, from Cloud Bigtable, or black for measuring.
+"""Feeds batches of (images, labels) from TFRecords or Cloud Bigtable, or black ones for measuring.
 
-A record is a serialized tf.train.Example with `image/encoded` (JPEG, or another format that
-TensorFlow decodes) and `image/class/label`, 1-based. Labels are 0-based from here on.
+A record is a serialized tf.train.Example with `image/encoded` (a JPEG, or another format that
+TensorFlow decodes) and `image/class/label`, which starts at 1. Labels start at 0 from here on.
 
-Training shuffles, repeats for ever and drops nothing. Evaluation is in order and counts every image
-once whatever the batch size: the last batch is filled up with black images labelled `PADDING`.
+Training shuffles, repeats without end and drops nothing. Evaluation reads in order and counts every
+image once, whatever the batch size: black images labelled `PADDING` fill up the last batch.
 """
 
 from __future__ import annotations
@@ -39,8 +39,12 @@ def build_image_serving_input_fn(
 ):
     """Returns the input function of a SavedModel.
 
-    Its placeholder `image_bytes`, a vector of encoded pictures, feeds float32
-    [N, image_size, image_size, 3] in [0, 255]. A second signature feeds these images themselves.
+    The placeholder `image_bytes` takes a vector of N encoded pictures, and the model gets float32
+    [N, image_size, image_size, 3] in [0, 255]. A second signature takes these images themselves.
+
+    Args:
+      image_size: side of the images in pixels.
+      resize_method: 'bicubic' or 'bilinear'.
     """
 
     def serving_input_fn():
@@ -51,7 +55,7 @@ def build_image_serving_input_fn(
 
         image_bytes = tf.placeholder(tf.string, [None], name="image_bytes")
         images = tf.map_fn(preprocess, image_bytes, back_prop=False, dtype=tf.float32)
-        # A name of its own: the signature `images` feeds this tensor.
+        # The signature `images` feeds this tensor, so it needs a name of its own.
         images = tf.identity(images, SERVING_IMAGES)
         return tf.estimator.export.TensorServingInputReceiver(
             images, {"image_bytes": image_bytes}, {"images": {"images": images}}
@@ -61,7 +65,7 @@ def build_image_serving_input_fn(
 
 
 def _host(params: Mapping[str, Any]) -> tuple[int, int]:
-    """(index of this host, number of hosts) for an input function's params."""
+    """Returns (index of this host, number of hosts) for an input function's params."""
     context = params.get("context")
     if context is None or not params.get("use_tpu"):
         return 0, 1
@@ -69,9 +73,9 @@ def _host(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 class ImageNetTFExampleInput:
-    """Input from serialized tf.train.Examples, wherever they come from.
+    """Makes batches of serialized tf.train.Examples; subclasses say where the examples are.
 
-    Subclasses say where in `make_source_dataset`.
+    Subclasses override `make_source_dataset`.
     """
 
     def __init__(
@@ -91,18 +95,18 @@ class ImageNetTFExampleInput:
         """Keeps the settings.
 
         Args:
-          is_training: shuffle, augment and repeat; else in order, once.
-          use_bfloat16: feed bfloat16 images.
-          transpose_input: feed [H, W, C, N] instead of [N, H, W, C].
-          image_size: side of the images.
-          num_parallel_calls: pictures decoded at a time, at most twice the cores.
-          resize_method: see `preprocessing`.
-          augmentation: random crops and flips of training.
-          num_classes: labels beyond it are an error; None accepts all.
-          seed: fixes shuffling and augmentation: two runs then feed the same batches.
-          first_image: images that the training has had so far, on all hosts: its input goes on
-            behind them. One that always began anew would show the first images of each file over
-            and over, and the last ones never.
+          is_training: whether to shuffle, augment and repeat; if not, read once and in order.
+          use_bfloat16: whether to feed bfloat16 images instead of float32.
+          transpose_input: whether to feed [H, W, C, N] instead of [N, H, W, C].
+          image_size: side of the images in pixels.
+          num_parallel_calls: pictures to decode at a time; at most twice the cores are.
+          resize_method: 'bicubic' or 'bilinear'.
+          augmentation: random crops and flips of training; None for the published ones.
+          num_classes: a label outside of 1..num_classes is an error; None accepts all.
+          seed: fixes shuffling and augmentation, so that two runs feed the same batches.
+          first_image: images that the training has had so far, on all hosts; its input resumes
+            after them. Runs that always started anew would show the first images of each file
+            again and again, and the last ones never.
         """
         self.is_training = is_training
         self.use_bfloat16 = use_bfloat16
@@ -116,11 +120,11 @@ class ImageNetTFExampleInput:
         self.first_image = first_image
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        """Serialized examples for host `index` of `num_hosts`, each once, unshuffled or by file."""
+        """Returns the examples of host `index`, each once, at most files shuffled, as strings."""
         raise NotImplementedError
 
     def dataset_parser(self, value: tf.Tensor, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
-        """One serialized example to (image [S, S, 3], label int32)."""
+        """Makes (image [image_size, image_size, 3], label int32) of one serialized example."""
         image_bytes, label = examples.parse(value)
         label = label - 1
         if self.num_classes is not None:
@@ -140,7 +144,11 @@ class ImageNetTFExampleInput:
         return image, label
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
-        """The dataset of batches; `params['batch_size']` is set by TPUEstimator."""
+        """Returns the dataset of batches (images, labels).
+
+        Args:
+          params: `batch_size` is set by TPUEstimator; `use_tpu` and `context` tell the hosts apart.
+        """
         host, num_hosts = _host(params)
         batch_size = params["batch_size"]
         if self.is_training:
@@ -151,23 +159,23 @@ class ImageNetTFExampleInput:
             dataset = self._eval_batches(dataset, batch_size, endless=bool(params.get("use_tpu")))
         if self.transpose_input:
             dataset = dataset.map(_transpose)
-        # Order between threads may vary unless a seed asks for the same batches twice.
+        # Threads may overtake each other in a training, unless a seed asks for the same batches.
         deterministic = not self.is_training or self.seed is not None
         # Two batches hide the decoding behind the step; more would only take memory.
         return dataset_options.apply(dataset.prefetch(2), deterministic)
 
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        """Shuffled examples without end."""
+        """Returns shuffled examples without end."""
         dataset = self.make_source_dataset(index, num_hosts)
         return dataset.shuffle(reading_order.SHUFFLE_BUFFER, self._seed_from_here()).repeat()
 
     def _seed_from_here(self) -> int | None:
-        """The seed of shuffling: a run that goes on draws other numbers than one that begins."""
+        """Returns the seed of shuffling, by which a resumed run differs from one that starts."""
         return None if self.seed is None else (self.seed + self.first_image) % 2**31
 
     def _train_batches(self, dataset, batch_size, host, num_hosts):
         seed = secrets.randbits(62) if self.seed is None else self.seed
-        # Hosts draw differently though their pictures are numbered alike.
+        # Hosts number their pictures alike and must augment them differently.
         base = tf.constant((seed + (host << 32)) % 2**63, tf.int64)
 
         @tf.autograph.experimental.do_not_convert
@@ -191,7 +199,7 @@ class ImageNetTFExampleInput:
                 black = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
                 return black, tf.pad(labels, [[0, missing]], constant_values=PADDING)
 
-            # Only the last batch is copied.
+            # Only the last batch is copied: padding every batch would cost time.
             images, labels = tf.cond(missing > 0, fill_up, lambda: (images, labels))
             images.set_shape([batch_size, self.image_size, self.image_size, 3])
             labels.set_shape([batch_size])
@@ -199,7 +207,7 @@ class ImageNetTFExampleInput:
 
         dataset = dataset.map(pad)
         if endless:
-            # Every core of every host takes the same number of batches: what is missing is padding.
+            # Every core of every host takes the same number of batches: padding fills up.
             padding = black_batches(batch_size, self.image_size, self.use_bfloat16, PADDING)
             dataset = dataset.concatenate(padding)
         return dataset
@@ -211,7 +219,7 @@ def _transpose(images, labels):
 
 
 def black_batches(batch_size: int, image_size: int, use_bfloat16: bool, label: int):
-    """An endless dataset of batches of black images with one label."""
+    """Returns an endless dataset of batches of black images that all have one label."""
     dtype = tf.bfloat16 if use_bfloat16 else tf.float32
     images = tf.zeros([batch_size, image_size, image_size, 3], dtype)
     labels = tf.fill([batch_size], tf.constant(label, tf.int32))
@@ -219,9 +227,10 @@ def black_batches(batch_size: int, image_size: int, use_bfloat16: bool, label: i
 
 
 class ImageNetInput(ImageNetTFExampleInput):
-    """Input from the TFRecord files `train-*` or `validation-*` of a folder or bucket.
+    """Feeds the TFRecord files `train-*` or `validation-*` of a folder or bucket.
 
-    `data_dir` None or 'null' feeds black images with label 0, for measuring a model alone.
+    With a `data_dir` that is None, empty or 'null' it feeds black images with label 0 without end,
+    to measure a model alone.
     """
 
     def __init__(
@@ -237,12 +246,12 @@ class ImageNetInput(ImageNetTFExampleInput):
         segments: Sequence[Segment] | None = None,
         **more: Any,
     ):
-        """See `ImageNetTFExampleInput`.
+        """Keeps the settings; the others are those of `ImageNetTFExampleInput`.
 
         Args:
-          data_dir: where the files are.
-          cache: keep the encoded training pictures in memory; None decides by the free memory.
-          segments: the parts of the files to read, from a scan; None reads all of them.
+          data_dir: folder or bucket of the files.
+          cache: whether to keep encoded training pictures in memory; None asks the free memory.
+          segments: the segments of files to read, as a scan finds them; None reads all files.
         """
         super().__init__(
             is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more
@@ -287,7 +296,7 @@ class ImageNetInput(ImageNetTFExampleInput):
 
 
 class ImageNetBigtableInput(ImageNetTFExampleInput):
-    """Input from Cloud Bigtable; it feeds what `ImageNetInput` feeds from the same records."""
+    """Feeds rows of Cloud Bigtable as `ImageNetInput` feeds the same records from files."""
 
     def __init__(
         self,
@@ -302,12 +311,12 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         num_images: int | None = None,
         **more: Any,
     ):
-        """See `ImageNetTFExampleInput`.
+        """Keeps the settings; the others are those of `ImageNetTFExampleInput`.
 
         Args:
           selection: where the rows are.
-          cache: keep the encoded training pictures in memory; None decides by the free memory.
-          num_images: rows with the prefix; None counts them first.
+          cache: whether to keep encoded training pictures in memory; None asks the free memory.
+          num_images: number of rows with the prefix; None counts them first.
         """
         super().__init__(
             is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more

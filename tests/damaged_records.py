@@ -148,7 +148,7 @@ def examples() -> Iterator[tuple[str, bytes, str]]:
         "half an example": whole[: len(whole) // 2], "an example and noise": whole + b"\xff\xff",
         "JSON": b'{"image/encoded": "", "image/class/label": 1}',
     }.items():  # fmt: skip
-        yield f"record of {name}", record, "this is no tf.train.Example"
+        yield f"record of {name}", record, "this is not a tf.train.Example"
     yield "empty record", b"", f"{IMAGE_KEY} is missing"
     yield "no image", example(label=label), f"{IMAGE_KEY} is missing"
     yield "no label", example(image=image), f"{LABEL_KEY} is missing"

@@ -904,7 +904,7 @@ def test_record_that_is_no_example(tmp_path, pictures, position):
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
                num_eval_images=30)
     )  # fmt: skip
-    assert f"record {position}: this is no tf.train.Example" in sentence(status, err)
+    assert f"record {position}: this is not a tf.train.Example" in sentence(status, err)
 
 
 def test_bad_images_are_left_out_and_counted(tmp_path, pictures):
