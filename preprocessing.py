@@ -1,10 +1,10 @@
-"""Encoded pictures to pixels, and the normalization: one place for training, serving, calibration.
+"""Decodes, crops, resizes and normalizes pictures, alike for training, serving and calibration.
 
-Pixels are float32 in [0, 255] (bicubic resizing may overshoot, and stays so) until the model
-normalizes them. The crop and the resizing are the published ones: a centre square of
-size / (size + 32) of the shorter side for evaluation, a random box for training, resized with the
-TensorFlow 1 kernels. Bicubic was the method at the date of the published accuracies, bilinear since
-July 2019; mixing them up costs up to 1.6 points (tensorflow/tpu#666).
+Pixels are float32 in [0, 255], except where bicubic resizing overshoots, until the model normalizes
+them. Crop and resizing are the published ones. Evaluation takes a centre square of
+size / (size + 32) of the shorter side, training a random box, and the TensorFlow 1 kernels resize
+it. The published accuracies were measured with bicubic resizing; the published code has resized
+bilinearly since July 2019. A mix of the two costs up to 1.6 points (tensorflow/tpu#666).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ RESIZE_METHODS = {"bicubic": tf.image.resize_bicubic, "bilinear": tf.image.resiz
 
 
 class Augmentation(NamedTuple):
-    """Random crops and flips of training pictures.
+    """Sets the random crops and flips of training pictures.
 
     Attributes:
-      min_object_covered: least share of the picture that a crop covers.
-      aspect_ratio_range: width / height of a crop.
-      area_range: share of the picture's area.
+      min_object_covered: smallest share of the picture that a crop covers.
+      aspect_ratio_range: range of a crop's width / height.
+      area_range: range of a crop's share of the picture's area.
       max_attempts: tries before the centre crop is taken instead.
-      flip: mirror half of the pictures.
+      flip: whether to mirror half of the pictures.
     """
 
     min_object_covered: float = 0.1
@@ -46,9 +46,12 @@ def normalize(images: tf.Tensor, mean=None, stddev=None) -> tf.Tensor:
     """Subtracts the mean and divides by the standard deviation of each channel.
 
     Args:
-      images: [..., 3], pixels in [0, 255].
-      mean: three numbers, by default ImageNet's.
-      stddev: likewise.
+      images: float [..., 3], pixels in [0, 255].
+      mean: mean of each channel, three numbers; None for ImageNet's.
+      stddev: standard deviation of each channel, likewise.
+
+    Returns:
+      Images of the same shape and dtype.
     """
     mean = tf.constant(MEAN_RGB if mean is None else mean, shape=[1, 1, 3], dtype=images.dtype)
     stddev = tf.constant(
@@ -58,19 +61,19 @@ def normalize(images: tf.Tensor, mean=None, stddev=None) -> tf.Tensor:
 
 
 def is_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Whether an encoded picture, a scalar string, begins as a JPEG does."""
+    """Returns whether an encoded picture, a scalar string, begins as a JPEG does."""
     return tf.equal(tf.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
 
 
 def decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Decodes a picture of any kind to uint8 [H, W, 3]; of a GIF the first frame."""
+    """Decodes a JPEG, PNG, BMP or GIF (its first frame) to uint8 [H, W, 3]."""
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     return image
 
 
 def decode_and_crop(image_bytes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Decodes a window of a picture; of a JPEG nothing but the window.
+    """Decodes a window of a picture, and of a JPEG nothing else.
 
     Args:
       image_bytes: scalar string, an encoded JPEG, PNG, GIF or BMP.
@@ -104,16 +107,16 @@ def image_shape(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def claimed_shape(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Reads the size that a JPEG or a GIF claims, without memory for its pixels.
+    """Reads the size that the header of a JPEG or a GIF claims, without decoding it.
 
-    The decoders of PNG and BMP refuse a gigantic size themselves. GIF's does not, and JPEG's does
-    not at a fraction of the scale.
+    The decoders of PNG and BMP refuse a gigantic size themselves. The decoder of GIF does not, nor
+    does the decoder of JPEG at a fraction of the scale.
 
     Returns:
       int32 [3]: height, width and channels; zeros for a picture of another kind.
     """
 
-    # Zeros behind it, so that a picture of a few bytes can be asked, too.
+    # Appended zeros make a header of a picture that has only a few bytes.
     header = tf.substr(tf.strings.join([image_bytes, b"\0" * 10]), 0, 10)
     width_and_height = tf.cast(tf.decode_raw(tf.substr(header, 6, 4), tf.uint16), tf.int32)
     gif = tf.concat([width_and_height[::-1], [3]], 0)
@@ -127,25 +130,32 @@ def claimed_shape(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def centre_window(shape: tf.Tensor, image_size: int) -> tf.Tensor:
-    """The evaluation crop of a picture of the given shape, as int32 [4] for `decode_and_crop`."""
+    """Returns the evaluation crop of a picture as a window for `decode_and_crop`, int32 [4].
+
+    Args:
+      shape: int32 [3], the picture's shape.
+      image_size: side in pixels to which the crop will be resized.
+    """
     height, width = shape[0], shape[1]
     side = tf.cast(
         image_size / (image_size + CROP_PADDING) * tf.cast(tf.minimum(height, width), tf.float32),
         tf.int32,
     )
-    side = tf.maximum(side, 1)  # of a picture one pixel high or wide
+    side = tf.maximum(side, 1)  # for a picture one pixel high or wide
     return tf.stack([((height - side) + 1) // 2, ((width - side) + 1) // 2, side, side])
 
 
 def random_window(
     shape: tf.Tensor, image_size: int, augmentation: Augmentation, seed: tf.Tensor
 ) -> tf.Tensor:
-    """A random training crop, as int32 [4]; the centre crop where no fitting box was found.
+    """Returns a random training crop as a window for `decode_and_crop`, int32 [4].
+
+    It is the centre crop if the sampler finds no box that fits.
 
     Args:
       shape: int32 [3], the picture's shape.
-      image_size: side of the pixels to make (it sets the centre crop).
-      augmentation: the distribution.
+      image_size: side in pixels to which the crop will be resized; it sets the centre crop.
+      augmentation: the distribution of the crops.
       seed: int [2]; the crop is a pure function of it.
     """
     begin, size, _ = tf.compat.v2.image.stateless_sample_distorted_bounding_box(
@@ -158,7 +168,7 @@ def random_window(
         max_attempts=augmentation.max_attempts,
         use_image_if_no_bounding_boxes=True,
     )
-    # The sampler's answer to "no box found" is the whole picture.
+    # The sampler returns the whole picture if it finds no box.
     is_whole = tf.reduce_all(tf.equal(size[:2], shape[:2]))
     random = tf.concat([begin[:2], size[:2]], 0)
     return tf.cond(is_whole, lambda: centre_window(shape, image_size), lambda: random)
@@ -167,12 +177,11 @@ def random_window(
 def resize(image: tf.Tensor, image_size: int, resize_method: str = "bicubic") -> tf.Tensor:
     """Resizes [H, W, 3] to float32 [image_size, image_size, 3] with a TensorFlow 1 kernel."""
     if resize_method not in RESIZE_METHODS:
-        raise ValueError(
-            f"resize_method={resize_method!r} is none of {', '.join(sorted(RESIZE_METHODS))}."
-        )
-    # The same numbers, 12 % sooner: from uint8 the kernels convert each sample at each use.
+        choices = " or ".join(sorted(RESIZE_METHODS))
+        raise ValueError(f"resize_method={resize_method!r} is invalid: choose {choices}.")
+    # Cast first: from uint8 the kernels convert each value at each use, which takes 12 % longer.
     image = tf.cast(image, tf.float32)
-    # A batch of one by `expand_dims`: stacking would copy the pixels.
+    # `expand_dims` makes the batch of one, because stacking would copy the pixels.
     resized = RESIZE_METHODS[resize_method](tf.expand_dims(image, 0), [image_size, image_size])
     return tf.ensure_shape(tf.squeeze(resized, 0), [image_size, image_size, 3])
 
@@ -190,16 +199,16 @@ def preprocess_for_train(
     augmentation: Augmentation | None = None,
     seed=None,
 ) -> tf.Tensor:
-    """A random crop, resized and perhaps mirrored; float32 [image_size, image_size, 3].
+    """Returns a random crop, resized and perhaps mirrored, float32 [image_size, image_size, 3].
 
-    `seed`, int [2], fixes the augmentation; None draws one.
+    The arguments are those of `preprocess_image`.
     """
     augmentation = augmentation or Augmentation()
     seed = _random_seed(seed)
     window = random_window(image_shape(image_bytes), image_size, augmentation, seed)
     image = resize(decode_and_crop(image_bytes, window), image_size, resize_method)
     if augmentation.flip:
-        # Another seed than the crop's, lest crops and flips go together.
+        # With the crop's seed, flips would depend on crops.
         image = tf.compat.v2.image.stateless_random_flip_left_right(image, seed + [0, 1])
     return image
 
@@ -207,7 +216,7 @@ def preprocess_for_train(
 def preprocess_for_eval(
     image_bytes: tf.Tensor, image_size: int = IMAGE_SIZE, resize_method: str = "bicubic"
 ) -> tf.Tensor:
-    """The centre crop, resized; float32 [image_size, image_size, 3]."""
+    """Returns the centre crop, resized, float32 [image_size, image_size, 3]."""
     window = centre_window(image_shape(image_bytes), image_size)
     return resize(decode_and_crop(image_bytes, window), image_size, resize_method)
 
@@ -226,12 +235,12 @@ def preprocess_image(
 
     Args:
       image_bytes: scalar string: a JPEG, PNG, GIF (its first frame) or BMP.
-      is_training: random crop and flip instead of the centre crop.
-      use_bfloat16: return bfloat16 instead of float32.
-      image_size: side of the result.
+      is_training: whether to take a random crop and flip it, instead of the centre crop.
+      use_bfloat16: whether to return bfloat16 instead of float32.
+      image_size: side of the result in pixels.
       resize_method: 'bicubic' or 'bilinear'.
-      augmentation: the random crops and flips of training.
-      seed: int [2], fixes the augmentation.
+      augmentation: the random crops and flips of training; None for the published ones.
+      seed: int [2], fixes the augmentation; None draws one.
 
     Returns:
       [image_size, image_size, 3], RGB in [0, 255] (bicubic may overshoot).

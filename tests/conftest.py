@@ -8,6 +8,8 @@ import utils.base.tensorflow_version  # noqa: F401  (sets the log levels before 
 import pytest  # isort: skip
 import tensorflow.compat.v1 as tf  # isort: skip
 
+from bigtable_tables import loaded, server  # noqa: F401  (fixtures)
+
 from utils.data import build_digits
 
 tf.logging.set_verbosity(tf.logging.ERROR)

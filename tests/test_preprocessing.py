@@ -175,7 +175,7 @@ def test_bfloat16_pixels(is_training):
 
 @pytest.mark.parametrize("is_training", [False, True])
 def test_unknown_resize_method_is_an_error_that_lists_the_known(is_training):
-    with pytest.raises(ValueError, match=r"'nearest'.*bicubic, bilinear"):
+    with pytest.raises(ValueError, match=r"'nearest'.*bicubic or bilinear"):
         preprocessing.preprocess_image(b"", is_training, resize_method="nearest")
 
 

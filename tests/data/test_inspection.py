@@ -125,7 +125,7 @@ def test_one_split_alone(folder):
 BAD = {
     "label too large": (lambda: example(0, 4), "label 4 is not in 1..3"),
     "label 0": (lambda: example(0, 0), "label 0 is not in 1..3"),
-    "no example": (lambda: b"\xff\xff", "tf.train.Example"),
+    "no example": (lambda: b"\xff\xff", "not a tf.train.Example"),
     "no picture": (lambda: examples.example(b"text", 1), "cannot be decoded"),
     "truncated": (lambda: examples.example(picture_files.jpeg()[:-300], 1), "cannot be decoded"),
 }

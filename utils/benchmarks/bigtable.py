@@ -21,7 +21,7 @@ import imagenet_input
 from utils.base import memory, program
 from utils.base.errors import UserError
 from utils.data import bigtable_load
-from utils.reading import bigtable, examples
+from utils.reading import bigtable, bigtable_client, bigtable_dataset, examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -120,7 +120,7 @@ def _rates(works: Mapping[str, Work], rows, count: int) -> dict[str, float]:
 def _raw(rows: bigtable.RowReader, count: int) -> int:
     """Scans all rows once with the client's stream, without any check."""
     query = rows.query(0, count)
-    return sum(1 for _ in bigtable.table_of(rows.selection).read_rows_stream(query))
+    return sum(1 for _ in bigtable_client.table_of(rows.selection).read_rows_stream(query))
 
 
 def _paged(rows: bigtable.RowReader, count: int) -> int:
@@ -130,7 +130,7 @@ def _paged(rows: bigtable.RowReader, count: int) -> int:
 
 def _source(rows: bigtable.RowReader, count: int) -> int:
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = bigtable.dataset(rows, 0, count, shuffle=True, deterministic=False)
+        dataset = bigtable_dataset.dataset(rows, 0, count, shuffle=True, deterministic=False)
         # Other rows are dropped inside tf.data: handing them to Python is not part of the source.
         dataset = dataset.shard(KEPT_ROW, KEPT_ROW - 1)
         length = tf.strings.length(tf.data.make_one_shot_iterator(dataset).get_next())

@@ -1,4 +1,4 @@
-"""`dataset_info.json` beside the TFRecords: what a data set says of itself."""
+"""Reads, writes and checks `dataset_info.json`, which describes the TFRecords next to it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FILE_NAME = "dataset_info.json"
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """Counts and names.
+    """Describes a data set.
 
     Attributes:
-      name: of the data set.
-      num_train_images: in the `train-*` files.
-      num_eval_images: in the `validation-*` files.
-      num_label_classes: labels are 1..num_label_classes in the files.
-      label_names: one for each class, in order; empty where unknown.
-      shards: file name -> number of records; empty where unknown.
-      shard_bytes: file name -> size in bytes; empty where unknown.
-      features: the names of the records' features.
-      builder: program and version that wrote the files.
+      name: name of the data set.
+      num_train_images: number of records in the `train-*` files.
+      num_eval_images: number of records in the `validation-*` files.
+      num_label_classes: number of classes; labels in the files are 1..num_label_classes.
+      label_names: one name for each class, in order; empty if unknown.
+      shards: number of records by file name; empty if unknown.
+      shard_bytes: size in bytes by file name; empty if unknown.
+      features: names of the records' features.
+      builder: name and version of the program that wrote the files.
     """
 
     name: str
@@ -42,17 +42,17 @@ class DatasetInfo:
     builder: str = ""
 
     def write(self, data_dir: str) -> None:
-        """Writes dataset_info.json and, where names are known, labels.txt."""
+        """Writes dataset_info.json and, if the names are known, labels.txt."""
         if self.label_names:
             labels.write(data_dir, self.label_names)
         files.write_json(os.path.join(data_dir, FILE_NAME), dataclasses.asdict(self))
 
 
 def load(data_dir: str | None) -> DatasetInfo | None:
-    """Reads the description in a folder; None where there is none.
+    """Reads the description in a folder; returns None if there is none.
 
     Raises:
-      UserError: the file is there but is not such a description.
+      UserError: dataset_info.json is not a description of a data set.
     """
     if data_dir is None or not records.has_files(data_dir):
         return None
@@ -98,7 +98,7 @@ def _texts(mapping: Any, key: str) -> tuple[str, ...]:
 
 
 def damaged_files(info: DatasetInfo, data_dir: str) -> list[str]:
-    """Names of the listed files that a folder lacks, or that have another size there; sorted."""
+    """Returns the names of listed files that are missing or have another size, sorted."""
     there = {name.rstrip("/") for name in tf.io.gfile.listdir(data_dir)}
     paths = [os.path.join(data_dir, name) for name in sorted(info.shards) if name in there]
     sizes = {os.path.basename(s.path): s.size for s in records.states(paths)} if paths else {}
@@ -112,16 +112,16 @@ def damaged_files(info: DatasetInfo, data_dir: str) -> list[str]:
 def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_images: int) -> None:
     """Checks that the files of a split are those that the description lists.
 
-    Sizes are compared, not contents: 1,024 files take a fraction of a second.
+    Sizes are compared and contents are not, so that 1,024 files take a fraction of a second.
 
     Args:
       info: the description.
-      file_prefix: 'train-' or 'validation-'.
-      paths: the files found.
-      num_images: in the split, as the description says.
+      file_prefix: the split, `records.TRAIN_PREFIX` or `records.EVAL_PREFIX`.
+      paths: paths of the split's files that were found.
+      num_images: number of images in the split, as the description says.
 
     Raises:
-      UserError: a file is missing, is left over or has another size, or the counts do not agree.
+      UserError: a file is missing, is not listed or has another size, or the counts do not agree.
     """
     folder = os.path.dirname(paths[0])
     listed = {name: n for name, n in info.shards.items() if name.startswith(file_prefix)}

@@ -1,4 +1,4 @@
-"""The options that every dataset of the package has, wherever it is read."""
+"""Sets the options that every dataset of the package has, wherever it is read."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import tensorflow.compat.v1 as tf  # isort: skip
 def apply(
     dataset: tf.data.Dataset, deterministic: bool | None = None, rewrite: bool = True
 ) -> tf.data.Dataset:
-    """Returns a dataset that ends as soon as its reader does.
+    """Returns the dataset with options that let it end as soon as its reader does.
 
-    tf.data tunes datasets in a thread of its own, which sleeps between two looks for up to a
-    minute, and the end of a training or of an evaluation waits for it. Nothing in this package is
-    left to be tuned: all degrees of parallelism and buffer sizes are given.
+    tf.data tunes datasets in a thread that sleeps for up to a minute at a time, and the end of a
+    training or of an evaluation waits for this thread. This package gives all degrees of
+    parallelism and all buffer sizes, so that nothing is left to tune.
 
     Args:
-      dataset: any; datasets made from the result keep the options.
-      deterministic: whether elements keep their order between threads; None leaves it alone.
-      rewrite: whether tf.data may rewrite the graph first, which takes longer than opening a file.
+      dataset: any dataset; those made from the result keep the options.
+      deterministic: whether elements keep their order between threads; None leaves that as it is.
+      rewrite: whether tf.data may optimize the graph first, which takes longer than opening a file.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -1,4 +1,4 @@
-"""Reads, writes and checks one tf.train.Example: an encoded picture and its label."""
+"""Makes, parses and checks a tf.train.Example that holds an encoded picture and its label."""
 
 from __future__ import annotations
 
@@ -11,27 +11,21 @@ from utils.reading import picture_limits
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-
 IMAGE_KEY = "image/encoded"
-
-
 LABEL_KEY = "image/class/label"
-
-
 LABEL_ERROR = "Label out of range"
-
-
 GREATEST_LABEL = 2**31 - 1
-
 
 # What a feature holds, by the field of tf.train.Feature.
 _KINDS = {"bytes_list": "bytes", "float_list": "floats", "int64_list": "integers"}
 
 
 def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A serialized example to (encoded image, label as stored), both scalars.
+    """Parses a serialized example, a scalar string.
 
-    A label beyond +-`GREATEST_LABEL` becomes that.
+    Returns:
+      (encoded picture, label as stored): scalars, string and int32. A label beyond the range
+      +-`GREATEST_LABEL` is clipped to it.
     """
     features = tf.parse_single_example(
         serialized,
@@ -46,14 +40,14 @@ def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def label_message(label: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """The text of the error that the input raises for a label out of range."""
+    """Returns the text of the error that the input raises for a label out of range."""
     return tf.string_join([LABEL_ERROR, ": ", tf.as_string(label), f" is not in 1..{num_classes}."])
 
 
 def example(
     image_bytes: bytes, label: int, more: Mapping[str, str | bytes | int] | None = None
 ) -> bytes:
-    """A serialized example; `label` is 1-based, `more` are further features."""
+    """Makes a serialized example; labels start at 1, and `more` are further features."""
     values = {IMAGE_KEY: image_bytes, LABEL_KEY: label, **(more or {})}
     features = tf.train.Features(feature={key: _feature(v) for key, v in values.items()})
     return tf.train.Example(features=features).SerializeToString(deterministic=True)
@@ -68,7 +62,7 @@ def _feature(value: str | bytes | int) -> tf.train.Feature:
 
 
 def problem_of(serialized: bytes, num_classes: int) -> str | None:
-    """What is wrong with an example, short of decoding its picture; None for nothing."""
+    """Returns what is wrong with an example without decoding its picture; None if nothing is."""
     found, reason = features(serialized)
     return reason or label_problem(found[LABEL_KEY].int64_list.value[0], num_classes)
 
@@ -78,12 +72,12 @@ def features(serialized: bytes) -> tuple[Mapping[str, tf.train.Feature], str | N
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except Exception:  # protobuf's DecodeError differs between its implementations
-        return {}, "this is no tf.train.Example: build or copy the data again."
+        return {}, "this is not a tf.train.Example: build or copy the data again."
     return features, _feature_problem(features)
 
 
 def _feature_problem(features: Mapping[str, tf.train.Feature]) -> str | None:
-    """Says which feature is not what training reads; None if there is a picture with a label."""
+    """Returns what is wrong with the picture's or the label's feature; None if nothing is."""
     for key, kind in ((IMAGE_KEY, "bytes_list"), (LABEL_KEY, "int64_list")):
         found = features[key].WhichOneof("kind") if key in features else None
         if found is None:
@@ -100,7 +94,7 @@ def _feature_problem(features: Mapping[str, tf.train.Feature]) -> str | None:
 
 
 def label_problem(label: int, num_classes: int) -> str | None:
-    """What is wrong with a label as stored; None for nothing."""
+    """Returns what is wrong with a label as stored; None if nothing is."""
     if 1 <= label <= num_classes:
         return None
     if abs(label) > GREATEST_LABEL:
@@ -115,13 +109,13 @@ def label_problem(label: int, num_classes: int) -> str | None:
 
 
 def undecodable(serialized: bytes) -> str | None:
-    """Why an example's picture cannot be decoded; None if it can."""
+    """Returns why an example's picture cannot be decoded; None if it can."""
     features = tf.train.Example.FromString(serialized).features.feature
     return picture_problem(features[IMAGE_KEY].bytes_list.value[0])
 
 
 def picture_problem(image_bytes: bytes) -> str | None:
-    """Says why an encoded picture cannot be decoded; None if it can."""
+    """Returns why an encoded picture cannot be decoded; None if it can."""
     with tf.Graph().as_default(), tf.Session() as session:
         encoded = tf.constant(image_bytes)
         claimed = preprocessing.claimed_shape(encoded)
@@ -137,5 +131,5 @@ def picture_problem(image_bytes: bytes) -> str | None:
 
 
 def undecodable_because(error: Exception) -> str:
-    """Says that a picture cannot be decoded because of a decoder's error."""
+    """Returns the sentence that a picture cannot be decoded because of a decoder's error."""
     return f"the picture cannot be decoded ({files.reason(error)}): replace or remove it."

@@ -14,7 +14,15 @@ import imagenet_input
 import preprocessing
 from utils.base import files, memory
 from utils.base.errors import UserError
-from utils.reading import bad_images, bigtable, dataset_info, records, scan
+from utils.reading import (
+    bad_images,
+    bigtable,
+    bigtable_dataset,
+    dataset_info,
+    records,
+    scan,
+    segments,
+)
 from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -122,13 +130,13 @@ class Split:
         Returns:
           None if the input was not what failed.
         """
-        if self._is_table and bigtable.first_error():
-            return bigtable.first_error()
+        if self._is_table and bigtable_dataset.first_error():
+            return bigtable_dataset.first_error()
         if not isinstance(error, scan.DATA_ERRORS) or not (self._is_table or self._has_files):
             return None
         logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
         if self._is_table:
-            return bigtable.first_bad_row(self._rows(), self.num_images)
+            return bigtable_dataset.first_bad_row(self._rows(), self.num_images)
         found = scan.first_problem(self._paths, self.params["num_label_classes"])
         return UserError(str(found)) if found else None
 
@@ -168,13 +176,13 @@ class Split:
             return given
         return memory.fits_bytes(sum(state.size for state in self._states))
 
-    def _segments(self) -> list[records.Segment] | None:
+    def _segments(self) -> list[segments.Segment] | None:
         """The parts of the files to read; None for black images."""
         if not self._has_files:
             return None
         if self._good:
             return list(self._good.segments)
-        return [records.Segment(path) for path in self._paths]
+        return [segments.Segment(path) for path in self._paths]
 
     def _selection(self) -> imagenet_input.BigtableSelection:
         prefix = "bigtable_train_prefix" if self.is_training else "bigtable_eval_prefix"
