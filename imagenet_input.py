@@ -9,25 +9,29 @@ once whatever the batch size: the last batch is filled up with black images labe
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
 from utils.base import memory
-from utils.reading import bigtable, dataset_info, dataset_options, examples, records
-from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX  # the published names
+from utils.reading import (
+    bigtable,
+    bigtable_dataset,
+    dataset_options,
+    examples,
+    reading_order,
+    records,
+)
+from utils.reading.bigtable import BigtableSelection  # published here, too
+from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX  # published here, too
+from utils.reading.segments import Segment
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 PADDING = -1
 SERVING_IMAGES = "serving_images"
-SHUFFLE_BUFFER = 1024
-SHUFFLE_LEAD = 4  # buffers that a training going on shuffles first
-CYCLE = 16  # files read at a time
 
 
 def build_image_serving_input_fn(
@@ -155,7 +159,7 @@ class ImageNetTFExampleInput:
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
         """Shuffled examples without end."""
         dataset = self.make_source_dataset(index, num_hosts)
-        return dataset.shuffle(SHUFFLE_BUFFER, self._seed_from_here()).repeat()
+        return dataset.shuffle(reading_order.SHUFFLE_BUFFER, self._seed_from_here()).repeat()
 
     def _seed_from_here(self) -> int | None:
         """The seed of shuffling: a run that goes on draws other numbers than one that begins."""
@@ -214,50 +218,6 @@ def black_batches(batch_size: int, image_size: int, use_bfloat16: bool, label: i
     return tf.data.Dataset.from_tensors((images, labels)).repeat()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Share:
-    """What a host reads in training.
-
-    Attributes:
-      segments: of files.
-      first_image: records that the training has had of them so far, in all epochs.
-      sizes: number of records of each segment; None where unknown.
-      num_hosts: hosts that share these segments, taking turns by record.
-      index: of this host among them.
-    """
-
-    segments: list[records.Segment]
-    first_image: int
-    sizes: list[int] | None
-    num_hosts: int
-    index: int
-
-    def position(self) -> tuple[int, int]:
-        """(epoch, records of it that were read) where a training goes on."""
-        total = sum(self.sizes or ())
-        # Without counts another order of the files has to do.
-        return divmod(self.first_image, total) if total else (self.first_image, 0)
-
-
-def _behind(
-    columns: Sequence[tf.Tensor], sizes: tf.Tensor, cycle: int, offset: tf.Tensor
-) -> list[tf.Tensor]:
-    """Segments, as the columns of `records.segment_columns`, without the first `offset` records.
-
-    `cycle` segments at a time are read, all at the same pace: of those in work a part is left,
-    those before them go.
-    """
-    path, begin, count, skip = columns
-    block = tf.range(tf.size(sizes)) // cycle
-    totals = tf.math.segment_sum(sizes, block)
-    read = tf.clip_by_value(offset - tf.cumsum(totals, exclusive=True), 0, totals)
-    # Of each segment the share that its block's is of the block.
-    read = sizes * tf.gather(read, block) // tf.maximum(tf.gather(totals, block), 1)
-    count = tf.where(count >= 0, count - read, count)
-    columns = (path, begin, count, skip + read)
-    return [tf.boolean_mask(column, read < sizes) for column in columns]
-
-
 class ImageNetInput(ImageNetTFExampleInput):
     """Input from the TFRecord files `train-*` or `validation-*` of a folder or bucket.
 
@@ -274,7 +234,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         num_parallel_calls: int = 64,
         cache: bool | None = False,
         *,
-        segments: Sequence[records.Segment] | None = None,
+        segments: Sequence[Segment] | None = None,
         **more: Any,
     ):
         """See `ImageNetTFExampleInput`.
@@ -302,131 +262,28 @@ class ImageNetInput(ImageNetTFExampleInput):
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
         if self.is_training:
-            return self._epoch(self._share(index, num_hosts))
-        return self._eval_source(self.list_segments(), index, num_hosts)
+            share = self._share(index, num_hosts)
+            return reading_order.epoch_records(share, self.seed, self.num_parallel_calls)
+        return reading_order.evaluation_records(
+            self.list_segments(), self.data_dir, index, num_hosts
+        )
 
-    def list_segments(self) -> list[records.Segment]:
-        """The parts of the files to read: all of them unless the constructor was told."""
+    def list_segments(self) -> list[Segment]:
+        """Returns the segments of files to read: those given, or else all files of the split."""
         assert self.data_dir is not None  # input_fn feeds black images then
         if self.segments is not None:
             return list(self.segments)
-        paths = records.list_files(self.data_dir, self.file_prefix)
-        return [records.Segment(path) for path in paths]
+        return [Segment(path) for path in records.list_files(self.data_dir, self.file_prefix)]
 
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
         share = self._share(index, num_hosts)
-        first, offset = share.position()
-        seed = secrets.randbits(31) if self.seed is None else self.seed
-        if self._caches(share):
-            dataset = self._epoch(share).cache().shuffle(SHUFFLE_BUFFER, seed + first)
-            return dataset.repeat().skip(offset // share.num_hosts)
-        # Records just before the place are shuffled and passed over: a buffer that begins there
-        # would show those behind it twice as often as those before it.
-        passed = min(offset, SHUFFLE_LEAD * SHUFFLE_BUFFER * share.num_hosts)
+        cache = records.fits_in_memory(share.paths()) if self.cache is None else self.cache
+        return reading_order.training_records(share, self.seed, self.num_parallel_calls, cache)
 
-        @tf.autograph.experimental.do_not_convert
-        def epoch(number):
-            goes_on = tf.equal(number, first)
-            rest = self._epoch(share, number, tf.where(goes_on, offset - passed, 0))
-            rest = rest.shuffle(SHUFFLE_BUFFER, seed + number, reshuffle_each_iteration=False)
-            return rest.skip(tf.where(goes_on, tf.constant(passed // share.num_hosts, tf.int64), 0))
-
-        return tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch)
-
-    def _caches(self, share: _Share) -> bool:
-        if self.cache is not None:
-            return self.cache
-        return records.fits_in_memory(sorted({segment.path for segment in share.segments}))
-
-    def _share(self, index: int, num_hosts: int) -> _Share:
-        """Whole files for each host; with fewer files than hosts, records of all of them in turns.
-
-        Segments are no files: between bad records there may be one of three images.
-        """
-        segments = self.list_segments()
-        paths = sorted({segment.path for segment in segments})
-        first_image = self.first_image
-        splits_records = len(paths) < num_hosts
-        if not splits_records:
-            own = set(paths[index::num_hosts])
-            segments = [segment for segment in segments if segment.path in own]
-            first_image //= num_hosts
-        # Counting costs time, and a training that begins needs no counts.
-        sizes = self._sizes(segments) if first_image else None
-        turns = (num_hosts, index) if splits_records else (1, 0)
-        return _Share(segments, first_image, sizes, *turns)
-
-    def _sizes(self, segments: list[records.Segment]) -> list[int] | None:
-        """Records of each segment, from dataset_info.json or counted; None where unknown."""
-        counted = self._counted(segments)
-        if counted is not None:
-            return [segment.count for segment in counted]
-        return records.counts([segment.path for segment in segments])
-
-    def _epoch(self, share: _Share, number=0, offset=0) -> tf.data.Dataset:
-        """The records of an epoch, from an offset on, with the files in an order of its own.
-
-        The order is a function of the seed and the epoch, so that a run and the one that goes on
-        with it agree. Hosts that split the records of files read them in one order always: some of
-        them may keep their part in memory.
-        """
-        number = 0 if share.num_hosts > 1 else number
-        cycle = min(CYCLE, len(share.segments))
-        numbers = tf.compat.v2.random.stateless_uniform(
-            [len(share.segments)],
-            tf.stack([tf.cast(value, tf.int64) for value in (self.seed or 0, number)]),
+    def _share(self, index: int, num_hosts: int) -> reading_order.Share:
+        return reading_order.share_of_host(
+            self.list_segments(), self.data_dir, index, num_hosts, self.first_image
         )
-        order = tf.argsort(numbers)
-        columns = [tf.gather(column, order) for column in records.segment_columns(share.segments)]
-        if share.sizes is not None:
-            sizes = tf.gather(tf.constant(share.sizes, tf.int64), order)
-            columns = _behind(columns, sizes, cycle, tf.cast(offset, tf.int64))
-        dataset = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
-            records.segment_dataset,
-            cycle_length=cycle,
-            num_parallel_calls=min(cycle, self.num_parallel_calls),
-            deterministic=share.num_hosts > 1 or self.seed is not None,
-        )
-        return dataset.shard(share.num_hosts, share.index) if share.num_hosts > 1 else dataset
-
-    def _eval_source(self, segments, index, num_hosts):
-        """Records in order. No host has more than one image more than another.
-
-        Where the counts are known, each host reads its own files (and a part of one at either end
-        of its range); else all hosts read all files and take turns.
-        """
-        counted = self._counted(segments) if num_hosts > 1 else None
-        if counted is not None:
-            segments = records.share(counted, index, num_hosts)
-            if not segments:  # fewer images than hosts
-                return tf.data.Dataset.from_tensor_slices(tf.constant([], tf.string))
-        dataset = records.segment_list(segments).flat_map(records.segment_dataset)
-        return dataset if counted is not None else dataset.shard(num_hosts, index)
-
-    def _counted(self, segments: list[records.Segment]) -> list[records.Segment] | None:
-        """The segments with their counts, from dataset_info.json; None where they are unknown."""
-        info = dataset_info.load(self.data_dir)
-        counts = info.shards if info else {}
-        counted = [
-            s if s.count >= 0
-            else dataclasses.replace(s, count=counts.get(os.path.basename(s.path), -1))
-            for s in segments
-        ]  # fmt: skip
-        return counted if all(s.count >= 0 for s in counted) else None
-
-
-class BigtableSelection(NamedTuple):
-    """Where in Cloud Bigtable the records are: one serialized example a row.
-
-    A row's key is the prefix and its ten-digit zero-filled index.
-    """
-
-    project: str
-    instance: str
-    table: str
-    prefix: str
-    column_family: str
-    column_qualifier: str
 
 
 class ImageNetBigtableInput(ImageNetTFExampleInput):
@@ -463,7 +320,7 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         rows = bigtable.RowReader(self.selection, self.num_classes)
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts
-        dataset = bigtable.dataset(
+        dataset = bigtable_dataset.dataset(
             rows, first, end, shuffle=self.is_training, seed=self._seed_from_here(),
             deterministic=not self.is_training or self.seed is not None,
         )  # fmt: skip

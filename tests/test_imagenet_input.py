@@ -13,7 +13,8 @@ import imagenet_input
 import preprocessing
 from imagenet_input import PADDING, ImageNetInput
 from utils.base.errors import UserError
-from utils.reading import dataset_info, examples, records, scan
+from utils.reading import dataset_info, dataset_options, examples, records, scan
+from utils.reading.segments import Segment
 
 SIZE = 32
 NUM_IMAGES = 23
@@ -164,7 +165,7 @@ def numbers_of_host(source, index, num_hosts):
     """Labels of one pass over the records of a host."""
     numbers = []
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = source.make_source_dataset(index, num_hosts)
+        dataset = dataset_options.apply(source.make_source_dataset(index, num_hosts))
         record = tf.data.make_one_shot_iterator(dataset).get_next()
         while True:
             try:
@@ -253,7 +254,7 @@ def test_segments_of_a_scan_alone_are_read(tmp_path, is_training, num_hosts):
     first, second = records.list_files(str(tmp_path), prefix)
     scans = scan.scan([first, second], 100)
     offset = 16 + len(next(records.read_records(second)))
-    segments = [*scans[0].segments, records.Segment(second, offset, scans[1].num_records - 1)]
+    segments = [*scans[0].segments, Segment(second, offset, scans[1].num_records - 1)]
     source = make_input(str(tmp_path), is_training, segments=segments)
     shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
     everything = numbers_of_host(make_input(str(tmp_path), is_training), 0, 1)
@@ -319,55 +320,14 @@ def test_with_a_seed_short_runs_make_an_epoch(numbered_dir, cache):
     assert len(set(labels_of(found))) == 20
 
 
-@pytest.mark.parametrize("described", [False, True])
-@pytest.mark.parametrize("num_shards", [3, 12])
-def test_short_runs_see_all_images_of_large_files(tmp_path, monkeypatch, num_shards, described):
-    # As with files that are large beside the shuffle buffer, and more of them than are open.
-    monkeypatch.setattr(imagenet_input, "SHUFFLE_BUFFER", 2)
-    monkeypatch.setattr(imagenet_input, "CYCLE", 4)
-    write_shards(tmp_path, "train-", np.arange(1, 241), num_shards)
-    if described:
-        paths = records.list_files(str(tmp_path), "train-")
-        sizes = {pathlib.Path(p).name: len(list(records.read_records(p))) for p in paths}
-        dataset_info.DatasetInfo("test", 240, 0, 240, shards=sizes).write(str(tmp_path))
-    counts = np.bincount(labels_of(sum(intervals(str(tmp_path), 12, 10, 4), [])), minlength=240)
-    # 480 images are two epochs; beginning anew each time, 40 of 240 would be seen.
-    assert (counts > 0).sum() > 220
-    assert counts.max() <= 6  # and each of these 12 times
-
-
-def test_short_runs_favour_no_image(tmp_path):
-    # The buffer holds them all: what comes first of the rest must not be what comes last.
-    write_shards(tmp_path, "train-", np.arange(1, 41), 4)
-    found = [labels_of(sum(intervals(str(tmp_path), 4, 10, 1), [])) for _ in range(6)]
-    counts = np.bincount(np.concatenate(found), minlength=40)
-    early, late = counts[:20].sum(), counts[20:].sum()
-    assert abs(early - late) < 70  # of 240, whose standard deviation is 15 at most
-
-
-def test_hosts_that_go_on_split_the_records(tmp_path):
-    write_shards(tmp_path, "train-", np.arange(1, 12), 2)
-    # 44 images were fed to four hosts: four epochs.
-    source = make_input(str(tmp_path), True, first_image=44)
-    with tf.Graph().as_default(), tf.Session() as session:
-        found = []
-        for index in range(4):
-            record = tf.data.make_one_shot_iterator(
-                source._training_records(index, 4).take(2)
-            ).get_next()
-            for _ in range(2):
-                found.append(records.unpack(session.run(record), "", 0)[1])
-    assert len(set(found)) == 8
-
-
 def test_every_host_trains_on_whole_files_between_bad_records(tmp_path):
     write_shards(tmp_path, "train-", np.arange(1, 21), 2)
     first, second = records.list_files(str(tmp_path), "train-")
     # Of each file the first record, and all from the third on.
     lengths = [16 + len(record) for record in records.read_records(first)]
-    segments = [records.Segment(first, 0, 1), records.Segment(first, sum(lengths[:2]), 8)]
+    segments = [Segment(first, 0, 1), Segment(first, sum(lengths[:2]), 8)]
     lengths = [16 + len(record) for record in records.read_records(second)]
-    segments += [records.Segment(second, 0, 1), records.Segment(second, sum(lengths[:2]), 8)]
+    segments += [Segment(second, 0, 1), Segment(second, sum(lengths[:2]), 8)]
     for num_hosts, most in ((2, 9), (3, 6), (4, 5), (8, 3)):
         source = make_input(str(tmp_path), True, segments=segments)
         shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]

@@ -4,7 +4,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import imagenet_input
-from utils.reading import bigtable, records, scan
+from utils.reading import bigtable, bigtable_dataset, records, scan
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -30,7 +30,7 @@ def test_input_from_bigtable(is_training):
     )
     dataset = source.input_fn({"batch_size": 4})
     assert dataset.options().autotune.enabled is False
-    rows = bigtable.dataset(bigtable.RowReader(selection), 0, 10)
+    rows = bigtable_dataset.dataset(bigtable.RowReader(selection), 0, 10)
     assert rows.map(tf.strings.length).options().autotune.enabled is False
 
 
@@ -40,7 +40,7 @@ def test_scan(digits_dir, monkeypatch):
     monkeypatch.setattr(
         tf.data, "make_initializable_iterator", lambda data: read.append(data) or make(data)
     )
-    paths = records.list_files(digits_dir, imagenet_input.EVAL_PREFIX)
+    paths = records.list_files(digits_dir, records.EVAL_PREFIX)
     assert scan.first_problem(paths, 10) is None
     assert read and all(data.options().autotune.enabled is False for data in read)
 

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from record_files import BAD, CLASSES, good, picture, write
 
 from utils.base.errors import UserError
-from utils.reading import examples, records, scan
+from utils.reading import examples, records, scan, segments
 
 # The first bad record.
 
@@ -67,12 +67,12 @@ def test_the_place_of_a_cut_is_named_once(tmp_path):
 # Whole scans.
 
 
-def read(segments):
+def read(chosen):
     """The records of segments, by the dataset that training reads them with."""
     with tf.Graph().as_default(), tf.Session() as session:
         found = []
-        for segment in segments:
-            dataset = records.segment_list([segment]).flat_map(records.segment_dataset)
+        for segment in chosen:
+            dataset = segments.dataset([segment])
             following = tf.data.make_one_shot_iterator(dataset).get_next()
             while True:
                 try:

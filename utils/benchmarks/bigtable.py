@@ -20,7 +20,7 @@ import imagenet_input
 from utils.base import memory, program
 from utils.base.errors import UserError
 from utils.data import bigtable_load
-from utils.reading import bigtable, examples
+from utils.reading import bigtable, bigtable_client, bigtable_dataset, examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -83,7 +83,7 @@ def _rates(works: Mapping[str, Work], rows, count: int) -> dict[str, float]:
 def _raw(rows: bigtable.RowReader, count: int) -> int:
     """One streaming scan of all rows by the client, nothing checked."""
     query = rows.query(0, count)
-    return sum(1 for _ in bigtable.table_of(rows.selection).read_rows_stream(query))
+    return sum(1 for _ in bigtable_client.table_of(rows.selection).read_rows_stream(query))
 
 
 def _paged(rows: bigtable.RowReader, count: int) -> int:
@@ -93,7 +93,7 @@ def _paged(rows: bigtable.RowReader, count: int) -> int:
 
 def _source(rows: bigtable.RowReader, count: int) -> int:
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = bigtable.dataset(rows, 0, count, shuffle=True, deterministic=False)
+        dataset = bigtable_dataset.dataset(rows, 0, count, shuffle=True, deterministic=False)
         # The others are dropped inside: a consumer is no part of the source.
         dataset = dataset.shard(KEPT_ROW, KEPT_ROW - 1)
         length = tf.strings.length(tf.data.make_one_shot_iterator(dataset).get_next())

@@ -21,7 +21,7 @@ import imagenet_input
 from utils.base import memory, program
 from utils.base.errors import UserError
 from utils.benchmarks import pictures as benchmark_pictures
-from utils.reading import dataset_options, examples, records
+from utils.reading import dataset_options, examples, records, segments
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -51,7 +51,7 @@ def measure_input(data_dir: str, size: int, is_training: bool, seconds: float = 
     source = imagenet_input.ImageNetInput(
         is_training, False, False, data_dir, size,
         # One long pass: an evaluation does not begin anew every half a second.
-        segments=PASSES * [records.Segment(path) for path in paths],
+        segments=PASSES * [segments.Segment(path) for path in paths],
     )  # fmt: skip
     return rate(lambda: source.input_fn({"batch_size": BATCH}), seconds)
 

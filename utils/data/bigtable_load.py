@@ -14,7 +14,7 @@ import imagenet_input
 from utils.base import progress
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.reading import bigtable, records
+from utils.reading import bigtable, bigtable_client, records
 
 PARALLEL = 8
 
@@ -40,7 +40,7 @@ def create_table(selection: imagenet_input.BigtableSelection) -> None:
             table.column_family(selection.column_family, rule).create()
     except Exception as e:  # errors of gRPC, google.auth and google.api_core
         raise UserError(
-            f"The table {selection.table} cannot be created: {bigtable.cause(e)}."
+            f"The table {selection.table} cannot be created: {bigtable_client.cause(e)}."
         ) from e
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 from utils.base import files
 from utils.base.errors import UserError
 from utils.data import contact_sheet, shards, shared_arguments
-from utils.reading import dataset_info, examples, records, scan
+from utils.reading import dataset_info, examples, framing, records, scan
+from utils.reading.segments import Segment
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -284,19 +286,11 @@ def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
     ]
 
 
-def _read(segment: records.Segment, number: int) -> tuple[bytes, int]:
-    """A record of a segment, found by hopping from length to length."""
-    offset = segment.offset
-    with tf.io.gfile.GFile(segment.path, "rb") as file:
-        while True:
-            file.seek(offset)
-            length = int.from_bytes(
-                file.read(records.HEADER_BYTES)[: records.LENGTH_BYTES], "little"
-            )
-            if number == 0:
-                return records.unpack(file.read(length), segment.path, number)
-            offset += length + records.FRAME_BYTES
-            number -= 1
+def _read(segment: Segment, number: int) -> tuple[bytes, int]:
+    """Returns (encoded picture, label) of a record of a segment, given its number in it."""
+    frames = framing.frames(segment.path, segment.offset)
+    frame = next(itertools.islice(frames, number, None))
+    return records.unpack(framing.content(segment.path, frame), segment.path, number)
 
 
 def run(

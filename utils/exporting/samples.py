@@ -11,7 +11,7 @@ from absl import logging
 
 import imagenet_input
 from utils.base.errors import UserError
-from utils.reading import bad_images, dataset_info, records, scan
+from utils.reading import bad_images, dataset_info, scan, segments
 from utils.training import explanations, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -86,7 +86,7 @@ def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
     They come from all over the files: a data set may be sorted by class.
     """
     source = _source(params, imagenet_input.TRAIN_PREFIX)
-    source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
+    source.segments = segments.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
     if not source.segments:
         raise UserError(
             f"--quantize=int8 needs training images for calibration, but the files "

@@ -15,7 +15,8 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 from utils.reading import records, scan
-from utils.reading.records import Problem, Segment
+from utils.reading.records import Problem
+from utils.reading.segments import Segment
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -1,113 +1,52 @@
-"""Rows of Cloud Bigtable as a dataset of serialized examples.
+"""Reads, checks and writes the rows of a Cloud Bigtable table, one serialized example a row.
 
-Pages of rows are read eagerly with google-cloud-bigtable's data client: its operation timeout also
-counts the time that a slow consumer blocks, so one long scan would be killed. Every page's keys
-are checked against those expected, because a wrong prefix, a missing column family and a table
-emptied in mid-run all look like "no more rows".
+The rows are read in pages. One long scan would be killed, because google-cloud-bigtable counts the
+time that a slow consumer takes towards the timeout of the operation. The keys of every page are
+compared with the expected ones: a wrong prefix, a missing column family and a table emptied during
+a run all look like "no more rows".
 """
 
 from __future__ import annotations
 
-import http
-import re
-import threading
 import time
-import warnings
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from utils.base import memory
 from utils.base.errors import UserError
-from utils.reading import dataset_options, examples, scan
+from utils.reading import bigtable_client, examples
 
-import tensorflow.compat.v1 as tf  # isort: skip
-
-PAGE_ROWS = 128  # a larger page costs memory, a smaller one calls (make bench-bigtable)
-START_TIMEOUT_S = 10.0  # before a run: an answer soon
-RUN_TIMEOUT_S = 25.0  # during a run: time for a server to come back with its data
+PAGE_ROWS = 128  # larger pages cost memory, smaller ones calls: measure by make bench-bigtable
+START_TIMEOUT_S = 10.0  # before a run, when the user waits for an answer
+RUN_TIMEOUT_S = 25.0  # during a run: enough for a server to come back with its data
 INDEX_DIGITS = 10
-_END = 10**INDEX_DIGITS - 1  # a number that no row has
-_lock = threading.Lock()
-_tables: dict[tuple[str, str, str], object] = {}
-_first_error: UserError | None = None
+_END = 10**INDEX_DIGITS - 1  # no row has this number
 
 
-def first_error() -> UserError | None:
-    """The first error of a page read in this process; later reads raise it again at once."""
-    return _first_error
+class BigtableSelection(NamedTuple):
+    """Where in Cloud Bigtable a split's records are: one serialized example a row.
+
+    A row's key is the prefix and the ten-digit number of the row, filled up with zeros.
+    """
+
+    project: str
+    instance: str
+    table: str
+    prefix: str
+    column_family: str
+    column_qualifier: str
 
 
 class CorruptRowError(UserError):
-    """A row whose cell is no example; reading it again would not help."""
+    """Says that a row's cell is unusable, and that reading the row again would not help."""
 
 
-def _latch(error: UserError) -> UserError:
-    global _first_error
-    with _lock:
-        _first_error = _first_error or error
-        return _first_error
+def _number_after(rest: bytes) -> int:
+    """Returns the smallest number whose digits sort after `rest`, a key without its prefix.
 
-
-def forget_error() -> None:
-    """Lets a new run read again."""
-    global _first_error
-    _first_error = None
-
-
-def _data():
-    try:
-        from google.cloud.bigtable import data
-    except ImportError as e:
-        raise UserError(
-            "Reading from Bigtable needs google-cloud-bigtable: pip install "
-            "'google-cloud-bigtable>=2.38,<2.40'."
-        ) from e
-    return data
-
-
-def table_of(selection):
-    """The table's handle; one client a process, opened when first needed."""
-    key = (selection.project, selection.instance, selection.table)
-    with _lock:
-        if key not in _tables:
-            data = _data()
-            try:
-                with warnings.catch_warnings():
-                    # The client warns that it talks to an emulator; the user asked for it.
-                    warnings.simplefilter("ignore", RuntimeWarning)
-                    client = data.BigtableDataClient(project=selection.project)
-            except Exception as e:  # google.auth has errors of its own
-                raise UserError(
-                    f"Bigtable refuses the credentials ({cause(e)}): run 'gcloud auth "
-                    "application-default login', or set BIGTABLE_EMULATOR_HOST."
-                ) from e
-            _tables[key] = client.get_table(selection.instance, selection.table)
-        return _tables[key]
-
-
-def cause(error: BaseException) -> str:
-    """The useful line of a client's error: the last attempt's."""
-    group = error if hasattr(error, "exceptions") else error.__cause__
-    attempts = getattr(group, "exceptions", None)
-    if attempts:
-        return cause(attempts[-1])
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
-
-
-def _is_not_found(error: BaseException | None) -> bool:
-    """Whether the server answered that a table or an instance is not there."""
-    return getattr(error, "code", None) == http.HTTPStatus.NOT_FOUND
-
-
-def _is_too_large(reason: str) -> bool:
-    """Whether a message was larger than client or server take (the emulator's client: 4 MB)."""
-    return "larger than max" in reason
-
-
-def _number_behind(rest: bytes) -> int:
-    """The least number whose ten digits sort behind a key's rest; `_END` or more for none."""
+    Returns `_END` or more if there is none.
+    """
     digits = rest[:INDEX_DIGITS]
     digits = digits[: len(digits) - len(digits.lstrip(b"0123456789"))]
     number = int(digits or b"0") * 10 ** (INDEX_DIGITS - len(digits))
@@ -118,15 +57,15 @@ def _number_behind(rest: bytes) -> int:
 
 
 class RowReader:
-    """Reads the rows of a selection by number, in pages."""
+    """Reads, checks and writes the rows of a selection, addressed by their numbers 0, 1, ..."""
 
-    def __init__(self, selection, num_classes: int | None = None):
-        """Keeps the `imagenet_input.BigtableSelection`; labels beyond `num_classes` are errors."""
+    def __init__(self, selection: BigtableSelection, num_classes: int | None = None):
+        """Keeps the selection; a label beyond `num_classes` is an error, None allows all."""
         self.selection = selection
         self.num_classes = num_classes or examples.GREATEST_LABEL
 
     def key(self, number: int) -> bytes:
-        """The key of a row: prefix and ten-digit number."""
+        """Returns the key of a row: the prefix and the ten-digit number."""
         return f"{self.selection.prefix}{number:0{INDEX_DIGITS}d}".encode()
 
     def __str__(self) -> str:
@@ -141,11 +80,16 @@ class RowReader:
         limit: int | None = None,
         values: bool = True,
     ):
-        """The client's query for rows first..end-1, by default of the column's cells alone.
+        """Returns the client's query for rows first..end-1.
 
-        Without values the cells are empty: whether a row is there is known without its picture.
+        Args:
+          first: number of the first row.
+          end: number of the last row, and one.
+          column: whether to ask for cells of the selection's column alone.
+          limit: most rows to return.
+          values: False returns empty cells, which says at little cost whether a row exists.
         """
-        data = _data()
+        data = bigtable_client.data_module()
         from google.cloud.bigtable.data import row_filters
 
         s = self.selection
@@ -165,38 +109,38 @@ class RowReader:
     def _read(self, query, timeout: float | None = None):
         timeout = timeout or START_TIMEOUT_S
         try:
-            return table_of(self.selection).read_rows(
+            return bigtable_client.table_of(self.selection).read_rows(
                 query, operation_timeout=timeout, attempt_timeout=timeout
             )
         except UserError:
             raise
         except Exception as e:  # errors of gRPC, of google.api_core and of the client
             remedy = "Is the server there, and are the names right?"
-            if _is_not_found(e):
+            if bigtable_client.is_not_found(e):
                 remedy = (
                     "Are the names right? (mnasnet-data bigtable-load --create makes the table.)"
                 )
-            raise UserError(f"{self} cannot be read: {cause(e)}. {remedy}") from e
+            raise UserError(f"{self} cannot be read: {bigtable_client.cause(e)}. {remedy}") from e
 
     def has_table(self) -> bool:
-        """Whether the table is there; UserError if the server does not say."""
+        """Returns whether the table exists; UserError if the server does not say."""
         try:
             self.exists(0, column=False)
         except UserError as e:
-            if _is_not_found(e.__cause__):
+            if bigtable_client.is_not_found(e.__cause__):
                 return False
             raise
         return True
 
     def exists(self, number: int, column: bool = True) -> bool:
-        """Whether a row is there (with a cell in the column)."""
+        """Returns whether a row exists, by default one with a cell in the column."""
         return bool(self._read(self.query(number, number + 1, column, values=False)))
 
     def first_row(self, number: int, column: bool = True):
-        """The first row from a number on (with an empty cell in the column); None without one.
+        """Returns the first row from a number on, with empty cells; None if there is none.
 
-        A key that only begins with the prefix is another data set's: next to train_0000000000
-        there may be train_2_0000000000.
+        By default only rows with a cell in the column count. A key that begins with the prefix may
+        belong to another data set: next to train_0000000000 there may be train_2_0000000000.
         """
         while number < _END:
             found = self._read(self.query(number, _END, column, limit=1, values=False))
@@ -205,11 +149,11 @@ class RowReader:
             rest = found[0].row_key.removeprefix(self.selection.prefix.encode())
             if len(rest) == INDEX_DIGITS and rest.isdigit():
                 return found[0]
-            number = _number_behind(rest)
+            number = _number_after(rest)
         return None
 
     def read_patiently(self, first: int, end: int) -> list[bytes]:
-        """`read`, tried again for `RUN_TIMEOUT_S` while the server or rows are missing."""
+        """Reads as `read` does, and tries for `RUN_TIMEOUT_S` while server or rows are missing."""
         deadline = time.monotonic() + RUN_TIMEOUT_S
         while True:
             try:
@@ -223,31 +167,31 @@ class RowReader:
             time.sleep(1)
 
     def values(self, first: int, end: int, timeout: float | None = None) -> list[bytes | None]:
-        """The cells of rows first..end-1, whatever they hold; None where a row is missing.
+        """Returns the cells of rows first..end-1, unchecked; None stands for a missing row.
 
         Raises:
-          CorruptRowError: a row is larger than what the client may receive; the key is named.
+          CorruptRowError: a row is larger than the client can receive; the key is named.
           UserError: the server does not answer.
         """
         try:
             rows = self._read(self.query(first, end), timeout)
         except UserError as e:
             reason = str(e)
-            if not _is_too_large(reason):
+            if not bigtable_client.is_too_large(reason):
                 raise
             if end - first == 1:
                 raise self.too_large(first, reason) from e
-            middle = (first + end) // 2  # the error does not say which row it is
+            middle = (first + end) // 2  # the error does not say which row is too large
             return self.values(first, middle, timeout) + self.values(middle, end, timeout)
         found = {row.row_key: row.cells[0].value for row in rows}
         return [found.get(self.key(number)) for number in range(first, end)]
 
     def read(self, first: int, end: int, timeout: float | None = None) -> list[bytes]:
-        """The examples of rows first..end-1, each checked, but for its picture.
+        """Returns the examples of rows first..end-1, all checked except for their pictures.
 
         Raises:
           UserError: a row is missing; the key is named.
-          CorruptRowError: a row's cell is no tf.train.Example, or its label is out of range; the
+          CorruptRowError: a row's cell is not a tf.train.Example, or its label is out of range; the
             key is named.
         """
         serialized = []
@@ -261,7 +205,7 @@ class RowReader:
         return serialized
 
     def missing(self, number: int) -> UserError:
-        """What to say where a row is not there."""
+        """Returns the error that names a missing row."""
         s = self.selection
         return UserError(
             f"{self} has no row {self.key(number).decode()} (any more) with a cell in "
@@ -270,16 +214,15 @@ class RowReader:
         )
 
     def corrupt(self, number: int, reason: str) -> CorruptRowError:
-        """What to say of a row that cannot be used."""
+        """Returns the error that names a row that cannot be used."""
         return CorruptRowError(
             f"{self}, row {self.key(number).decode()}: {reason} (mnasnet-data bigtable-verify "
             "compares the rows with the files.)"
         )
 
     def too_large(self, number: int, reason: str) -> CorruptRowError:
-        """What to say of a row that does not fit into a message between client and server."""
-        size = re.search(r"\((\d+) vs\. (\d+)\)", reason)
-        sizes = f" ({size[1]} bytes, and {size[2]} are the most)" if size else ""
+        """Returns the error that names a row too large for a message of client or server."""
+        sizes = bigtable_client.sizes_of_too_large(reason)
         return CorruptRowError(
             f"{self}, row {self.key(number).decode()}: it is too large for a message{sizes}: "
             "replace its picture by a smaller one in the files and load them again (mnasnet-data "
@@ -287,14 +230,18 @@ class RowReader:
         )
 
     def write(self, first: int, serialized: list[bytes]) -> None:
-        """Writes examples as rows from number `first` on; UserError if a row is refused."""
-        data = _data()
+        """Writes examples as rows from number `first` on.
+
+        Raises:
+          UserError: the server refuses a row, or does not answer.
+        """
+        data = bigtable_client.data_module()
         s = self.selection
         qualifier = s.column_qualifier.encode()
         entries = [
             data.RowMutationEntry(
                 self.key(first + offset),
-                # A newer cell of another program would hide this one.
+                # Delete first: a newer cell of another program would hide the one written here.
                 [
                     data.DeleteRangeFromColumn(s.column_family, qualifier),
                     data.SetCell(s.column_family, qualifier, example, timestamp_micros=0),
@@ -303,20 +250,21 @@ class RowReader:
             for offset, example in enumerate(serialized)
         ]
         try:
-            table_of(s).bulk_mutate_rows(
+            bigtable_client.table_of(s).bulk_mutate_rows(
                 entries, operation_timeout=RUN_TIMEOUT_S, attempt_timeout=RUN_TIMEOUT_S
             )
         except UserError:
             raise
         except Exception as e:
             refused = getattr(e, "exceptions", None)  # one a row
-            reason = cause(refused[-1].__cause__ or refused[-1]) if refused else cause(e)
-            if _is_too_large(reason) and len(serialized) > 1:
+            last = (refused[-1].__cause__ or refused[-1]) if refused else e
+            reason = bigtable_client.cause(last)
+            if bigtable_client.is_too_large(reason) and len(serialized) > 1:
                 middle = len(serialized) // 2
                 self.write(first, serialized[:middle])
                 self.write(first + middle, serialized[middle:])
                 return
-            if _is_too_large(reason):
+            if bigtable_client.is_too_large(reason):
                 raise self.too_large(first, reason) from e
             raise UserError(
                 f"{self} cannot be written: {reason}. Is the server there, and has the table the "
@@ -324,7 +272,7 @@ class RowReader:
             ) from e
 
     def check(self, num_images: int) -> None:
-        """Checks at the start that the selection holds exactly so many images.
+        """Checks at the start of a run that the selection holds exactly `num_images` rows.
 
         Raises:
           UserError: says what is missing (the table, the prefix, the column, rows) and the remedy.
@@ -356,11 +304,11 @@ class RowReader:
             raise UserError(
                 f"{self} has row {further.row_key.decode()} though {num_images} images were "
                 f"expected with prefix {s.prefix!r}: correct the number of images "
-                "(--num_train_images, --num_eval_images), or delete this row and those behind it."
+                "(--num_train_images, --num_eval_images), or delete this row and those after it."
             )
 
     def check_first_rows(self, num_images: int, num_places: int = 8, count: int = 4) -> None:
-        """Checks some rows with their pictures, spread over so many images.
+        """Checks `count` rows at `num_places` places with their pictures, all over the rows.
 
         Raises:
           UserError: names the row and what is wrong with it.
@@ -375,7 +323,7 @@ class RowReader:
                     raise self.corrupt(number, reason)
 
     def count(self) -> int:
-        """The number of the last row and one, by bisection: a gap is found when it is read."""
+        """Returns the number of the last row and one, by bisection; gaps are not noticed."""
         end = 1
         while self.first_row(end - 1) is not None:
             end *= 2
@@ -389,66 +337,13 @@ class RowReader:
         return low
 
     def estimated_bytes(self, num_rows: int) -> int:
-        """Bytes of so many rows, judged by the first page."""
-        if num_rows == 0:  # of a host, where there are more hosts than rows
+        """Estimates the bytes of `num_rows` examples by the first page."""
+        if num_rows == 0:  # a host's share if there are more hosts than rows
             return 0
         page = self.read(0, min(num_rows, PAGE_ROWS))
         return int(np.mean([len(example) for example in page]) * num_rows)
 
 
 def _exactly(text: str) -> str:
-    """A regular expression (RE2) that matches a text alone."""
+    """Returns a regular expression (RE2) that matches this text and no other."""
     return "".join(c if c.isalnum() or c == "_" else f"\\{c}" for c in text)
-
-
-def dataset(
-    rows: RowReader,
-    first: int,
-    end: int,
-    shuffle: bool = False,
-    seed: int | None = None,
-    deterministic: bool = True,
-    parallel: int = 2,
-) -> tf.data.Dataset:
-    """The serialized examples of rows first..end-1, once; shuffled by page if asked."""
-    forget_error()
-
-    def read_page(start: np.int64) -> np.ndarray:
-        error = first_error()
-        if error is None:
-            try:
-                page = rows.read_patiently(int(start), min(int(start) + PAGE_ROWS, end))
-                # dtype S would strip trailing zero bytes
-                return np.array(page, dtype=object)
-            except UserError as e:
-                error = _latch(e)
-        # StopIteration would end the data silently; any other error stops the run.
-        raise RuntimeError(str(error))
-
-    @tf.autograph.experimental.do_not_convert
-    def page(start):
-        serialized = tf.numpy_function(read_page, [start], tf.string)
-        serialized.set_shape([None])
-        return serialized
-
-    starts = tf.data.Dataset.range(first, end, PAGE_ROWS)
-    if shuffle:
-        starts = starts.shuffle(max(1, -(-(end - first) // PAGE_ROWS)), seed)
-    pages = starts.map(page, num_parallel_calls=parallel, deterministic=deterministic)
-    return dataset_options.apply(pages.unbatch())
-
-
-def first_bad_row(rows: RowReader, num_rows: int) -> UserError | None:
-    """What to say of the first of so many rows that cannot be used; None if all are good."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        facts = dataset(rows, 0, num_rows).map(scan.facts, num_parallel_calls=2 * memory.cores())
-        following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
-        for number in range(num_rows):
-            try:
-                following()
-            except scan.DATA_ERRORS as e:
-                reason = examples.undecodable(rows.read(number, number + 1)[0])
-                return rows.corrupt(number, reason or examples.undecodable_because(e))
-            except tf.errors.OpError:
-                return first_error()
-    return None

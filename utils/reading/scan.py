@@ -1,8 +1,8 @@
-"""Scans TFRecord files record by record: damaged files, bad examples, labels, pictures.
+"""Scans TFRecord files record by record, for damage, bad examples, wrong labels and bad pictures.
 
-A scan finds what training would stumble over, and where the good records are. It names the record
-at which a run stopped, is what `mnasnet-data inspect` shows, and tells --skip_bad_images what to
-leave out.
+A scan finds what training would stumble over, and where the good records are. `mnasnet-data
+inspect` shows it, --skip_bad_images leaves out what it finds, and after a run that stopped it names
+the record at which.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
-import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -19,27 +18,29 @@ import numpy as np
 import preprocessing
 from utils.base import files, memory
 from utils.base.progress import Progress
-from utils.reading import dataset_options, examples, picture_limits, records
-from utils.reading.records import Problem, Segment
+from utils.reading import dataset_options, examples, framing, picture_limits, records, segments
+from utils.reading.framing import Frame
+from utils.reading.records import Problem
+from utils.reading.segments import Segment
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# What reading a bad record raises. An error that quotes the bytes of a record has no text.
+# What reading a bad record raises. A message that quotes the record's bytes cannot be decoded.
 DATA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class FileScan:
-    """What a file holds.
+    """What a scan found in a file.
 
     Attributes:
-      path: of the file.
-      num_records: records, good and bad, as far as the file can be read.
+      path: path of the file.
+      num_records: number of records, good and bad, as far as the file can be read.
       unreadable: records that cannot be read or decoded.
       mislabelled: records whose label is out of range.
       segments: the runs of records between the unreadable ones.
       facts: int32 [decodable records, 4]: label, height, width, bytes of the encoded picture.
-      broken_off: whether the last record's length is lost, and so is what may follow it.
+      broken_off: whether the last record's length is lost, and with it whatever follows.
     """
 
     path: str
@@ -52,12 +53,20 @@ class FileScan:
 
     @property
     def problems(self) -> list[Problem]:
-        """All records that cannot be used, in order."""
+        """The records that cannot be used, in the order of the file."""
         return sorted([*self.unreadable, *self.mislabelled], key=lambda problem: problem.record)
 
 
 def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileScan]:
-    """Scans files in parallel, with progress; labels beyond `num_classes` are problems.
+    """Scans files in parallel and shows the progress.
+
+    Args:
+      paths: paths of the files.
+      num_classes: labels outside of 1..num_classes are problems.
+      what: what the progress line says is being done.
+
+    Returns:
+      A scan of each file, in the order of `paths`.
 
     Raises:
       UserError: a file cannot be opened at all.
@@ -80,7 +89,7 @@ def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileSca
 
 
 def first_problem(paths: list[str], num_classes: int) -> Problem | None:
-    """The first record of files in their order that cannot be used; None if all are good."""
+    """Returns the first record of the files that cannot be used; None if all are good."""
     for found in _scans(paths, num_classes, lambda num_bytes: None):
         if found.problems:
             return found.problems[0]
@@ -88,7 +97,7 @@ def first_problem(paths: list[str], num_classes: int) -> Problem | None:
 
 
 def _scans(paths, num_classes, count: Callable[[int], None]) -> Iterator[FileScan]:
-    """Yields scans in the order of the paths; stops reading ahead when it is closed."""
+    """Yields scans in the order of the paths; once closed, it starts no further scan."""
     workers = min(len(paths), memory.cores())
     idle = [_Reader() for _ in range(workers)]
 
@@ -120,7 +129,7 @@ class _Reader:
             self._offset = tf.placeholder(tf.int64, [])
             self._count = tf.placeholder(tf.int64, [])
             segment = (self._path, self._offset, self._count, tf.constant(0, tf.int64))
-            dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.segment_dataset)
+            dataset = tf.data.Dataset.from_tensors(segment).flat_map(segments.records_of)
             facts_of = dataset.map(facts, num_parallel_calls=2 * memory.cores())
             facts_of = dataset_options.apply(facts_of, rewrite=False)
             iterator = tf.data.make_initializable_iterator(facts_of)
@@ -130,33 +139,38 @@ class _Reader:
         self._next = self._session.make_callable(following)
 
     def open(self, path: str, offset: int) -> None:
-        """Starts at the record that begins `offset` bytes into a file.
+        """Starts at the record that begins at byte `offset` of a file.
 
-        It ends before one whose length leads behind the file's end, for which TensorFlow's reader
-        would ask for memory.
+        Reading ends before a record whose length leads beyond the file's end, because TensorFlow's
+        reader would ask for that much memory.
         """
-        count = -1 if files.is_remote(path) else records.count_whole(path, offset)
+        count = -1 if files.is_remote(path) else framing.count_whole(path, offset)
         place = {self._path: path, self._offset: offset, self._count: count}
         self._session.run(self._initializer, place)
 
     def close(self) -> None:
-        """Ends the session."""
+        """Closes the session."""
         self._session.close()
 
     def next(self) -> np.ndarray:
-        """label, height, width, bytes of the picture and of the record."""
+        """Returns int32 [5]: label, height, width, bytes of the picture and of the record."""
         return self._next()
 
 
 def facts(serialized: tf.Tensor) -> tf.Tensor:
+    """Decodes a serialized example, a scalar string, for its facts.
+
+    Returns:
+      int32 [5]: label as stored, height, width, bytes of the picture and of the example.
+    """
     image_bytes, label = examples.parse(serialized)
     claimed = preprocessing.claimed_shape(image_bytes)
     image_bytes = _of_possible_size(image_bytes, claimed)
 
     def jpeg():
-        # At an eighth of the size all bytes are still read, and damage is found.
+        # Decoding at an eighth of the size still reads all bytes and finds the damage.
         eighth = tf.io.decode_jpeg(image_bytes, channels=3, ratio=8)
-        # The decoded size stays in the sum: a control dependency would be optimized away.
+        # The sum keeps the decoder in the graph; tf.data optimizes a control dependency away.
         return claimed[:2] + 0 * tf.shape(eighth)[:2]
 
     def other():
@@ -168,7 +182,7 @@ def facts(serialized: tf.Tensor) -> tf.Tensor:
 
 
 def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
-    """The picture's bytes; an error before it is decoded if it claims a gigantic size."""
+    """Returns the picture's bytes, or fails before they are decoded if the size is gigantic."""
     numbers = tf.reduce_prod(tf.cast(tf.maximum(claimed, [0, 0, 3]), tf.int64))
     is_possible = tf.Assert(numbers <= picture_limits.MOST_NUMBERS, ["The picture is too large."])
     with tf.control_dependencies([is_possible]):
@@ -176,91 +190,84 @@ def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
 
 
 def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
-    """Scans a file; goes on behind a bad record as long as its length is believable."""
+    """Scans a file; after a bad record it resumes at the next, if the length can be believed."""
     size = records.states([path])[0].size
     facts: list[np.ndarray] = []
-    bad: dict[int, Problem] = {}  # by record
+    bad: dict[int, Problem] = {}  # by number of the record
     mislabelled: list[Problem] = []
-    starts: list[int] = []  # of every record, in bytes
+    begins: list[int] = []  # the byte at which each record begins, good or bad
     offset, broken_off = 0, False
     reader.open(path, 0)
     while offset < size:
-        number = len(starts)
+        number = len(begins)
+        begins.append(offset)
         try:
             fact = reader.next()
         except (tf.errors.OpError, *DATA_ERRORS) as e:
-            framing = isinstance(e, (tf.errors.DataLossError, tf.errors.OutOfRangeError))
-            length = _length_at(path, offset, size)
-            if framing and length == 0:
-                length = None  # a block of zeros, not of millions of records
-            reason = _reason(path, offset, length, num_classes, framing, e)
+            is_damage = isinstance(e, (tf.errors.DataLossError, tf.errors.OutOfRangeError))
+            frame = framing.whole_frame_at(path, offset)
+            if is_damage and frame and frame.length == 0:
+                frame = None  # a block of zeros, not millions of empty records
+            if is_damage or frame is None:
+                reason = _damage(e, is_last=frame is None)
+            else:
+                reason = _bad_example(path, frame, num_classes, e)
             bad[number] = Problem(path, number, reason, offset)
-            starts.append(offset)
-            if length is None:
+            if frame is None:
                 broken_off = True  # nothing says where the next record begins
                 break
-            offset += length + records.FRAME_BYTES
-            count(length)
-            if framing:
-                # The reader gives a file up at the first damage.
-                reader.open(path, offset)
+            offset = frame.end
+            count(frame.length)
+            if is_damage:
+                reader.open(path, offset)  # the reader gives up a file at the first damage
             continue
-        label = int(fact[0])
-        wrong = examples.label_problem(label, num_classes)
-        if wrong and abs(label) == examples.GREATEST_LABEL:  # it stands for those beyond, too
-            serialized = _read(path, offset + records.HEADER_BYTES, int(fact[4]))
-            wrong = examples.problem_of(serialized, num_classes)
+        frame = Frame(offset, int(fact[4]))
+        wrong = _label_problem(path, frame, int(fact[0]), num_classes)
         if wrong:
             mislabelled.append(Problem(path, number, wrong, offset))
         facts.append(fact[:4])
-        starts.append(offset)
-        offset += int(fact[4]) + records.FRAME_BYTES
-        count(int(fact[4]))
+        offset = frame.end
+        count(frame.length)
     return FileScan(
         path,
-        len(starts),
+        len(begins),
         tuple(bad.values()),
         tuple(mislabelled),
-        tuple(_segments(path, starts, sorted(bad))),
+        tuple(_good_segments(path, begins, sorted(bad))),
         np.array(facts, np.int32).reshape(-1, 4),
         broken_off,
     )
 
 
-def _segments(path: str, starts: list[int], bad: list[int]) -> Iterator[Segment]:
-    """The runs of records between the bad ones."""
+def _good_segments(path: str, begins: list[int], bad: list[int]) -> Iterator[Segment]:
+    """Yields the runs of records between the bad ones."""
     first = 0
-    for end in [*bad, len(starts)]:
+    for end in [*bad, len(begins)]:
         if end > first:
-            yield Segment(path, starts[first], end - first)
+            yield Segment(path, begins[first], end - first)
         first = end + 1
 
 
-def _read(path: str, offset: int, length: int) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as f:
-        f.seek(offset)
-        return f.read(length)
+def _label_problem(path: str, frame: Frame, label: int, num_classes: int) -> str | None:
+    problem = examples.label_problem(label, num_classes)
+    if problem and abs(label) == examples.GREATEST_LABEL:
+        # The parser clips larger labels to this one: the record itself has the true label.
+        return examples.problem_of(framing.content(path, frame), num_classes)
+    return problem
 
 
-def _length_at(path: str, offset: int, size: int) -> int | None:
-    """The length of the record that begins at an offset; None if it cannot be true."""
-    header = _read(path, offset, records.LENGTH_BYTES)
-    if len(header) < records.LENGTH_BYTES:
-        return None
-    length = struct.unpack("<Q", header)[0]
-    return length if offset + length + records.FRAME_BYTES <= size else None
+def _damage(error: Exception, is_last: bool) -> str:
+    rest = ", nor what follows it" if is_last else ""
+    is_end = isinstance(error, tf.errors.OutOfRangeError)
+    cause = records.BEYOND_END if is_end else files.reason(error)
+    return (
+        f"the file is truncated or damaged here ({cause}) and the record cannot "
+        f"be read{rest}; copy the file again."
+    )
 
 
-def _reason(path, offset, length, num_classes, framing, error) -> str:
-    if framing:
-        rest = ", nor what follows it" if length is None else ""
-        is_end = isinstance(error, tf.errors.OutOfRangeError)
-        cause = records.BEYOND_END if is_end else files.reason(error)
-        return (
-            f"the file is truncated or damaged here ({cause}) and the record cannot "
-            f"be read{rest}; copy the file again."
-        )
-    serialized = _read(path, offset + records.HEADER_BYTES, length)
+def _bad_example(path: str, frame: Frame, num_classes: int, error: Exception) -> str:
+    serialized = framing.content(path, frame)
     return (
         examples.problem_of(serialized, num_classes)
         or examples.undecodable(serialized)

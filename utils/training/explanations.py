@@ -10,7 +10,7 @@ from absl import logging
 
 from utils.base import disk_errors, files
 from utils.base.errors import UserError
-from utils.reading import bigtable, records, scan
+from utils.reading import bigtable_dataset, records, scan
 from utils.training import checkpoints, inputs
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -68,14 +68,14 @@ def explanation(error: Exception, is_training: bool, params: Mapping[str, Any]) 
       is_training: whether it was a training.
       params: all settings.
     """
-    if params["bigtable_instance"] and bigtable.first_error():
-        return bigtable.first_error()
+    if params["bigtable_instance"] and bigtable_dataset.first_error():
+        return bigtable_dataset.first_error()
     has_records = params["bigtable_instance"] or params["data_dir"] not in (None, "null")
     if not has_records or not isinstance(error, scan.DATA_ERRORS):
         return None
     logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
     if params["bigtable_instance"]:
-        return bigtable.first_bad_row(
+        return bigtable_dataset.first_bad_row(
             inputs.rows(is_training, params), inputs.num_images(is_training, params)
         )
     paths = records.list_files(params["data_dir"], inputs.file_prefix(is_training))

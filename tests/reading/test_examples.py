@@ -1,0 +1,52 @@
+"""Tests of examples: made, parsed, and refused with a reason."""
+
+import pytest
+import tensorflow.compat.v1 as tf
+from record_files import BAD, CLASSES, picture
+
+from utils.reading import examples
+
+
+@pytest.mark.parametrize("label", [1, 1000, 2**31 - 1])
+def test_an_example_parses_to_what_it_was_made_of(label):
+    image_bytes, parsed = examples.parse(tf.constant(examples.example(b"\x00bytes", label)))
+    assert parsed.dtype == tf.int32
+    with tf.Session() as session:
+        assert session.run([image_bytes, parsed]) == [b"\x00bytes", label]
+
+
+@pytest.mark.parametrize(("label", "parsed"), [(2**32 + 1, 2**31 - 1), (-(2**32) + 1, 1 - 2**31)])
+def test_a_label_beyond_32_bits_does_not_become_one_in_range(label, parsed):
+    with tf.Session() as session:
+        assert session.run(examples.parse(tf.constant(examples.example(b"x", label)))[1]) == parsed
+
+
+def test_examples_are_deterministic():
+    assert examples.example(b"x", 3) == examples.example(b"x", 3)
+
+
+def test_label_message():
+    with tf.Session() as session:
+        message = session.run(examples.label_message(tf.constant(11), 10)).decode()
+    assert message.startswith(examples.LABEL_ERROR)
+    assert "11" in message
+    assert "1..10" in message
+
+
+@pytest.mark.parametrize("label", [1, CLASSES])
+def test_good_examples_have_no_problem(label):
+    example = examples.example(picture(), label)
+    assert examples.problem_of(example, CLASSES) is None
+    assert examples.undecodable(example) is None
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_every_format_that_training_reads_is_decodable(image_format):
+    assert examples.undecodable(examples.example(picture(image_format), 1)) is None
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_examples_have_a_problem(kind):
+    make, word = BAD[kind]
+    reason = examples.problem_of(make(), CLASSES) or examples.undecodable(make())
+    assert word in reason

@@ -1,0 +1,59 @@
+"""Tests of walking a file's frames by the lengths of its records."""
+
+import os
+
+import pytest
+from record_files import good, write
+
+from utils.reading import framing
+
+
+@pytest.fixture
+def three(tmp_path):
+    """(path, serialized examples) of a file of three records."""
+    serialized = good(3)
+    return write(tmp_path / "a", serialized), serialized
+
+
+def test_frames_lead_from_record_to_record(three):
+    path, serialized = three
+    frames = list(framing.frames(path))
+    assert [frame.length for frame in frames] == [len(example) for example in serialized]
+    assert [framing.content(path, frame) for frame in frames] == serialized
+    assert frames[-1].end == os.path.getsize(path)
+    assert list(framing.frames(path, frames[1].begin)) == frames[1:]
+
+
+def test_an_empty_file_has_no_frames(tmp_path):
+    path = write(tmp_path / "a", [])
+    assert list(framing.frames(path)) == []
+    assert framing.whole_frame_at(path, 0) is None
+
+
+def test_a_damaged_length_ends_the_frames(three):
+    path, _ = three
+    with open(path, "r+b") as f:
+        f.write(b"\xff" * 8)
+    (frame,) = framing.frames(path)
+    assert frame.end > os.path.getsize(path)
+    assert framing.count_whole(path) == 0
+    assert framing.whole_frame_at(path, 0) is None
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 5])
+def test_a_cut_record_is_not_whole(three, missing_bytes):
+    path, _ = three
+    _, second, last = framing.frames(path)
+    os.truncate(path, last.end - missing_bytes)
+    assert framing.count_whole(path) == 2
+    assert framing.count_whole(path, second.begin) == 1
+    assert framing.whole_frame_at(path, second.begin) == second
+    assert framing.whole_frame_at(path, last.begin) is None
+
+
+def test_half_a_length_is_not_a_whole_record(three):
+    path, _ = three
+    last = list(framing.frames(path))[-1]
+    os.truncate(path, last.begin + 4)
+    assert framing.count_whole(path) == 2
+    assert framing.whole_frame_at(path, last.begin) is None
