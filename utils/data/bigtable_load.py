@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-import imagenet_input
 from utils.base import progress
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.reading import bigtable, bigtable_client, records
+from utils.reading.bigtable import BigtableSelection
 
 PARALLEL = 8
 
 
-def create_table(selection: imagenet_input.BigtableSelection) -> None:
+def create_table(selection: BigtableSelection) -> None:
     """Creates the table and the column family if they are missing.
 
     Raises:
@@ -83,7 +83,7 @@ def _in_order(
     return result
 
 
-def check_split(paths: list[str], selection: imagenet_input.BigtableSelection) -> int:
+def check_split(paths: list[str], selection: BigtableSelection) -> int:
     """Returns the number of records in files that are to become rows.
 
     Raises:
@@ -105,7 +105,7 @@ def _check_end(rows: bigtable.RowReader, total: int) -> None:
         )
 
 
-def load_split(paths: list[str], selection: imagenet_input.BigtableSelection, total: int) -> int:
+def load_split(paths: list[str], selection: BigtableSelection, total: int) -> int:
     """Makes the rows hold the `total` records of files; returns how many rows were written.
 
     Rows are read back first, and a page whose rows all agree with the records is left alone. So an
@@ -128,7 +128,7 @@ def load_split(paths: list[str], selection: imagenet_input.BigtableSelection, to
     return _in_order(load, paths, bar)
 
 
-def verify_split(paths: list[str], selection: imagenet_input.BigtableSelection) -> int:
+def verify_split(paths: list[str], selection: BigtableSelection) -> int:
     """Compares every row with the record it was made from; returns their number.
 
     Raises:
@@ -186,12 +186,12 @@ def _add_flags(parser) -> None:
         )
 
 
-def _splits(arguments) -> list[tuple[list[str], imagenet_input.BigtableSelection]]:
+def _splits(arguments) -> list[tuple[list[str], BigtableSelection]]:
     """Returns (files, selection) of each split; UserError if one has no files."""
     return [
         (
             records.list_files(arguments.data_dir, file_prefix),
-            imagenet_input.BigtableSelection(
+            BigtableSelection(
                 arguments.project, arguments.instance, arguments.table, row_prefix,
                 arguments.column_family, arguments.column_qualifier,
             ),
