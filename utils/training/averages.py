@@ -52,8 +52,8 @@ def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
 
 
 def export_scaffold(params):
-    """Restores what an export holds; None within the function that is its TPU program."""
-    # A saver made there would become part of the program. It needs none: it shares the variables
+    """Returns the scaffold_fn of an export; None within the function that is its TPU program."""
+    # Inside the TPU function a Saver would be traced into the program, which shares the variables
     # that the graph for CPUs has restored and saved.
     if tf.compat.v2.inside_function():
         return None

@@ -1,4 +1,4 @@
-"""Hooks of a training: checkpoints, progress and speed."""
+"""Hooks that a run adds to the estimator: saving, shapes, progress and summaries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
 
 
 class ShapesHook(tf.train.SessionRunHook):
-    """Before a training goes on: its checkpoint has the shapes of the network."""
+    """Checks, before a training resumes, that its checkpoint has the shapes of the network."""
 
     def __init__(self, checkpoint: str | None):
         self._checkpoint = checkpoint
@@ -40,7 +40,7 @@ class ShapesHook(tf.train.SessionRunHook):
 
 
 class ProgressHook(tf.train.SessionRunHook):
-    """A progress line with ETA, and images per second for TensorBoard."""
+    """Shows a progress line with ETA, and writes images per second for TensorBoard."""
 
     def __init__(self, params: Mapping[str, Any], start: int):
         self._params = params
@@ -65,7 +65,7 @@ class ProgressHook(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._loss)
 
     def after_run(self, run_context, run_values):
-        # Read after the step: beside it, the value before or after the update would come.
+        # Read after the step: read next to it, the value may be of before or after the update.
         self._step_done = int(run_context.session.run(self._step))
         self._progress.record(self._step_done)
         if self._first:
@@ -80,7 +80,7 @@ class ProgressHook(tf.train.SessionRunHook):
             self._write_summary()
 
     def end(self, session):
-        # Of a run that is shorter than the interval, too, something is to be seen.
+        # A run that is shorter than the interval is to show something, too.
         self._progress.log()
         if self._step_done != self._last_summary:
             self._write_summary()
@@ -103,7 +103,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
 
 class EvalProgressHook(tf.train.SessionRunHook):
-    """A progress line on a terminal."""
+    """Shows a progress line of an evaluation on a terminal."""
 
     def __init__(self, steps: int):
         self._steps = steps

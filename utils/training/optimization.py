@@ -39,7 +39,7 @@ def regularized_variables() -> list[tf.Variable]:
 
 
 def frozen_variables() -> list[tf.Variable]:
-    """Weights that do not train, as `GlobalParams.frozen` says."""
+    """Returns the weights that do not train, as `GlobalParams.frozen` says."""
     # By name, not by v.op, which variables lack where XLA lowers the step (utils.tpu_check).
     trained = {v.name for v in tf.trainable_variables()}
     return [
@@ -50,7 +50,7 @@ def frozen_variables() -> list[tf.Variable]:
 
 
 def averaged_variables() -> list[tf.Variable]:
-    """Variables that have a moving average: weights, and moving means and variances.
+    """Returns the variables that have a moving average: weights, and moving means and variances.
 
     Frozen ones too: a checkpoint has the same variables whatever is frozen, and their averages
     stay what they are, or go to the weights that they were made of.
@@ -78,7 +78,7 @@ def moving_average(
 class _RMSProp(tf.train.RMSPropOptimizer):
     """RMSProp with slots, at their initial values, for frozen variables.
 
-    So a checkpoint has the same variables whatever is frozen, and training can go on from it with
+    So a checkpoint has the same variables whatever is frozen, and training can resume from it with
     other layers frozen, or none, here or in the published program.
     """
 
