@@ -422,8 +422,7 @@ def run_export(params: Mapping[str, Any]) -> None:
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights. The
     # graph for TPUs, too, is made without one.
     params = {**params, "precision": "float32", "use_tpu": False}
-    estimator = build_estimator(params, training=False)
-    export.export(params, checkpoint, estimator, mnasnet_model_fn)
+    export.export(params, checkpoint, mnasnet_model_fn)
 
 
 MODES = {

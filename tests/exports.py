@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -9,8 +10,7 @@ import tensorflow.compat.v1 as tf
 import mnasnet_main
 from utils.base import files
 from utils.config import settings
-from utils.exporting import export as export_model
-from utils.exporting import export_report
+from utils.exporting import export, export_report
 
 SIZE = 32
 
@@ -32,7 +32,7 @@ def settings_of(model_dir, export_dir, **more):
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_dir(tmp_path_factory):
     """A folder with the checkpoint of a training graph: with optimizer slots and averages."""
     folder = str(tmp_path_factory.mktemp("model"))
@@ -50,10 +50,9 @@ def model_dir(tmp_path_factory):
     return folder
 
 
-def export(params):
+def make_export(params):
     checkpoint = params["model_dir"] + "/model.ckpt-3"
-    estimator = mnasnet_main.build_estimator(params, training=False)
-    export_model.export(params, checkpoint, estimator, mnasnet_main.mnasnet_model_fn)
+    export.export(params, checkpoint, mnasnet_main.mnasnet_model_fn)
 
 
 def report_of(export_dir):
@@ -65,12 +64,36 @@ def saved_model_in(export_dir):
     return os.path.join(export_dir, next(n for n in made if made[n]["kind"] == "SavedModel"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(model_dir, digits_dir, tmp_path_factory):
     """A folder with all files and the graph for TPUs."""
     folder = str(tmp_path_factory.mktemp("export"))
-    export(
+    make_export(
         settings_of(model_dir, folder, data_dir=digits_dir, post_quantize=True,
                     quantize="float16,int8", export_to_tpu=True, export_eval_images=10)
     )  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="session")
+def plain(model_dir, tmp_path_factory):
+    """A folder with a SavedModel and a float32 file, measured on random images."""
+    folder = str(tmp_path_factory.mktemp("plain"))
+    make_export(settings_of(model_dir, folder))
+    return folder
+
+
+def listing(folder):
+    """Every file below a folder of any file system, by its path from there, with its size."""
+    found = {}
+    for place, _, names in tf.io.gfile.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            found[path.removeprefix(folder).lstrip("/")] = tf.io.gfile.stat(path).length
+    return found
+
+
+def copied(folder, path):
+    """Copies a folder; returns the copy's path."""
+    shutil.copytree(folder, path)
+    return str(path)

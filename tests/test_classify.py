@@ -110,7 +110,7 @@ def test_missing_files(exported, tmp_path, digits_dir):  # noqa: F811
     for program, more in ((classify, "a.jpg"), (evaluate, f"--data_dir={digits_dir}")):
         text = mistake(program, "--model=/none.tflite", more)
         assert text.startswith("--model=/none.tflite does not exist")
-        assert f"--model={tmp_path} is no" in mistake(program, f"--model={tmp_path}", more)
+        assert f"--model={tmp_path} is not" in mistake(program, f"--model={tmp_path}", more)
 
 
 def test_folders_that_tensorflow_takes_for_patterns(exported, tmp_path):  # noqa: F811
@@ -143,13 +143,14 @@ def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(data)
         text = mistake(classify, f"--model={path}", digits_dir + "/pictures/digit-1.jpg")
-        assert text == f"{path} is no .tflite classifier of square RGB pictures: export it again."
+        words = "is not a .tflite classifier of square RGB pictures: export it again."
+        assert text == f"{path} {words}"
 
 
 def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):  # noqa: F811
     (tmp_path / "saved_model.pb").write_bytes(b"no graph")
     text = mistake(classify, f"--model={tmp_path}", digits_dir + "/pictures/digit-1.jpg")
-    assert text.startswith(f"--model={tmp_path} is no SavedModel of this program")
+    assert text.startswith(f"--model={tmp_path} is not a SavedModel of this program")
 
 
 def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
@@ -164,7 +165,7 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
     (b"no picture", 1, "record 0: the picture cannot be decoded"),
     (picture_files.GIGANTIC["jpeg"], 1, "record 0: the picture has 30000 x 30000 pixels"),
     (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
-    (None, 1, "are empty"),
+    (None, 1, "has no images"),
 ])  # fmt: skip
 def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):  # noqa: F811
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
@@ -172,7 +173,9 @@ def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words): 
             writer.write(examples.example(data, label))
     arguments = (f"--model={exported}/tiny.tflite", f"--data_dir={tmp_path}")
     assert words in mistake(evaluate, *arguments)
-    assert "--images=0 is not possible" in mistake(evaluate, *arguments, "--images=0")
+    assert "--images=0 is invalid: it must be at least 1." in mistake(
+        evaluate, *arguments, "--images=0"
+    )
 
 
 def tflite_file(path, shape, weight):
@@ -189,7 +192,7 @@ def tflite_file(path, shape, weight):
 def test_a_tflite_file_of_something_else(tmp_path, shape):
     tflite_file(tmp_path / "other.tflite", shape, 1)
     text = mistake(classify, f"--model={tmp_path}/other.tflite", "a.jpg")
-    assert "is no .tflite classifier of square RGB pictures" in text
+    assert "is not a .tflite classifier of square RGB pictures" in text
 
 
 @pytest.mark.parametrize("weight", [np.nan, np.inf])

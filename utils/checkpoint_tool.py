@@ -1,10 +1,10 @@
-"""Looks into checkpoints.
+"""Lists the variables of checkpoints, and compares checkpoints.
 
 python -m utils.checkpoint_tool list PATH
 python -m utils.checkpoint_tool compare A B
 
 A path is a checkpoint (DIR/model.ckpt-1000), a folder with a 'checkpoint' file, or a .safetensors
-or .pth file. `compare` exits with 0 where names, shapes and values agree, else with 1.
+or .pth file. `compare` exits with 0 if names, shapes and values agree, else with 1.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MOST = 20
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Every tensor of a checkpoint or weights file: name -> array, sorted by name.
+    """Returns every tensor of a checkpoint or weights file: name -> array, sorted by name.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: the path holds none, or it is damaged.
     """
     if path.lower().endswith((".safetensors", *weights_file.PICKLED)):
         values = weights_file.read(path)
@@ -49,14 +49,14 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def describe(values: Mapping[str, np.ndarray]) -> Iterable[str]:
-    """A line a tensor: name, type, shape, mean and standard deviation; then the totals."""
+    """Yields a line for each tensor (name, type, shape, mean, standard deviation), then totals."""
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         line = f"{name:<{width}}  {value.dtype}  {list(value.shape)}"
         if value.size == 1:
             line += f"  = {value.reshape(()).item()}"
         elif value.size and np.issubdtype(value.dtype, np.number):
-            with np.errstate(all="ignore"):  # infinite numbers have a NaN, and no warning
+            with np.errstate(all="ignore"):  # infinite numbers give NaN without a warning
                 line += f"  mean {value.mean(dtype=np.float64):.4g}"
                 line += f"  std {value.std(dtype=np.float64):.4g}"
         yield line
@@ -67,13 +67,13 @@ def describe(values: Mapping[str, np.ndarray]) -> Iterable[str]:
 def compare(
     a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], tolerance: float = 0.0
 ) -> dict[str, list[str]]:
-    """What differs: title -> entries, without the titles that have none.
+    """Returns what differs: title -> entries, without titles that have no entries.
 
     Args:
       a: name -> array.
       b: name -> array.
-      tolerance: differences of values up to this, relative to the tensor's largest number, count
-        as none.
+      tolerance: largest difference of values that counts as equal, relative to the tensor's
+        largest number.
     """
     found: dict[str, list[str]] = {
         "only in the first": [f"{n} {list(a[n].shape)}" for n in a if n not in b],
@@ -88,7 +88,7 @@ def compare(
             found["other shape or type"].append(f"{name}: {kinds}")
         elif not _equal(one, other):
             difference = _relative_difference(one, other)
-            # So written that a NaN is a difference.
+            # Written so that NaN counts as a difference.
             if not difference <= tolerance:
                 found["other values"].append(f"{name}: {difference:.3g} relative")
     return {title: entries for title, entries in found.items() if entries}
@@ -99,7 +99,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _relative_difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Largest difference over the largest number; 1 for what has no numbers (texts)."""
+    """Returns the largest difference over the largest number; 1 for texts."""
     if not np.issubdtype(one.dtype, np.number):
         return 1.0
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
@@ -109,22 +109,27 @@ def _relative_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def main(argv: list[str]) -> int:
-    """Lists or compares; returns the exit status."""
+    """Runs list or compare; returns the exit status."""
     parser = program.ArgumentParser(
         prog="python -m utils.checkpoint_tool", description=(__doc__ or "").split("\n")[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="print names, shapes and what the values are like")
+    listing = commands.add_parser("list", help="print names, shapes, means and standard deviations")
     listing.add_argument("path")
-    comparing = commands.add_parser("compare", help="say what differs between two")
+    comparing = commands.add_parser("compare", help="print the differences of two")
     comparing.add_argument("paths", nargs=2, metavar="PATH")
-    comparing.add_argument("--tolerance", type=float, default=0.0, help="relative (default: 0)")
+    comparing.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        help="largest relative difference that counts as equal (default: 0)",
+    )
     arguments = parser.parse_args(argv[1:])
     if arguments.command == "list":
         print("\n".join(describe(read(arguments.path))))
         return 0
     if not 0 <= arguments.tolerance < math.inf:
-        raise UserError(f"--tolerance={arguments.tolerance} is not possible: give a number from 0.")
+        raise UserError(f"--tolerance={arguments.tolerance} is invalid: it must be at least 0.")
     a, b = (read(path) for path in arguments.paths)
     return _report(a, compare(a, b, arguments.tolerance), arguments)
 
@@ -142,7 +147,7 @@ def _report(a, differences, arguments) -> int:
 
 
 def console() -> None:
-    """The command `python -m utils.checkpoint_tool`."""
+    """Runs the command `python -m utils.checkpoint_tool`."""
     program.run(main)
 
 

@@ -66,7 +66,7 @@ def _print(picture: str, probabilities: np.ndarray, names: list[str] | None) -> 
 
 
 def console() -> None:
-    """The console command `mnasnet-classify`."""
+    """Runs the console command `mnasnet-classify`."""
     program.run(main)
 
 

@@ -1,4 +1,7 @@
-"""Measures an exported model on a data set: `mnasnet-evaluate --model=... --data_dir=...`."""
+"""Measures an exported model on a data set.
+
+mnasnet-evaluate --model=EXPORT_DIR/mnasnet-a1.tflite --data_dir=DIR
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 def main(argv: list[str]) -> None:
     """Prints top-1, top-5 and latency of a .tflite file or a SavedModel."""
-    parser = program.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split(":")[0])
+    parser = program.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )
@@ -27,7 +30,7 @@ def main(argv: list[str]) -> None:
     if not tf.io.gfile.exists(arguments.model):
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     if arguments.images is not None and arguments.images < 1:
-        raise UserError(f"--images={arguments.images} is not possible: the least is 1.")
+        raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     model = classifiers.load(arguments.model)
     measurement = _measure(model, arguments.data_dir, arguments.images)
     report = measurement.report(labelled=True)
@@ -39,19 +42,21 @@ def main(argv: list[str]) -> None:
 
 
 def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
-    """Runs the model on the encoded pictures of the evaluation set."""
+    """Measures the model on the encoded pictures of the evaluation set."""
     paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
     info = dataset_info.load(data_dir)
     if info and info.num_label_classes != model.num_classes:
         raise UserError(
             f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
-            f"{model.num_classes}: name the data that it was trained for."
+            f"{model.num_classes}: name a data set with the classes of the model."
         )
     total = count or (info.num_eval_images if info else 0)
     with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:
         measurement = _measure_files(model, paths, count, bar)
     if not measurement.images:
-        raise UserError(f"--data_dir={data_dir}: its {imagenet_input.EVAL_PREFIX}* are empty.")
+        raise UserError(
+            f"--data_dir={data_dir} has no images: its {imagenet_input.EVAL_PREFIX}* are empty."
+        )
     return measurement
 
 
@@ -71,7 +76,7 @@ def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.M
             if not 1 <= label <= len(probabilities):
                 raise UserError(
                     f"{path}, record {number}: label {label} is not in 1..{len(probabilities)}, "
-                    "the model's classes: is it of another data set?"
+                    "the model's classes: name a data set with these classes."
                 )
             measurement.add(probabilities, label - 1, time.perf_counter() - start)
             bar.update(measurement.images)
@@ -79,7 +84,7 @@ def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.M
 
 
 def console() -> None:
-    """The console command `mnasnet-evaluate`."""
+    """Runs the console command `mnasnet-evaluate`."""
     program.run(main)
 
 

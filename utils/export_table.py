@@ -1,14 +1,16 @@
-"""One table of several exports: python -m utils.export_table EXPORT_DIR ...
+"""Prints one table of several exports.
 
-Accuracy, agreement, size and latency of every file, from the reports that measured them, in
-Markdown. With --max_loss it fails where an int8 file lost more of the float file's top-1.
+python -m utils.export_table EXPORT_DIR ...
+
+The table, in Markdown, has accuracy, agreement, size and latency of every file from the reports of
+the exports. With --max_loss the command fails if an int8 file lost more top-1 against float32.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from utils.base import program
+from utils.base import program, tables
 from utils.base.errors import UserError
 from utils.exporting import export_report
 
@@ -19,41 +21,30 @@ NAMES = {
     "float16": "float16",
     "int8": "int8",
 }
-HEADER = (
-    "| model | file | MB | top-1 % | top-5 % | agreement % | logits | ms |",
-    "|---|---|---:|---:|---:|---:|---:|---:|",
-)
+HEADER = ("model", "file", *export_report.MEASURED)
 
 
 def read(export_dir: str) -> dict[str, Any]:
-    """The report of an export; UserError where there is none."""
+    """Returns the report of an export; UserError if there is none."""
     report = export_report.read(export_dir)
     if report is None:
         raise UserError(f"{export_dir} holds no {export_report.FILE_NAME}: export a model there.")
     return report
 
 
-def rows(report: dict[str, Any]) -> list[str]:
-    """The lines of one export in the table, float first."""
+def rows(report: dict[str, Any]) -> list[list[str]]:
+    """Returns the rows of one export in the table, float files first."""
     model = report["identity"]["model_name"]
     by_kind = {row["kind"]: row for row in report["files"].values()}
-    return [_row(model, name, by_kind[kind]) for kind, name in NAMES.items() if kind in by_kind]
-
-
-def _row(model: str, name: str, row: dict[str, Any]) -> str:
-    shares = [
-        "-" if row[key] is None else f"{100 * row[key]:.2f}"
-        for key in ("top_1_accuracy", "top_5_accuracy", "agreement")
+    return [
+        [model, name, *export_report.measured(by_kind[kind])]
+        for kind, name in NAMES.items()
+        if kind in by_kind
     ]
-    cells = [
-        model, name, f"{row['bytes'] / 1e6:.2f}", *shares,
-        f"{row['largest_logit_difference']:.1g}", f"{row['latency_ms']:.2f}",
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
 
 
 def int8_loss(report: dict[str, Any]) -> float | None:
-    """Points of top-1 that int8 lost against float32; None where one of them was not measured."""
+    """Returns the points of top-1 that int8 lost against float32; None if one was not measured."""
     found = {row["kind"]: row.get("top_1_accuracy") for row in report["files"].values()}
     if found.get("float32") is None or found.get("int8") is None:
         return None
@@ -61,15 +52,15 @@ def int8_loss(report: dict[str, Any]) -> float | None:
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table, and checks int8 against float."""
+    """Prints the table, and checks int8 against float32."""
     parser = program.ArgumentParser(
-        prog="export_table", description=(__doc__ or "").split(":")[0] + "."
+        prog="python -m utils.export_table", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("export_dirs", nargs="+", metavar="EXPORT_DIR")
-    parser.add_argument("--max_loss", type=float, help="points of top-1 that int8 may lose")
+    parser.add_argument("--max_loss", type=float, help="largest loss of top-1 by int8, in points")
     arguments = parser.parse_args(argv[1:])
     reports = {folder: read(folder) for folder in arguments.export_dirs}
-    print("\n".join([*HEADER, *(line for report in reports.values() for line in rows(report))]))
+    print(tables.markdown(HEADER, [row for r in reports.values() for row in rows(r)], left=2))
     if arguments.max_loss is None:
         return
     for folder, report in reports.items():
@@ -81,13 +72,13 @@ def main(argv: list[str]) -> None:
             )
         if loss > arguments.max_loss:
             raise UserError(
-                f"{folder}: int8 lost {loss:.2f} points of top-1, more than "
+                f"{folder}: int8 lost {loss:.2f} points of top-1, more than --max_loss="
                 f"{arguments.max_loss:g}: calibrate with images like those of the evaluation."
             )
 
 
 def console() -> None:
-    """The command `python -m utils.export_table`."""
+    """Runs the command `python -m utils.export_table`."""
     program.run(main)
 
 

@@ -2,9 +2,9 @@
 
 python -m utils.export_weights --model_dir=DIR --output=weights.safetensors
 
-Keys are those of timm's EfficientNet family, which its semnasnet_*, mnasnet_* and mnasnet_small
-models have; what else timm must be told (padding, epsilon) is printed. The file's metadata has the
-network's specification, by which `utils.import_weights` takes the file back.
+The keys are those of timm's EfficientNet family, to which its semnasnet_*, mnasnet_* and
+mnasnet_small belong. The command logs what else timm needs (padding, epsilon). The file's metadata
+holds the network's specification, so that `utils.import_weights` can read the file back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from utils.base import files, program
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.training import checkpoints, model_files
-from utils.weights import conversion, weights_file
+from utils.weights import file_settings, timm_export, weights_file
 
 
 def main(argv: list[str]) -> None:
@@ -23,12 +23,14 @@ def main(argv: list[str]) -> None:
     parser = program.ArgumentParser(
         prog="python -m utils.export_weights", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--model_dir", required=True, help="folder of a checkpoint")
+    parser.add_argument("--model_dir", required=True, help="folder of the checkpoint")
     parser.add_argument("--output", required=True, help=".safetensors file to write")
-    parser.add_argument("--raw", action="store_true", help="the raw weights, not the averages")
+    parser.add_argument(
+        "--raw", action="store_true", help="write the raw weights, not the averages"
+    )
     arguments = parser.parse_args(argv[1:])
     if not arguments.output.endswith(".safetensors"):
-        raise UserError(f"--output={arguments.output} must end in .safetensors.")
+        raise UserError(f"--output={arguments.output} is invalid: it must end in .safetensors.")
     files.check_dir_name(arguments.model_dir, "model_dir")
     stored = model_files.stored_params(arguments.model_dir)
     checkpoint = checkpoints.latest(arguments.model_dir)
@@ -38,14 +40,14 @@ def main(argv: list[str]) -> None:
             "folder of a training or an import."
         )
     params = {**settings.default_params(), **stored}
-    state = conversion.timm_state_dict(checkpoint, params, averaged=not arguments.raw)
-    metadata = conversion.metadata_of(params)
+    state = timm_export.timm_state_dict(checkpoint, params, averaged=not arguments.raw)
+    metadata = file_settings.metadata(params)
     weights_file.write_safetensors(arguments.output, state, metadata)
     logging.info("Wrote %d tensors to %s.", len(state), arguments.output)
 
 
 def console() -> None:
-    """The command `python -m utils.export_weights`."""
+    """Runs the command `python -m utils.export_weights`."""
     program.run(main)
 
 

@@ -1,4 +1,4 @@
-"""Turns weights of other programs into a checkpoint that every mode of mnasnet_main.py takes.
+"""Imports weights of other programs as a checkpoint for every mode of mnasnet_main.py.
 
 python -m utils.import_weights --weights=semnasnet_075.safetensors --model_dir=DIR
 python -m utils.import_weights --weights=mnasnet0_5.pth --model_dir=DIR
@@ -6,10 +6,10 @@ python -m utils.import_weights --weights=THEIRS/model.ckpt-1000 --mapping=names.
     --model_name=mnasnet-a1 --model_dir=DIR
 
 State dicts of PyTorch are recognized by their names and shapes; files of `utils.export_weights`
-say themselves what they are. Shapes do not show padding, epsilon and
-activation: those taken are logged, and --model_spec and --batch_norm_epsilon correct them.
-Checkpoints of other TF1 programs need a mapping: a YAML file of lines `their name: our name`, or
-`their name: null` for a tensor to leave out, and the model's name.
+carry a description. Shapes do not show padding, epsilon and activation: the command logs what it
+assumes, and --model_spec and --batch_norm_epsilon correct it. Checkpoints of other TF1 programs
+need the model's name and a mapping: a YAML file of lines `their name: our name`, or
+`their name: null` for a tensor to leave out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from utils.base import program
 from utils.base.errors import UserError
 from utils.config import model_spec, settings
-from utils.weights import conversion, recognition
+from utils.weights import conversion, file_settings, recognition
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -33,10 +33,14 @@ def main(argv: list[str]) -> None:
         "--weights", required=True, help=".safetensors or .pth file, or with --mapping a checkpoint"
     )
     add("--model_dir", required=True, help="folder for the checkpoint")
-    add("--source", choices=recognition.SOURCE_NAMES, help="where a file fits more than one")
+    add(
+        "--source",
+        choices=recognition.SOURCE_NAMES,
+        help="which program the file is from, if it fits more than one",
+    )
     add("--labels", help="file of class names, one a line, or 'imagenet'")
     add("--mapping", help="YAML file of lines 'their name: our name' for a checkpoint of TF1")
-    add("--model_name", help="name for the model; with --mapping, which network it is")
+    add("--model_name", help="name of the model; with --mapping, the network")
     add("--model_spec", help="YAML file that describes the network")
     add(
         "--depth_multiplier",
@@ -48,7 +52,14 @@ def main(argv: list[str]) -> None:
 
 
 def run(arguments: dict[str, Any]) -> None:
-    """Imports as the command line's arguments say."""
+    """Imports a file.
+
+    Args:
+      arguments: flag -> text of the command line, None for a flag that is not given.
+
+    Raises:
+      UserError: a flag is invalid, or the file cannot be imported.
+    """
     paths = {n: arguments.pop(n) for n in ("weights", "model_dir", "source", "labels", "mapping")}
     given = {
         name: settings.convert(name, value, f"--{name}={value}")
@@ -56,7 +67,7 @@ def run(arguments: dict[str, Any]) -> None:
         if value is not None
     }
     if "model_name" in given:
-        conversion.check_name(given["model_name"], "--model_name=")
+        file_settings.check_name(given["model_name"], "--model_name=")
     if "model_spec" in given:
         named, given["model_spec"] = model_spec.load(given["model_spec"])
         given.setdefault("model_name", named)
@@ -67,8 +78,8 @@ def run(arguments: dict[str, Any]) -> None:
         return
     if "depth_multiplier" in given and "model_spec" not in given:
         raise UserError(
-            "--depth_multiplier goes with --mapping or --model_spec only: a state dict tells by "
-            "itself."
+            "--depth_multiplier needs --mapping or --model_spec: the multiplier of a state dict is "
+            "recognized."
         )
     if paths["source"] and "model_spec" in given:
         raise UserError(
@@ -77,7 +88,7 @@ def run(arguments: dict[str, Any]) -> None:
     if tf.io.gfile.exists(paths["weights"] + ".index") or paths["weights"].endswith(".index"):
         raise UserError(
             f"--weights={paths['weights']} is a TensorFlow checkpoint: give --mapping and "
-            "--model_name, or use it with --init_checkpoint if its names are this program's."
+            "--model_name. If this program wrote it, use it with --init_checkpoint."
         )
     conversion.import_state_dict(
         paths["weights"], paths["model_dir"], paths["source"], paths["labels"], **given
@@ -85,7 +96,7 @@ def run(arguments: dict[str, Any]) -> None:
 
 
 def console() -> None:
-    """The console command `mnasnet-import`."""
+    """Runs the console command `mnasnet-import`."""
     program.run(main)
 
 

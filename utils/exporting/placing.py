@@ -1,11 +1,14 @@
-"""Putting a finished export in its folder without a moment in which there is none.
+"""Puts a finished export in its folder so that the folder holds a whole export at any moment.
 
-The new files are complete in a folder inside export_dir first, with copies of those of the earlier
-export that they replace. `placing.json` then says what is to be done, and from there on a kill
-changes nothing: the next start does the rest. Every file is replaced at once, by renaming. The
-report comes after the files, and what only the earlier export had leaves after the report. So who
-reads the report finds the files that it lists, and every file is at any moment the old or the new
-one, whole.
+A process may be killed at every step, and others may read the folder meanwhile. Therefore:
+
+1. The new files are completed in a folder inside export_dir, next to copies of those earlier files
+   that they will replace.
+2. `placing.json` is written there: the plan of what is left to do. After a kill from here on, the
+   next start does the rest.
+3. Every file is replaced by renaming: readers see the old file or the new one, never a part.
+4. The report follows the files, so that the files that a report lists are there.
+5. Files that only the earlier export had are moved to earlier/ last.
 """
 
 from __future__ import annotations
@@ -30,9 +33,10 @@ _PLAN_FILE = "placing.json"
 
 @contextlib.contextmanager
 def unfinished(export_dir: str) -> Iterator[str]:
-    """An empty folder inside export_dir for files on their way; gone at the end.
+    """Yields an empty folder inside export_dir for unfinished files, and removes it afterwards.
 
-    It stays if `place` was interrupted, for `finish`. What a killed run left is removed.
+    Files that a killed run left there are removed first. If `place` was interrupted, the folder
+    stays for `finish`.
     """
     folder = os.path.join(export_dir, UNFINISHED_DIR)
     files.remove(folder)
@@ -45,12 +49,12 @@ def unfinished(export_dir: str) -> Iterator[str]:
 
 
 def place(export_dir: str, report: dict[str, Any], earlier: Mapping[str, Any] | None) -> None:
-    """Puts what `unfinished` holds in place.
+    """Puts the files in the folder of `unfinished` in place.
 
     Args:
-      export_dir: the folder.
-      report: of the new export.
-      earlier: the report of the export that is there; None without one.
+      export_dir: the folder of the export.
+      report: the new export's report.
+      earlier: the report of the export that is in export_dir; None if there is none.
     """
     folder = os.path.join(export_dir, UNFINISHED_DIR)
     export_report.write(folder, report)
@@ -58,15 +62,23 @@ def place(export_dir: str, report: dict[str, Any], earlier: Mapping[str, Any] | 
     plan: dict[str, Any] = {"placing": placing, "leaving": [], "earlier": None}
     if earlier:
         step = earlier["identity"]["global_step"]
-        plan["earlier"] = f"step-{step}-{int(time.time())}"
+        plan["earlier"] = _new_name(os.path.join(export_dir, EARLIER_DIR), f"step-{step}")
         plan["leaving"] = sorted({*earlier["files"]} - {*report["files"]})
         _copy_replaced(export_dir, [*earlier["files"], export_report.FILE_NAME], plan["leaving"])
     files.write_json(os.path.join(folder, _PLAN_FILE), plan)
     finish(export_dir)
 
 
+def _new_name(folder: str, start: str) -> str:
+    """Returns a name with the time in it that nothing in a folder has."""
+    seconds = int(time.time())
+    while tf.io.gfile.exists(os.path.join(folder, name := f"{start}-{seconds}")):
+        seconds += 1
+    return name
+
+
 def _copy_replaced(export_dir: str, names: list[str], leaving: list[str]) -> None:
-    """Keeps what is going to be replaced; what only leaves is moved later."""
+    """Copies the files that will be replaced; `finish` moves those that only leave."""
     kept = os.path.join(export_dir, UNFINISHED_DIR, EARLIER_DIR)
     tf.io.gfile.makedirs(kept)
     for name in names:
@@ -76,7 +88,7 @@ def _copy_replaced(export_dir: str, names: list[str], leaving: list[str]) -> Non
 
 
 def finish(export_dir: str) -> None:
-    """Does what is left of `place`, after a kill, too; nothing where nothing is left.
+    """Does what is left of the plan of `place`, if there is one, whoever wrote it.
 
     Raises:
       UserError: the plan is damaged.
@@ -98,7 +110,7 @@ def finish(export_dir: str) -> None:
         if tf.io.gfile.exists(kept):
             files.rename(kept, os.path.join(target, plan["earlier"]))
             logging.info("The earlier export is now in %s.", os.path.join(target, plan["earlier"]))
-    files.remove(path)  # first: without it the rest is only refuse
+    files.remove(path)  # first: without a plan, the next start removes the folder
     files.remove(folder)
 
 

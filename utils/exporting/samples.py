@@ -16,14 +16,12 @@ from utils.training import explanations, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-
 NUM_CALIBRATION_IMAGES = 200
-
-
 NUM_NOISE_IMAGES = 8
 
 
 def has_split(params: Mapping[str, Any], prefix: str) -> bool:
+    """Returns whether the data set has files whose names begin with a prefix."""
     data_dir = params["data_dir"]
     if not data_dir or data_dir == "null":
         return False
@@ -31,7 +29,7 @@ def has_split(params: Mapping[str, Any], prefix: str) -> bool:
 
 
 def _source(params, file_prefix: str) -> imagenet_input.ImageNetInput:
-    """The images of a split as evaluation sees them."""
+    """Returns the input of a split whose images are prepared as for evaluation."""
     good = bad_images.of_split(params, file_prefix)
     source = imagenet_input.ImageNetInput(
         False, False, False, params["data_dir"], params["input_image_size"],
@@ -43,7 +41,7 @@ def _source(params, file_prefix: str) -> imagenet_input.ImageNetInput:
 
 
 def num_evaluation_images(params: Mapping[str, Any]) -> tuple[bool, int]:
-    """(whether they have labels of the model's classes, number of images to measure with)."""
+    """Returns (whether labels are of the model's classes, number of images to measure with)."""
     if not has_split(params, imagenet_input.EVAL_PREFIX):
         logging.warning(
             "The export is measured on random images, without accuracies: name the folder of "
@@ -61,14 +59,17 @@ def num_evaluation_images(params: Mapping[str, Any]) -> tuple[bool, int]:
     if info and labelled and list(info.label_names) not in ([], model_files.label_names(params)):
         logging.warning(
             "--data_dir=%s has other names for the classes than the model, which keeps its own: "
-            "are they its data?", params["data_dir"],
+            "was the model trained on these data?", params["data_dir"],
         )  # fmt: skip
     wanted = params["export_eval_images"] or params["num_eval_images"]
     return labelled, min(wanted, params["num_eval_images"])
 
 
 def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
-    """(image, label) of the evaluation set through its preprocessing; noise where there is none."""
+    """Yields (image, label) for `measure.compare`; random images if there is no evaluation set.
+
+    An image is float32 [S, S, 3] in [0, 255], prepared as for evaluation; a label is an index.
+    """
     labelled = has_split(params, imagenet_input.EVAL_PREFIX)
     if labelled:
         total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
@@ -81,9 +82,13 @@ def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, i
 
 
 def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
-    """Training images through the evaluation preprocessing, which is what the phone will do.
+    """Returns training images, float32 [S, S, 3] in [0, 255], that set an int8 file's ranges.
 
-    They come from all over the files: a data set may be sorted by class.
+    They are prepared as for evaluation, because a phone prepares its pictures so. They come from
+    all parts of the files, because a data set may be sorted by class.
+
+    Raises:
+      UserError: the files hold no image, or a damaged one.
     """
     source = _source(params, imagenet_input.TRAIN_PREFIX)
     source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
@@ -98,7 +103,7 @@ def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
 def _read(
     params, source: imagenet_input.ImageNetInput, count: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """(image, label) of the first records of a source."""
+    """Yields (image, label) of the first records of a source."""
     with tf.Graph().as_default(), tf.Session() as session:
         batches = source.input_fn({"batch_size": min(count, 50)})
         batch = tf.data.make_one_shot_iterator(batches).get_next()

@@ -1,9 +1,9 @@
-"""TensorFlow Lite: converting a checkpoint's network, and running a .tflite file."""
+"""Converts a checkpoint's network to TensorFlow Lite files, and runs such files."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flatbuffers
@@ -19,14 +19,14 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
-# The normalized images in the model function's graph: the name that historical converters fed.
+# The normalized images in the model function's graph; the published converter feeds this name.
 NORMALIZED_NAME = "truediv"
 # Kind of file -> what its name ends with.
 SUFFIXES = {"float32": "", "dynamic": "_postquant", "float16": "_float16", "int8": "_int8"}
 
-# Of a quantized activation; normalized networks have ranges of 1 and more.
+# Smallest range of a quantized activation; those of a network that learned are 1 and more.
 LEAST_RANGE = 0.01
-# What reading a broken file raises: flatbuffers have no verifier in Python.
+# What reading a damaged file raises: flatbuffers have no verifier in Python.
 _UNREADABLE = (
     ValueError, TypeError, IndexError, RuntimeError, MemoryError, OverflowError, struct.error,
     tf.errors.OpError,
@@ -34,13 +34,23 @@ _UNREADABLE = (
 
 
 class Network:
-    """A checkpoint's network in a session of its own, with a static batch of one.
+    """Holds a checkpoint's network in a session of its own, with a static batch of one.
 
-    Input `images` float32 [1, S, S, 3], RGB in [0, 255]: the normalization is inside. Output
-    `logits` float32 [1, classes].
+    The input `images`, float32 [1, S, S, 3], is RGB in [0, 255]: the network normalizes it. The
+    output `logits` is float32 [1, classes].
     """
 
-    def __init__(self, model_fn, params: Mapping[str, Any], checkpoint: str):
+    def __init__(self, model_fn: Callable, params: Mapping[str, Any], checkpoint: str):
+        """Restores the variables of a checkpoint by their own names, not by those of averages.
+
+        Args:
+          model_fn: the model function of an estimator.
+          params: complete settings.
+          checkpoint: path of the checkpoint, such as a SavedModel's variables.
+
+        Raises:
+          ValueError, tf.errors.OpError: the checkpoint is missing or of another network.
+        """
         self._size = params["input_image_size"]
         self._normalization = network_settings.mean_and_stddev(params)
         self._takes_normalized = params["export_normalized_input"]
@@ -50,10 +60,10 @@ class Network:
             # Converters read channels_last float graphs; the weights are the same.
             params = {**params, "data_format": "channels_last", "use_tpu": False}
             tf.train.get_or_create_global_step()
-            spec = model_fn(self.images, None, tf.estimator.ModeKeys.PREDICT, params)
+            model_fn(self.images, None, tf.estimator.ModeKeys.PREDICT, params)
             self._logits = tf.get_default_graph().get_tensor_by_name(f"{OUTPUT_NAME}:0")
             self._session = tf.Session()
-            spec.scaffold_fn().saver.restore(self._session, checkpoint)
+            tf.train.Saver().restore(self._session, checkpoint)
 
     def __enter__(self):
         return self
@@ -65,25 +75,26 @@ class Network:
         return tf.placeholder(tf.float32, [1, self._size, self._size, 3], INPUT_NAME)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Logits [classes] of one image, float [S, S, 3] in [0, 255]."""
+        """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255]."""
         return self._session.run(self._logits, {self.images: image[None]})[0]
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
-        """(mean, standard deviation) of what a kind of file takes; (0, 1) for raw pixels."""
-        # Pixels of 8 bits cannot be normalized ones.
+        """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
+        # The input of an int8 file has 8 bits, too few for normalized pixels.
         is_raw = not self._takes_normalized or kind == "int8"
         return ([0.0], [1.0]) if is_raw else self._normalization
 
     def convert(self, kind: str, calibration: Iterable[np.ndarray] = ()) -> bytes:
-        """The network as a .tflite file's content.
+        """Returns the network as the content of a .tflite file.
 
         Args:
-          kind: 'float32', 'dynamic' (weights of 8 bits), 'float16' (weights), or 'int8' (integers
-            alone: uint8 input and output, no float operator).
-          calibration: for int8, images float [S, S, 3] that set the ranges of the activations.
+          kind: 'float32', 'dynamic' (weights of 8 bits), 'float16' (weights of 16 bits), or 'int8'
+            (integers throughout: uint8 input and output, no float operator).
+          calibration: images, float [S, S, 3] in [0, 255], that set the ranges of an int8 file's
+            activations.
 
         Raises:
-          UserError: a float operator would be left in an int8 file; it is named.
+          UserError: the network cannot be converted to int8, or a float operator would be left.
         """
         is_raw = self.input_normalization(kind) == ([0.0], [1.0])
         with (
@@ -104,11 +115,11 @@ class Network:
             return _integers_alone(converter) if kind == "int8" else converter.convert()
 
     def _graph_to_convert(self, is_raw: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """(input, logits) of the network with constant weights, in the default graph.
+        """Adds the network with constant weights to the default graph; returns (input, logits).
 
-        The published normalization broadcasts three numbers over the pixels, which costs a phone
-        as much as a tenth of the network: kernels run along the last axis, here three long.
-        Repeated over a row of pixels, the same numbers cost nothing that can be measured.
+        The published normalization broadcasts three numbers over the pixels. On a phone this takes
+        as long as a tenth of the network, because kernels run along the last axis, which is three
+        long. The same numbers repeated over a row of pixels cost nothing that can be measured.
         """
         images = normalized = self._placeholder()
         if is_raw:
@@ -126,10 +137,10 @@ class Network:
         return images, tf.identity(logits, OUTPUT_NAME)
 
     def _constant_weights(self) -> tf.GraphDef:
-        """The restored network's graph with its weights as constants."""
+        """Returns the restored network's graph with its weights as constants."""
         if self._frozen is None:
             verbosity = tf.logging.get_verbosity()
-            tf.logging.set_verbosity(tf.logging.ERROR)  # freezing is deprecated, and says so
+            tf.logging.set_verbosity(tf.logging.ERROR)  # freezing logs that it is deprecated
             self._frozen = tf.graph_util.convert_variables_to_constants(
                 self._session, self._session.graph.as_graph_def(), [OUTPUT_NAME]
             )
@@ -138,10 +149,10 @@ class Network:
 
 
 def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Calibration images float32 [S, S, 3] that span 0 to 255 and no more.
+    """Returns calibration images, float32 [S, S, 3], that span exactly 0 to 255.
 
-    The uint8 input is then the pixel itself (scale 1, zero point 0), which is what phones feed.
-    Bicubic resizing overshoots, and a set of pictures need not hold black and white.
+    Phones feed pixels as they are, so the uint8 input must have scale 1 and zero point 0. Bicubic
+    resizing overshoots these limits, and pictures without black or white fall short of them.
     """
     clipped = [np.clip(image, 0, 255).astype(np.float32) for image in images]
     if clipped:
@@ -150,11 +161,11 @@ def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 
 def _with_least_range(calibrated: bytes) -> bytes:
-    """A calibrated model in which every activation has a range worth the name.
+    """Widens the ranges of a calibrated model's activations to at least LEAST_RANGE.
 
-    A squeeze-and-excite unit that training left dead gives zeros for all images. Its scale would
-    underflow, XNNPACK then refuses the whole file, and it runs on one operator after another at
-    twice the latency.
+    A squeeze-and-excite unit that died in training gives zeros for all images. The scale of its
+    activations would underflow; XNNPACK then refuses the whole file, which runs at twice the
+    latency without XNNPACK.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -171,7 +182,7 @@ def _with_least_range(calibrated: bytes) -> bytes:
 
 
 def _integers_alone(converter) -> bytes:
-    """Converts to int8 with uint8 input and output; UserError names what has no such operator."""
+    """Returns an int8 file with uint8 input and output; UserError names operators left in float."""
     from tensorflow.lite.python.convert import mlir_quantize
 
     try:
@@ -198,7 +209,7 @@ def _integers_alone(converter) -> bytes:
 
 
 def float_operators(content: bytes) -> list[str]:
-    """Names of a .tflite file's operators that read or write float tensors."""
+    """Returns the names of a .tflite file's operators that read or write float tensors."""
     # The schema's Python code, generated from the published flatbuffers schema.
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -219,18 +230,20 @@ def float_operators(content: bytes) -> list[str]:
 
 
 class Interpreter:
-    """Runs a .tflite classifier of this package on one thread (unless told otherwise).
+    """Runs a .tflite classifier of this program.
 
-    A file that takes normalized pixels says so in its metadata, and gets them.
+    A file that takes normalized pixels says so in its metadata; `logits` normalizes for it.
 
     Attributes:
-      resize_method: what pictures are to be resized with; None where the file does not say.
-
-    Raises:
-      ValueError: the file is no classifier of square pictures.
+      resize_method: how pictures are to be resized; None if the file does not say.
     """
 
     def __init__(self, path: str | None = None, content: bytes | None = None, num_threads: int = 1):
+        """Reads a file, or takes its content.
+
+        Raises:
+          ValueError: the file is not a classifier of square pictures.
+        """
         if content is None:
             with tf.io.gfile.GFile(path, "rb") as f:
                 content = f.read()
@@ -245,16 +258,18 @@ class Interpreter:
 
     @property
     def image_size(self) -> int:
+        """Returns the sides of the input, in pixels."""
         return int(self._input["shape"][1])
 
     @property
     def num_classes(self) -> int:
+        """Returns the width of the output."""
         return int(self._output["shape"][1])
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Logits [classes] of one image, float [S, S, 3] in [0, 255].
+        """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255].
 
-        An integer file's input is quantized and its output dequantized here.
+        The input of an integer file is quantized here, and its output dequantized.
         """
         kind = self._input["dtype"]
         if self._normalization is not None:
@@ -280,9 +295,10 @@ def _check_is_classifier(input_shape: list[int], output_shape: list[int]) -> Non
 
 
 def _check_whole(content: bytes) -> None:
-    """Reads every table of a .tflite file, which fails where one lies outside of the file.
+    """Reads every table of a .tflite file, which fails for a table that lies outside the file.
 
-    The interpreter trusts the file: one cut short ends the process with a segmentation fault.
+    The interpreter trusts the file: with one that is cut short, the process would end with a
+    segmentation fault.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -292,7 +308,7 @@ def _check_whole(content: bytes) -> None:
 
 
 def open_interpreter(path: str, num_threads: int = 1) -> Interpreter:
-    """An interpreter for a file; UserError if it is no .tflite classifier."""
+    """Returns an interpreter for a file; UserError if the file is not a .tflite classifier."""
     try:
         with tf.io.gfile.GFile(path, "rb") as f:
             content = f.read()
@@ -300,5 +316,5 @@ def open_interpreter(path: str, num_threads: int = 1) -> Interpreter:
         return Interpreter(content=content, num_threads=num_threads)
     except _UNREADABLE as e:
         raise UserError(
-            f"{path} is no .tflite classifier of square RGB pictures: export it again."
+            f"{path} is not a .tflite classifier of square RGB pictures: export it again."
         ) from e

