@@ -1,4 +1,4 @@
-"""Architectures as data: the block-string codec, the table of models, and their builders.
+"""Describes networks as data: the codec of block strings, the table of models, the builders.
 
 Sources: MnasNet-A1, -B1 and -small from Tan et al., arXiv:1807.11626 (figure 7 and its published
 code's settings); -D1 and -D1-320 are the published searches for a GPU-class device.
@@ -21,8 +21,8 @@ from utils.base.errors import quoted
 
 import tensorflow.compat.v1 as tf  # isort: skip  (after the version check in mnasnet_model)
 
-# Far above every published network. A number beyond them is a typing error or an attack: building
-# what it asks for would fill the memory before anything could be said about it.
+# Far above every published network. A larger number is a typing error or an attack: the network
+# would fill the memory before an error could be printed.
 MOST_FILTERS = 16_384
 MOST_BLOCKS = 1_000
 MOST_DEPTH_MULTIPLIER = 100
@@ -34,7 +34,7 @@ _LIMITS = {
     "head_size": MOST_FILTERS,
 }
 _LONGEST_STRING = 200
-_LONGEST_NAME = 200  # it names files too
+_LONGEST_NAME = 200  # a name of files, too
 
 
 class MnasNetDecoder:
@@ -61,7 +61,7 @@ class MnasNetDecoder:
         return [self._decode_string(string) for string in string_list]
 
     def encode(self, blocks_args: Sequence[BlockArgs]) -> list[str]:
-        """Encodes a list of BlockArgs."""
+        """Encodes a list of BlockArgs as block strings."""
         return [self._encode_block(args) for args in blocks_args]
 
     def _decode_string(self, string: str) -> BlockArgs:
@@ -132,20 +132,20 @@ class MnasNetDecoder:
 
 
 def _decimal(number: float) -> str:
-    """The shortest text without an exponent that reads back as the same number."""
+    """Returns the shortest text without an exponent that reads back as the same number."""
     text = format(decimal.Decimal(repr(float(number))), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """An architecture: its stages, and the global parameters in which it differs from the rest."""
+    """Describes a network: its stages, and the global parameters that differ from the defaults."""
 
     stages: tuple[str, ...]
     global_params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def params(self) -> GlobalParams:
-        """The complete global parameters."""
+        """Returns the complete global parameters."""
         return GlobalParams(**self.global_params)
 
 
@@ -212,7 +212,7 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def get_model_spec(model_name: str) -> ModelSpec:
-    """Returns a model of the table; NotImplementedError lists them for an unknown name."""
+    """Returns a model of the table; NotImplementedError, for an unknown name, lists all."""
     if model_name not in MODELS:
         raise NotImplementedError(
             f"Model {model_name!r} is unknown: choose one of {', '.join(MODELS)}, or describe "
@@ -251,7 +251,7 @@ def get_model_params(
 
 
 def _check_size(stages: Sequence[BlockArgs], params: GlobalParams) -> None:
-    """Refuses networks that no machine could hold, before one of their layers is made."""
+    """Raises ValueError for a network that no machine can hold, before a layer is made."""
     for name, most in _LIMITS.items():
         value = getattr(params, name)
         if value is not None and not value <= most:

@@ -1,1 +1,1 @@
-"""What every part of the package stands on: errors, files, signals, progress."""
+"""Holds what every part of the package uses: errors, files, signals, progress, layers, tables."""

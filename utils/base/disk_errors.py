@@ -1,7 +1,7 @@
-"""Errors of disks and folders: where, what the operating system says, and what helps.
+"""Finds out which file an error of a disk is about, what the system says, and what helps.
 
-TensorFlow's errors carry the system's words in their texts alone, some as plain RuntimeErrors and
-one, of a file that is too large, as the end of a sequence. So the words are what is looked for.
+TensorFlow's errors carry the words of the system in their texts alone; some are RuntimeErrors, and
+a file that is too large arrives as the end of a sequence. So this module looks for the words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import utils.base.tensorflow_version  # noqa: F401
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# What an error of a disk may arrive as.
+# The types in which an error of a disk may arrive.
 ERRORS = (OSError, RuntimeError, tf.errors.OpError)
 _REMEDIES = {
     errno.ENOSPC: "make room on this disk",
@@ -31,11 +31,11 @@ _REMEDIES = {
 
 
 class Failure(NamedTuple):
-    """What went wrong with a file.
+    """Describes what went wrong with a file.
 
     Attributes:
-      path: of the file, where the error names it.
-      reason: the system's words.
+      path: of the file; None if the error does not name it.
+      reason: the words of the system.
       remedy: what the user can do.
     """
 
@@ -49,13 +49,13 @@ class Failure(NamedTuple):
 
 
 def find(error: BaseException) -> Failure | None:
-    """What a disk or folder refused; None for an error of another kind."""
+    """Returns what a disk or folder refused; None for an error of another kind."""
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return Failure(error.filename, os.strerror(error.errno), _REMEDIES[error.errno])
     if not isinstance(error, ERRORS):
         return None
     text = getattr(error, "message", None) or str(error)
-    if "No usable temporary directory" in text:  # Python's words where all are full
+    if "No usable temporary directory" in text:  # Python's words if all are full
         return Failure(None, text, "make room in one of them, or name another one in TMPDIR")
     for number, remedy in _REMEDIES.items():
         reason = os.strerror(number)

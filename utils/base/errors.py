@@ -1,21 +1,21 @@
-"""The one kind of error that a user can repair, and how its sentence shows a value."""
+"""Defines the errors that the user can fix, and how a sentence shows a value."""
 
 from typing import Any
 
 
 class UserError(Exception):
-    """Bad input. The message is one sentence naming the file, flag or value, and the remedy.
+    """Says in one sentence what is wrong: the file, flag or value, and the remedy.
 
-    Programs print it without a stack trace and exit with status 1 (`utils.base.program`).
+    Commands print the sentence without a stack trace and exit with 1 (`utils.base.program`).
     """
 
 
 def quoted(value: Any) -> str:
-    """Returns a value from a file as a sentence shows it: in quotes if it is a text."""
+    """Returns a value from a file as a sentence shows it: a text is in quotes."""
     return excerpt(repr(value))
 
 
 def excerpt(text: str, most: int = 150) -> str:
-    """Returns a text as a sentence shows it: on one line, and cut off where it is long."""
+    """Returns a text as a sentence shows it: on one line, and cut after `most` characters."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
     return shown if len(text) <= most else f"{shown}..."

@@ -1,4 +1,4 @@
-"""Files on disk or in gs:// buckets: reading, and writing that is never seen half done."""
+"""Reads and writes files on disk or in gs:// buckets; no reader sees a half-written file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_text(path: str) -> str:
     """Returns a file's text, without the mark that some editors put first (BOM).
 
     Raises:
-      UserError: it cannot be read.
+      UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         with tf.io.gfile.GFile(path) as f:
@@ -35,14 +35,14 @@ def read_text(path: str) -> str:
 def read_json(path: str, what: str, remedy: str, parse: Callable[[Any], _Parsed]) -> _Parsed:
     """Returns what `parse` makes of a JSON file that this program writes.
 
-    A full disk or a hand may have changed it, so nothing in it is taken for granted.
+    A full disk or a person may have changed the file, so its content is checked.
 
     Args:
       path: of the file.
-      what: the file should be, such as 'a list of evaluations'; the error says that it is not.
-      remedy: what the user can do about it; the error says this, too.
-      parse: takes the content, and raises ValueError, TypeError or KeyError for any other than
-        there should be (`member` does).
+      what: what the file should be, such as 'a list of evaluations', for the error.
+      remedy: what the user can do, for the error.
+      parse: takes the content, and raises ValueError, TypeError or KeyError for invalid content
+        (`member` does).
 
     Raises:
       UserError: the file cannot be read or holds something else.
@@ -58,10 +58,10 @@ def read_json(path: str, what: str, remedy: str, parse: Callable[[Any], _Parsed]
 
 
 def member(mapping: Any, key: str, *kinds: type) -> Any:
-    """The value of a key in parsed JSON, where true and false are not numbers.
+    """Returns the value of a key in parsed JSON, where true and false are not numbers.
 
     Raises:
-      KeyError, TypeError: it is missing, or of none of these types.
+      KeyError, TypeError: the key is missing, or its value has none of the types.
     """
     if not isinstance(mapping, dict):
         raise TypeError(f"{_short(mapping)} is not a mapping")
@@ -72,7 +72,7 @@ def member(mapping: Any, key: str, *kinds: type) -> Any:
 
 
 def name_in_folder(value: Any) -> str:
-    """A value of parsed JSON that names something in a folder; ValueError for any other."""
+    """Returns a value of parsed JSON that names an entry of a folder; ValueError for any other."""
     if not isinstance(value, str) or value in ("", ".", "..") or value != os.path.basename(value):
         raise ValueError(f"{_short(value)} is not a name in its folder")
     return value
@@ -104,10 +104,10 @@ def write_json(path: str, content: Any, indent: int | None = 2) -> None:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Writes next to the file and renames: a reader sees the old file or the new one, never a part.
+    """Writes next to the file and renames, so a reader sees the old file or the new one.
 
     Raises:
-      UserError: it cannot be written; the old file is as it was, and nothing is left next to it.
+      UserError: the file cannot be written; the old one stays, and nothing is left next to it.
     """
     unfinished = _unfinished_name(path)
     try:
@@ -132,12 +132,12 @@ def is_remote(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """The path from the root; one in a bucket is that already."""
+    """Returns the path from the root; a path in a bucket already is one."""
     return path if is_remote(path) else os.path.abspath(path)
 
 
 def remove(path: str) -> None:
-    """Removes a file or a folder with all it holds, where there is one."""
+    """Removes a file, or a folder with its content; does nothing if there is none."""
     if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
     elif tf.io.gfile.exists(path):
@@ -145,7 +145,7 @@ def remove(path: str) -> None:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a file, or a local folder with all it holds."""
+    """Copies a file, or a local folder with its content."""
     if not tf.io.gfile.isdir(source):
         tf.io.gfile.copy(source, target)
         return
@@ -157,10 +157,10 @@ def copy(source: str, target: str) -> None:
 
 
 def rename(source: str, target: str) -> None:
-    """Renames a file or a folder; a file that has the name already is replaced.
+    """Renames a file or a folder; an existing file of the new name is replaced.
 
-    In a bucket, which has no folders, a folder is renamed file by file. What is in subfolders
-    comes first there, so that a SavedModel's saved_model.pb, by which servers know one, comes last.
+    A bucket has no folders, so there a folder is renamed file by file. Files of subfolders come
+    first, so that saved_model.pb, by which servers recognize a SavedModel, comes last.
     """
     if not (is_remote(source) and tf.io.gfile.isdir(source)):
         tf.io.gfile.rename(source, target, overwrite=True)
@@ -169,7 +169,7 @@ def rename(source: str, target: str) -> None:
         place = target + folder.rstrip("/").removeprefix(source.rstrip("/"))
         tf.io.gfile.makedirs(place)
         for name in names:
-            # A kill may have left the copy that a bucket makes, and the original.
+            # A bucket renames by copying, and a kill may have left both files.
             tf.io.gfile.rename(
                 os.path.join(folder, name), os.path.join(place, name), overwrite=True
             )
@@ -177,7 +177,7 @@ def rename(source: str, target: str) -> None:
 
 
 def check_no_pattern(path: str | None, flag: str) -> None:
-    """UserError for a path that TensorFlow would take for a pattern, and not find."""
+    """Raises UserError for a path that TensorFlow would take for a pattern, and not find."""
     found = sorted(set(path or "") & set("*?[]\\"))
     if found:
         raise UserError(
@@ -187,14 +187,14 @@ def check_no_pattern(path: str | None, flag: str) -> None:
 
 
 def check_dir_name(path: str, flag: str) -> None:
-    """UserError for a folder's path that is empty, or that TensorFlow would take for a pattern."""
+    """Raises UserError for a folder's path that is empty or that TensorFlow takes for a pattern."""
     if not path:
         raise UserError(f"--{flag} is missing: name a folder.")
     check_no_pattern(path, flag)
 
 
 def make_writable_dir(path: str, flag: str) -> None:
-    """Makes a folder, or says in one sentence why that cannot be."""
+    """Makes a folder if it is missing; UserError if that fails or the folder is not writable."""
     check_dir_name(path, flag)
     try:
         tf.io.gfile.makedirs(path)
@@ -205,7 +205,7 @@ def make_writable_dir(path: str, flag: str) -> None:
 
 
 def check_writable(path: str, flag: str) -> None:
-    """Before long work: UserError if a file could not be written to a path in the end."""
+    """Raises UserError, before long work, if a file cannot be written to a path."""
     unfinished = _unfinished_name(path)
     try:
         if tf.io.gfile.isdir(path):
@@ -221,11 +221,11 @@ def check_writable(path: str, flag: str) -> None:
 
 
 def in_package(package: str, path: str) -> str | None:
-    """A file of an installed package, found without running the package; None if it is not there.
+    """Returns a file of an installed package without importing it; None if the file is missing.
 
     Args:
       package: a top-level import name.
-      path: within the package's folder.
+      path: of the file within the folder of the package.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -237,9 +237,9 @@ def in_package(package: str, path: str) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """The line of an error that says something, without the noise that TensorFlow adds.
+    """Returns the line of an error that says something, without the noise that TensorFlow adds.
 
-    Of a disk's error it is what the system says, and what helps.
+    For an error of a disk, it returns the words of the system and what helps.
     """
     failure = disk_errors.find(error)
     if failure:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: memory and cores, of a container its share."""
+"""Tells the memory and the cores that this process may use; in a container, its share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterator
 
 CGROUP = "/sys/fs/cgroup"
-# Limit, use, statistics, and what they call copies of files; of version 2 and of version 1.
+# Files of limit, use and statistics, and the name of cached files; of versions 2 and 1.
 _MEMORY_FILES = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
@@ -20,7 +20,7 @@ _CPU_FILES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 def free_memory(cgroup: str = CGROUP) -> int:
-    """Returns the bytes of memory that are free here, of a container its share; 0 if unknown.
+    """Returns the bytes of memory that are free; in a container, of its share; 0 if unknown.
 
     Args:
       cgroup: the folder where Linux tells the limits of this process's group.
@@ -34,11 +34,11 @@ def free_memory(cgroup: str = CGROUP) -> int:
 
 def _left_of_limits(cgroup: str) -> Iterator[int]:
     for *names, cached in _MEMORY_FILES:
-        # Where there is no limit, there are no such files, or the limit is no number.
+        # Without a limit the files are missing, or the limit is not a number.
         with contextlib.suppress(OSError, ValueError):
             limit, used, statistics = (_read(cgroup, name) for name in names)
             caches = dict(line.split(maxsplit=1) for line in statistics.splitlines())
-            # Copies of files in memory count as used, but give way.
+            # Cached files count as used memory, but give way to other data.
             yield int(limit) - int(used) + int(caches.get(cached, 0))
 
 
@@ -50,7 +50,7 @@ def fits_bytes(size: int) -> bool:
 def cores(cgroup: str = CGROUP) -> int:
     """Returns how many cores this process may use, at least 1; a share of a core counts as one.
 
-    Threads beyond that only take memory, and a container that computes more is held up.
+    More threads only take memory, and the kernel slows a container that computes more.
 
     Args:
       cgroup: the folder where Linux tells the limits of this process's group.

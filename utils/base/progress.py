@@ -1,4 +1,4 @@
-"""Progress of long work: a live line with an ETA on a terminal, a sparse line in a log."""
+"""Shows the progress of long work: a live line with an ETA on a terminal, few lines in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
 WINDOW_S = 30.0  # the speed is that of the last half minute
-_SAMPLE_S = 0.25  # between two places that are remembered of it
+_SAMPLE_S = 0.25  # between two samples of that half minute
 
 
 def duration(seconds: float) -> str:
@@ -24,15 +24,15 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    """Formats with so many digits, but without an exponent where it is large."""
+    """Formats a number with so many digits; a large number gets no exponent."""
     return f"{value:.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 class Progress:
-    """Counts work done.
+    """Counts and shows how much of some work is done.
 
-    On a terminal one line is rewritten, at most ten times a second, until `close`. Elsewhere a line
-    goes to the log every `log_every` units, if that is given.
+    On a terminal one line is rewritten, at most ten times a second, until `close`. Elsewhere the
+    log gets a line every `log_every` units.
     """
 
     def __init__(self, what: str, total: int, unit: str = "step", done: int = 0, log_every=None):
@@ -42,7 +42,7 @@ class Progress:
           what: the work, such as 'train'.
           total: units of the whole work.
           unit: singular name of a unit.
-          done: units done before (they do not count for the speed).
+          done: units done before; they do not count for the speed.
           log_every: units between lines in a log; None for none.
         """
         self._what, self._total, self._unit = what, total, unit
@@ -55,26 +55,26 @@ class Progress:
         self._live = _LiveLine(self._line, total, done) if sys.stderr.isatty() else None
 
     def rate(self) -> float:
-        """Units a second in the last half minute, 0 before the first."""
+        """Returns the units a second of the last half minute; 0 before the first unit."""
         start, first = self._samples[0]
         return (self._done - first) / (self._time - start) if self._time > start else 0.0
 
     def restart_clock(self) -> None:
-        """Forgets the speed so far, as after a first step that also set things up."""
+        """Forgets the speed so far, for a first step that also set things up."""
         self._time = time.monotonic()
         self._samples = collections.deque([(self._time, self._done)])
 
     def record(self, done: int) -> None:
-        """Says that `done` units in all are done now, without showing it."""
+        """Takes note that `done` units in all are done now, without showing it."""
         self._time, self._done = time.monotonic(), done
         if self._time - self._samples[-1][0] >= _SAMPLE_S:
             self._samples.append((self._time, done))
-        # The oldest that is left is half a minute old, or the last one before that.
+        # The oldest sample that stays is the last one that is at least half a minute old.
         while len(self._samples) > 1 and self._samples[1][0] <= self._time - WINDOW_S:
             self._samples.popleft()
 
     def show(self, **values: float) -> None:
-        """Shows what is recorded, where it is time to; `values` stand next to it."""
+        """Shows the recorded progress, and `values` next to it, if a line is due."""
         self._values = values
         if self._live is not None:
             self._live.update(self._done - self._live.n)
@@ -88,7 +88,7 @@ class Progress:
         self.show(**values)
 
     def log(self) -> None:
-        """Logs what was shown last, unless a live line shows it or the log has it."""
+        """Logs the progress, unless a live line shows it or the log already has it."""
         if self._live is None and self._logged != self._done:
             self._logged = self._done
             logging.info("%s", self._line())
@@ -119,7 +119,7 @@ class Progress:
 
 
 def _columns() -> int | None:
-    """Width of the terminal now; None where it does not tell."""
+    """Returns the width of the terminal now; None if the terminal does not tell."""
     try:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
@@ -128,9 +128,9 @@ def _columns() -> int | None:
 
 
 class _LiveLine(tqdm):
-    """A line of the terminal that is rewritten and cut to its width; the log goes above it.
+    """Rewrites one line of the terminal, cut to its width; log lines go above it.
 
-    The words are those of the log, for tqdm's own would tell another speed.
+    The words are those of the log, because tqdm's own would tell another speed.
     """
 
     monitor_interval = 0  # no thread that redraws the line while nothing happens
@@ -142,7 +142,7 @@ class _LiveLine(tqdm):
         self._log_stream = self._log.setStream(self._above)
         super().__init__(
             total=total, initial=done, file=sys.stderr, bar_format="{desc}", miniters=0,
-            nrows=24,  # given, for tqdm shows nothing where the terminal does not tell its size
+            nrows=24,  # without it, tqdm shows nothing if the terminal does not tell its size
         )  # fmt: skip
 
     @property

@@ -1,7 +1,7 @@
-"""Folders for unfinished work in the system's temporary folder, also after a kill.
+"""Makes temporary folders for unfinished work, and removes those that a kill has left.
 
-Each is locked while its program lives, and a kill opens the lock. So the next program tells a
-folder in use from one that nobody will remove.
+Each folder is locked while its program lives, and a kill opens the lock. So the next program can
+tell a folder in use from one that nobody will remove.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from utils.base.errors import UserError
 
 @contextlib.contextmanager
 def folder(prefix: str) -> Iterator[str]:
-    """A new local folder, gone at the end; removes those of the prefix that a kill has left.
+    """Makes a local folder for the block; removes those of the prefix that a kill has left.
+
+    Args:
+      prefix: how the name of the folder begins.
 
     Raises:
-      UserError: there is no room for what the block writes to it.
+      UserError: the block cannot write to the folder, because the disk is full or the like.
     """
     _remove_abandoned(prefix)
     path, lock = _make_locked(prefix)
@@ -50,12 +53,12 @@ def _make_locked(prefix: str) -> tuple[str, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.isdir(path):
             return path, lock
-        os.close(lock)  # another program took it for an abandoned one before it was locked
+        os.close(lock)  # before the lock, another program took it for abandoned
 
 
 def _remove_abandoned(prefix: str) -> None:
     for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), prefix + "*")):
-        with contextlib.suppress(OSError):  # another user's, in use, or gone by now
+        with contextlib.suppress(OSError):  # it is another user's, in use, or removed by now
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

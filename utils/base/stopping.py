@@ -1,7 +1,7 @@
-"""Ends of a training before its last step.
+"""Ends a program before its work is done.
 
-SIGINT and SIGTERM: training saves a checkpoint first, anything else ends at once. A training that
-has lost its folder to another program ends without saving.
+At SIGINT and SIGTERM a training saves a checkpoint first; any other work ends at once. A training
+that has lost its folder to another program ends without saving.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop(SystemExit):
-    """The program was asked to stop; the exit status is 128 + the signal's number."""
+    """Ends the program after a signal; the exit status is 128 + the number of the signal."""
 
     def __init__(self, signal_number: int):
         super().__init__(128 + signal_number)
@@ -28,7 +28,7 @@ class Stop(SystemExit):
 
 
 class _State:
-    """What the signal handler, other threads and the training hook share."""
+    """Holds what the signal handler, other threads and the training hook share."""
 
     training = False
     requested: int | None = None
@@ -48,14 +48,14 @@ def _handle(signal_number, frame) -> None:
 
 
 def install() -> None:
-    """Handles both signals from now on (in the main thread; elsewhere it does nothing)."""
+    """Handles both signals from now on; does nothing outside the main thread."""
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             signal.signal(number, _handle)
 
 
 def abandon(reason: str) -> None:
-    """Ends the training, from any thread: without a checkpoint, by UserError(reason)."""
+    """Lets the training end with UserError(reason), without a checkpoint; for any thread."""
     _State.abandoned = reason
 
 
@@ -75,16 +75,16 @@ def raise_if_requested() -> None:
 class StopHook(tf.train.SessionRunHook):
     """Ends a training at the next step after a signal; the checkpoint hook then saves.
 
-    It belongs among the training hooks that the model function gives: TPUEstimator calls those
-    after its own, and those that `train` is given before them.
-    One that is abandoned ends by an error, so that no hook saves.
+    The model function must return this hook: TPUEstimator calls the hooks of the model function
+    after its own, but the hooks given to `train` before them. An abandoned training ends with an
+    error, so that no hook saves.
     """
 
     def after_create_session(self, session, coord):
         _State.training = True
 
     def before_run(self, run_context):
-        # TPUEstimator's own hook has just set SIGINT to kill the process; take it back.
+        # TPUEstimator's own hook has just set SIGINT to kill the process; undo that.
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             install()
 

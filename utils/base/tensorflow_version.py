@@ -1,7 +1,8 @@
-"""Importing this module checks, without loading TensorFlow, that the installed one will do.
+"""Checks, when it is imported, that the installed TensorFlow fits; TensorFlow is not loaded.
 
-TPUEstimator and tf.layers left TensorFlow with 2.16 (tensorflow/tensorflow#76349). Import it before
-TensorFlow: it also sets the log levels that TensorFlow's native code reads once, while it loads.
+TPUEstimator and tf.layers left TensorFlow with 2.16 (tensorflow/tensorflow#76349). Import this
+module before TensorFlow: it also sets the log levels that TensorFlow's native code reads once,
+while it loads.
 """
 
 import importlib.metadata
@@ -13,7 +14,7 @@ SUPPORTED = "2.15"
 
 
 class TensorFlowVersionError(ImportError):
-    """TensorFlow is missing or has no TPUEstimator; the message says what to do."""
+    """Says that TensorFlow is missing or has no TPUEstimator, and what to do."""
 
 
 def _installed_version() -> str | None:
@@ -27,7 +28,7 @@ def _installed_version() -> str | None:
 
 
 def problem(version: str | None) -> str | None:
-    """Returns the sentence for an unfitting version of TensorFlow, None for a fitting one."""
+    """Returns the sentence for a version of TensorFlow that does not fit; None if it fits."""
     remedy = f"install tensorflow {SUPPORTED}.1 (pip install 'tensorflow=={SUPPORTED}.1')"
     if version is None:
         return f"TensorFlow is not installed: {remedy}."
@@ -46,7 +47,7 @@ def _print_without_trace(kind, error, trace):
 def check() -> None:
     """Raises TensorFlowVersionError, which ends a program with one sentence and no stack trace."""
     version = _installed_version()
-    # A TensorFlow without package metadata (built from source) is left to its own devices.
+    # A TensorFlow that was built from source has no package metadata, and is not checked.
     if version is None and importlib.util.find_spec("tensorflow") is not None:
         return
     sentence = problem(version)

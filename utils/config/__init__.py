@@ -1,1 +1,1 @@
-"""Settings: the table of them, their flags, and the network that they describe."""
+"""Defines every setting once, and the network that settings describe."""
