@@ -14,7 +14,7 @@ from utils.config import network_settings
 
 
 def test_a_users_description_goes_before_what_is_recognized(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "absl")
     path = write(tmp_path / "w.safetensors", golden_files.read(SMALL))
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**SPEC, "activation": "relu6"}))
     run_import(path, tmp_path / "a", model_spec=str(tmp_path / "mine.yaml"))

@@ -62,7 +62,7 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
 )  # fmt: skip
 def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, words, caplog):
     """timm has multipliers of 0.5, 0.75, 1 and 1.4 by name."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "absl")
     overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
     stages, params = mnasnet_models.get_model_params(name, overrides)
     blocks = layer_names.unroll(stages, params)
