@@ -19,7 +19,7 @@ from utils.training import inputs
         (["--freeze_backbone"], "--freeze_backbone would freeze random weights"),
         (["--freeze_until=block_3"], "--freeze_until would freeze random weights"),
         (["--freeze_until=block_99"], "which has block_0 to block_14"),
-        (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is no"),
+        (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is not a block"),
     ],
 )
 def test_wrong_freezing(digits_dir, tmp_path, arguments, expected):
@@ -33,7 +33,7 @@ def test_wrong_freezing(digits_dir, tmp_path, arguments, expected):
         (["--data_dir=/nonexistent"], "--data_dir=/nonexistent is not a folder"),
         (["--data_dir="], "--data_dir is missing"),
         (["--model_name=mnasnet-z"], "'mnasnet-z' is unknown"),
-        (["--train_batch_size=0"], "--train_batch_size=0 is "),
+        (["--train_batch_size=0"], "--train_batch_size=0 is invalid: it must be at least 1."),
         (["--dropout=0"], "dropout"),
         (["--params_override=learning_rate=1"], "did you mean 'base_learning_rate'"),
         (["--init_checkpoint=/nonexistent"], "--init_checkpoint=/nonexistent holds no checkpoint"),
@@ -143,7 +143,7 @@ def test_record_that_is_no_example(tmp_path, pictures, position):
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
                num_eval_images=30)
     )  # fmt: skip
-    assert f"record {position}: this is no" in message
+    assert f"record {position}: this is not a tf.train.Example" in message
 
 
 def test_bad_images_are_left_out_and_counted(tmp_path, pictures, caplog):

@@ -185,12 +185,14 @@ class Split:
         return [segments.Segment(path) for path in self._paths]
 
     def _selection(self) -> imagenet_input.BigtableSelection:
-        prefix = "bigtable_train_prefix" if self.is_training else "bigtable_eval_prefix"
+        prefix = self.params[
+            "bigtable_train_prefix" if self.is_training else "bigtable_eval_prefix"
+        ]
         return imagenet_input.BigtableSelection(
             project=self.params["bigtable_project"],
             instance=self.params["bigtable_instance"],
             table=self.params["bigtable_table"],
-            prefix=self.params[prefix],
+            prefix=prefix,
             column_family=self.params["bigtable_column_family"],
             column_qualifier=self.params["bigtable_column_qualifier"],
         )
