@@ -184,17 +184,16 @@ class Split:
             return list(self._good.segments)
         return [segments.Segment(path) for path in self._paths]
 
-    def _selection(self) -> imagenet_input.BigtableSelection:
-        prefix = self.params[
-            "bigtable_train_prefix" if self.is_training else "bigtable_eval_prefix"
-        ]
-        return imagenet_input.BigtableSelection(
-            project=self.params["bigtable_project"],
-            instance=self.params["bigtable_instance"],
-            table=self.params["bigtable_table"],
+    def _selection(self) -> bigtable.BigtableSelection:
+        params = self.params
+        prefix = params["bigtable_train_prefix" if self.is_training else "bigtable_eval_prefix"]
+        return bigtable.BigtableSelection(
+            project=params["bigtable_project"],
+            instance=params["bigtable_instance"],
+            table=params["bigtable_table"],
             prefix=prefix,
-            column_family=self.params["bigtable_column_family"],
-            column_qualifier=self.params["bigtable_column_qualifier"],
+            column_family=params["bigtable_column_family"],
+            column_qualifier=params["bigtable_column_qualifier"],
         )
 
     def _rows(self) -> bigtable.RowReader:
