@@ -1,77 +1,29 @@
 """Tests of the input: every image counted once, hosts, seeds, layouts, errors, serving."""
 
 import io
-import pathlib
 
 import golden_files
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
+from shades import (
+    NUM_IMAGES,
+    SIZE,
+    batches,
+    jpeg,
+    labels_of,
+    make_input,
+    numbers_of_host,
+    write_shards,
+)
 
 import imagenet_input
 import preprocessing
-from imagenet_input import PADDING, ImageNetInput
+from imagenet_input import PADDING
 from utils.base.errors import UserError
-from utils.reading import dataset_info, dataset_options, examples, records, scan
+from utils.reading import examples, records, scan
 from utils.reading.segments import Segment
-
-SIZE = 32
-NUM_IMAGES = 23
-
-
-def jpeg(shade):
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 48), (shade, shade, shade)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
-def write_shards(folder, prefix, labels, num_shards):
-    """Examples whose picture shows their label; examples go to the shards in runs."""
-    for number, part in enumerate(np.array_split(labels, num_shards)):
-        path = str(folder / f"{prefix}{number:05d}-of-{num_shards:05d}")
-        with tf.io.TFRecordWriter(path) as writer:
-            for label in part:
-                writer.write(examples.example(jpeg(int(label) * 10), int(label)))
-
-
-@pytest.fixture(scope="module")
-def numbered_dir(tmp_path_factory):
-    """23 images of 23 classes for each split; 5 files for training, 3 for evaluation."""
-    folder = tmp_path_factory.mktemp("numbered")
-    labels = np.arange(1, NUM_IMAGES + 1)
-    write_shards(folder, "train-", labels, 5)
-    write_shards(folder, "validation-", labels, 3)
-    return str(folder)
-
-
-def make_input(data_dir, is_training=False, **more):
-    more = {"image_size": SIZE, "num_parallel_calls": 2, **more}
-    return ImageNetInput(
-        is_training, more.pop("use_bfloat16", False), more.pop("transpose_input", False), data_dir,
-        **more,
-    )  # fmt: skip
-
-
-def batches(source, batch_size, limit=None, **params):
-    """(images, labels) of up to `limit` batches, from a graph of their own."""
-    taken = []
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = source.input_fn({"batch_size": batch_size, **params})
-        iterator = tf.data.make_initializable_iterator(dataset)  # as TPUEstimator makes it
-        batch = iterator.get_next()
-        session.run(iterator.initializer)
-        while limit is None or len(taken) < limit:
-            try:
-                taken.append(session.run(batch))
-            except tf.errors.OutOfRangeError:
-                break
-    return taken
-
-
-def labels_of(taken):
-    return np.concatenate([labels for _, labels in taken])
-
 
 # Evaluation.
 
@@ -159,91 +111,6 @@ def test_evaluation_pixels_are_those_of_preprocessing(digits_dir):
 
 
 # Hosts.
-
-
-def numbers_of_host(source, index, num_hosts):
-    """Labels of one pass over the records of a host."""
-    numbers = []
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = dataset_options.apply(source.make_source_dataset(index, num_hosts))
-        record = tf.data.make_one_shot_iterator(dataset).get_next()
-        while True:
-            try:
-                example = tf.train.Example.FromString(session.run(record))
-            except tf.errors.OutOfRangeError:
-                return numbers
-            numbers.append(example.features.feature[examples.LABEL_KEY].int64_list.value[0])
-
-
-@pytest.mark.parametrize("num_hosts", [1, 3, 4, 8])
-@pytest.mark.parametrize(
-    ("is_training", "seed"), [(False, None), (True, None), (True, 5)]
-)  # fmt: skip
-def test_hosts_share_the_records_without_overlap(numbered_dir, is_training, seed, num_hosts):
-    source = make_input(numbered_dir, is_training, seed=seed)
-    shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
-    assert sorted(sum(shares, [])) == list(range(1, NUM_IMAGES + 1))
-    assert all(shares)
-
-
-@pytest.mark.parametrize("num_hosts", [3, 4, 8])
-def test_no_host_evaluates_more_than_one_image_more(numbered_dir, num_hosts):
-    source = make_input(numbered_dir)
-    counts = [len(numbers_of_host(source, index, num_hosts)) for index in range(num_hosts)]
-    assert max(counts) - min(counts) <= 1
-
-
-@pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("cache", [False, True])
-def test_fewer_files_than_hosts(tmp_path, is_training, cache):
-    prefix = "train-" if is_training else "validation-"
-    write_shards(tmp_path, prefix, np.arange(1, 12), 2)
-    source = make_input(str(tmp_path), is_training, cache=cache)
-    # More than once: what holds by chance in one order of the files fails in another.
-    for _ in range(4):
-        shares = [numbers_of_host(source, index, 4) for index in range(4)]
-        assert sorted(sum(shares, [])) == list(range(1, 12))
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_without_a_tpu_there_is_one_host(numbered_dir):
-    taken = batches(make_input(numbered_dir), 23, context=None, use_tpu=False)
-    assert len(labels_of(taken)) == NUM_IMAGES
-
-
-def test_with_known_counts_each_host_reads_its_own_files(tmp_path):
-    write_shards(tmp_path, "validation-", np.arange(1, 41), 8)
-    counts = {f"validation-{n:05d}-of-00008": 5 for n in range(8)}
-    dataset_info.DatasetInfo("test", 0, 40, 100, shards=counts).write(str(tmp_path))
-    source = make_input(str(tmp_path))
-    shares = [numbers_of_host(source, index, 4) for index in range(4)]
-    # Ranges, not turns: the first host has all of the first two files.
-    in_order = numbers_of_host(source, 0, 1)
-    assert sum(shares, []) == in_order
-    for index in range(4):
-        gone = [
-            p
-            for n, p in enumerate(records.list_files(str(tmp_path), "validation-"))
-            if n // 2 != index
-        ]
-        kept = {path: pathlib.Path(path).read_bytes() for path in gone}
-        for path in gone:
-            pathlib.Path(path).write_bytes(b"not to be read")
-        assert numbers_of_host(source, index, 4) == shares[index]
-        for path, content in kept.items():
-            pathlib.Path(path).write_bytes(content)
-
-
-@pytest.mark.parametrize("num_hosts", [2, 3, 7, 16])
-def test_ranges_split_files_where_they_must(tmp_path, num_hosts):
-    write_shards(tmp_path, "validation-", np.arange(1, 12), 3)
-    paths = records.list_files(str(tmp_path), "validation-")
-    counts = {pathlib.Path(p).name: len(list(records.read_records(p))) for p in paths}
-    dataset_info.DatasetInfo("test", 0, 11, 100, shards=counts).write(str(tmp_path))
-    source = make_input(str(tmp_path))
-    shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]
-    assert sum(shares, []) == numbers_of_host(source, 0, 1)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("is_training", [True, False])

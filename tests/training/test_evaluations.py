@@ -1,0 +1,113 @@
+"""Tests of `utils.training.evaluations`: what is recorded, and the best checkpoint."""
+
+import json
+import os
+import pathlib
+
+import pytest
+from saved_checkpoints import save, value_of
+
+from utils.base.errors import UserError
+from utils.training import checkpoints, evaluations
+
+
+def metrics(step, accuracy):
+    return {"global_step": step, "top_1_accuracy": accuracy, "images": 10}
+
+
+def test_the_best_is_archived(model_dir):
+    save(model_dir, 1, 2, 3, 4)
+    paths = {step: os.path.join(model_dir, f"model.ckpt-{step}") for step in (1, 2, 3, 4)}
+    assert evaluations.best(model_dir) is None
+    archived = [
+        evaluations.archive_if_best(model_dir, paths[step], metrics(step, accuracy))
+        for step, accuracy in ((1, 0.2), (2, 0.5), (3, 0.4), (4, 0.5))
+    ]
+    assert archived == [True, True, False, False]
+    best = evaluations.best(model_dir)
+    assert best["global_step"] == 2
+    assert best["top_1_accuracy"] == 0.5
+    assert value_of(best["checkpoint"]) == 2
+    archive = os.path.join(model_dir, "archive")
+    assert checkpoints.latest(archive) == best["checkpoint"]
+    assert sorted(os.listdir(archive)) == [
+        "best.json", "checkpoint", "model.ckpt-2.data-00000-of-00001", "model.ckpt-2.index",
+    ]  # fmt: skip
+
+
+def test_an_archived_checkpoint_stays_when_training_removes_its_own(model_dir):
+    path = save(model_dir, 1)
+    evaluations.archive_if_best(model_dir, path, metrics(1, 0.2))
+    for name in os.listdir(model_dir):
+        if name.startswith("model.ckpt"):
+            os.remove(os.path.join(model_dir, name))
+    assert value_of(evaluations.best(model_dir)["checkpoint"]) == 1
+
+
+def test_the_archive_moves_with_its_folder(model_dir, tmp_path_factory):
+    path = save(model_dir, 1)
+    evaluations.archive_if_best(model_dir, path, metrics(1, 0.2))
+    moved = str(tmp_path_factory.mktemp("elsewhere") / "model")
+    os.rename(model_dir, moved)
+    best = evaluations.best(moved)
+    assert value_of(best["checkpoint"]) == 1
+    assert checkpoints.latest(os.path.join(moved, "archive")) == best["checkpoint"]
+
+
+def test_a_step_whose_number_begins_like_anothers_is_another(model_dir):
+    save(model_dir, 10, 1)
+    paths = [os.path.join(model_dir, f"model.ckpt-{step}") for step in (10, 1)]
+    evaluations.archive_if_best(model_dir, paths[0], metrics(10, 0.2))
+    evaluations.archive_if_best(model_dir, paths[1], metrics(1, 0.3))
+    names = [n for n in os.listdir(os.path.join(model_dir, "archive")) if n.startswith("model")]
+    assert sorted(names) == ["model.ckpt-1.data-00000-of-00001", "model.ckpt-1.index"]
+
+
+def test_the_best_of_zero_is_kept(model_dir):
+    path = save(model_dir, 1)
+    assert evaluations.archive_if_best(model_dir, path, metrics(1, 0.0))
+    assert not evaluations.archive_if_best(model_dir, path, metrics(1, 0.0))
+
+
+def test_evaluations_are_recorded_once_a_step(model_dir):
+    assert evaluations.read(model_dir) == []
+    for step, accuracy in ((1, 0.2), (2, 0.4), (2, 0.5)):
+        evaluations.record(model_dir, metrics(step, accuracy))
+    assert evaluations.read(model_dir) == [metrics(1, 0.2), metrics(2, 0.5)]
+    content = (pathlib.Path(model_dir) / "evaluations.json").read_text()
+    assert json.loads(content) == evaluations.read(model_dir)
+    assert os.listdir(model_dir) == ["evaluations.json"]
+
+
+BEST = {**metrics(1, 0.5), "checkpoint": "model.ckpt-1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("evaluations.json", content) for content in (
+            "", "[", "null", "{}", "3", "[3]", "[{}]", '["global_step"]',
+            json.dumps([metrics(1, 0.5)])[:-9], json.dumps([metrics("1", 0.5)]),
+            json.dumps([metrics(1, None)]), json.dumps([metrics(1, True)]),
+            json.dumps([metrics(1, float("nan"))]),
+        )),
+        *(("archive/best.json", content) for content in (
+            "", "{", "null", "[]", "{}", json.dumps(BEST)[:-9],
+            json.dumps(metrics(1, 0.5)), json.dumps({**BEST, "checkpoint": 3}),
+            json.dumps({**BEST, "checkpoint": "../model.ckpt-1"}),
+            json.dumps({**BEST, "top_1_accuracy": "0.5"}),
+            json.dumps({**BEST, "global_step": 1.5}),
+        )),
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_named_and_stays(model_dir, name, content):
+    path = pathlib.Path(model_dir, name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    checkpoint = save(model_dir, 2)
+    with pytest.raises(UserError) as error:
+        evaluations.record(model_dir, metrics(2, 0.6))
+        evaluations.archive_if_best(model_dir, checkpoint, metrics(2, 0.6))
+    text = str(error.value)
+    assert text.startswith(f"{path} is not a ") and "or remove it" in text and "\n" not in text
+    assert path.read_text() == content
