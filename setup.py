@@ -68,8 +68,8 @@ setuptools.setup(
         "safetensors>=0.4",
         # The live line of a terminal; earlier ones do not cut a line that has no bar.
         "tqdm>=4.70",
-        # Builders of data sets read pictures of every kind.
-        "pillow>=10",
+        # Builders of data sets read pictures of every kind; 10.1 has a default font of any size.
+        "pillow>=10.1",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.
         "protobuf>=4.21,<5",
         # TensorBoard 2.15, which TensorFlow brings, imports pkg_resources; 81 no longer has it.

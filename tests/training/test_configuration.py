@@ -117,9 +117,10 @@ def test_empty_config_file_says_nothing(tmp_path):
     assert resolve(tmp_path, config_file=path)["train_steps"] == 437898
 
 
-def test_missing_config_file_lists_the_profiles(tmp_path):
+@pytest.mark.parametrize("name", ["nowhere", "ü" * 300])  # no file has a name of 600 bytes
+def test_missing_config_file_lists_the_profiles(tmp_path, name):
     with pytest.raises(UserError) as error:
-        resolve(tmp_path, config_file="nowhere")
+        resolve(tmp_path, config_file=name)
     for profile in PROFILES:
         assert profile in str(error.value)
 

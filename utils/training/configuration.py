@@ -88,12 +88,11 @@ def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def _config_path(name: str) -> str:
     """Returns the file of a profile that ships with the package, or else the name itself."""
-    profile = importlib.resources.files("utils.config") / "profiles" / f"{name}.yaml"
-    if os.sep not in name and profile.is_file():
-        return str(profile)
+    folder = importlib.resources.files("utils.config") / "profiles"
+    profiles = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+    if name in profiles:
+        return str(folder / f"{name}.yaml")
     if not tf.io.gfile.exists(name):
-        folder = importlib.resources.files("utils.config") / "profiles"
-        profiles = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
         raise UserError(
             f"--config_file={name} is neither a file nor one of the profiles {', '.join(profiles)}."
         )
