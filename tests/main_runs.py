@@ -4,7 +4,7 @@ import re
 
 import pytest
 import tensorflow.compat.v1 as tf
-from absl import flags
+from absl import flags, logging
 
 import mnasnet_main
 from utils.base.errors import UserError
@@ -13,7 +13,9 @@ from utils.training import configuration
 
 
 def run_here(*arguments):
-    """Runs the program with its flags in this process."""
+    """Runs the program with its flags in this process, at the log level that its shell sets."""
+    # An export sets the level that absl remembers, which caplog knows nothing of.
+    logging.set_verbosity(logging.INFO)
     mnasnet_main.main(["mnasnet_main.py", *arguments])
 
 
