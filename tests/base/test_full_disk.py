@@ -171,6 +171,7 @@ def test_exported_weights_that_do_not_fit_leave_nothing(tmp_path, file_size_limi
         (OSError(28, "No space left on device", "/a/b c"), "/a/b c: No space left on device; make"),
         (OSError(13, "Permission denied", "/a"), "/a: Permission denied; correct the permissions"),
         (RuntimeError("/a/events; No space left on device\n\tFailed to"), "/a/events: No space"),
+        (IndexError("/a/events; File too large"), "/a/events: File too large; raise the limit"),
         (RuntimeError("/a b/archive is not a directory"), "/a b/archive: Not a directory; move"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/a']"), "name another one"),
     ],
@@ -181,7 +182,7 @@ def test_what_an_error_of_a_disk_says(error, words):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(2, "No such file", "/a"), RuntimeError("a bug"), ValueError("28")]
+    "error", [OSError(2, "No such file", "/a"), RuntimeError("a bug"), IndexError("28")]
 )
 def test_other_errors_are_none_of_a_disk(error):
     assert disk_errors.find(error) is None

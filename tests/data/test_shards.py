@@ -4,6 +4,7 @@ import pytest
 from built_data import content
 from small_shards import DESCRIPTION, ITEMS, NAMES, build
 
+from utils.base import folder_lock
 from utils.base.errors import UserError
 from utils.data import shards
 
@@ -25,6 +26,14 @@ def test_killed_while_cleaning_up(tmp_path):
     clean = content(tmp_path)
     (tmp_path / "train-00001-of-00008.tmp-made").write_text("{}")
     (tmp_path / "labels.txt.tmp-12345678").write_text("x")
+    assert shards.is_finished(str(tmp_path), DESCRIPTION)
+    assert content(tmp_path) == clean
+
+
+def test_killed_before_it_let_the_folder_go(tmp_path):
+    build(tmp_path)
+    clean = content(tmp_path)
+    (tmp_path / folder_lock.FILE_NAME).write_text("")
     assert shards.is_finished(str(tmp_path), DESCRIPTION)
     assert content(tmp_path) == clean
 

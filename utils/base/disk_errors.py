@@ -1,7 +1,8 @@
 """Finds out which file an error of a disk is about, what the system says, and what helps.
 
 TensorFlow's errors carry the words of the system in their texts alone; some are RuntimeErrors, and
-a file that is too large arrives as the end of a sequence. So this module looks for the words.
+a file that is too large arrives as the end of a sequence: OutOfRangeError, or IndexError from the
+writer of event files. So this module looks for the words.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import utils.base.tensorflow_version  # noqa: F401
 import tensorflow.compat.v1 as tf  # isort: skip
 
 # The types in which an error of a disk may arrive.
-ERRORS = (OSError, RuntimeError, tf.errors.OpError)
+ERRORS = (OSError, RuntimeError, IndexError, tf.errors.OpError)
 _REMEDIES = {
     errno.ENOSPC: "make room on this disk",
     errno.EDQUOT: "make room within the quota",

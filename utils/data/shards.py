@@ -20,7 +20,7 @@ from typing import NamedTuple
 from absl import logging
 
 import utils.base.tensorflow_version  # noqa: F401
-from utils.base import files
+from utils.base import files, folder_lock
 from utils.base.errors import UserError
 from utils.base.version import __version__
 from utils.reading import dataset_info, labels, records
@@ -151,14 +151,22 @@ def is_finished(output_dir: str, description: DatasetInfo) -> bool:
             output_dir, len(damaged), len(info.shards), damaged[0],
         )  # fmt: skip
         return False
-    for name in names(output_dir):
-        if is_ours(name) and TEMPORARY in name:  # the build was killed while it cleaned up
-            tf.io.gfile.remove(os.path.join(output_dir, name))
+    _clean_up_after_kill(output_dir)
     logging.info(
         "%s is there already: %s. To build it from changed input, delete it first.",
         output_dir, summary(info),
     )  # fmt: skip
     return True
+
+
+def _clean_up_after_kill(output_dir: str) -> None:
+    """Removes what a build leaves that is killed after the data set is finished."""
+    found = names(output_dir)
+    temporary = [name for name in found if is_ours(name) and TEMPORARY in name]
+    if temporary or folder_lock.FILE_NAME in found:
+        with folder_lock.hold(output_dir, "output_dir", "build"):  # removes its file at the end
+            for name in temporary:
+                tf.io.gfile.remove(os.path.join(output_dir, name))
 
 
 def names(folder: str) -> set[str]:
