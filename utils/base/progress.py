@@ -52,7 +52,8 @@ class Progress:
         self._done = done
         self.restart_clock()
         self._values: dict[str, float] = {}
-        is_live = sys.stderr.isatty() and logging.level_info()  # --verbosity=-1 wants warnings alone
+        # A log of warnings alone (--verbosity=-1) has no live line either.
+        is_live = sys.stderr.isatty() and logging.level_info()
         self._live = _LiveLine(self._line, total, done) if is_live else None
 
     def rate(self) -> float:

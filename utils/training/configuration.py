@@ -15,7 +15,13 @@ from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info
-from utils.training import checkpoints, devices, evaluations, model_files
+from utils.training import (
+    checkpoint_settings,
+    checkpoints,
+    devices,
+    evaluations,
+    model_files,
+)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -25,7 +31,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
     A later layer wins: the defaults (of fine-tuning, if --init_checkpoint is given), the settings
     stored with the checkpoint of model_dir or else of --init_checkpoint, --config_file,
-    --params_override, flags. What follows from the data set and the device is filled in last.
+    --params_override, flags. What follows from the data set, the device and the variables of the
+    checkpoint is filled in last.
 
     Args:
       given: settings given on the command line, converted to their types.
@@ -52,6 +59,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     _follow_device(params)
     _check_combinations(params)
     network_settings.check(params)
+    _follow_checkpoint(params, explicit)
     _check_frozen(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
@@ -186,6 +194,24 @@ def _follow_device(params: dict[str, Any]) -> None:
     params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or min(
         params["steps_per_eval"], 1000
     )
+
+
+def _follow_checkpoint(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
+    """Takes what the checkpoint's variables tell and no layer says; the log names what it is."""
+    told = checkpoint_settings.told(params)
+    taken = {}
+    own = network_settings.describe(params)["use_keras"]
+    if params["use_keras"] is None and told.get("use_keras", own) != own:
+        taken["use_keras"] = told["use_keras"]
+    if "moving_average_decay" in told and "moving_average_decay" not in explicit:
+        taken["moving_average_decay"] = told["moving_average_decay"]
+    if taken:
+        params.update(taken)
+        logging.info(
+            "The variables of the checkpoint in %s tell that it was made with %s.",
+            params["export_checkpoint"] or params["model_dir"],
+            ", ".join(f"--{name}={value}" for name, value in taken.items()),
+        )
 
 
 def _check_combinations(params: Mapping[str, Any]) -> None:
