@@ -64,6 +64,7 @@ def start_log(program: str) -> None:
     Raises:
       UserError: the folder cannot be made or is not writable.
     """
+    flags.FLAGS.mark_as_parsed()
     log_dir = flags.FLAGS["log_dir"].value
     if not log_dir or flags.FLAGS["logtostderr"].value:
         return
@@ -86,14 +87,13 @@ def call(function: Callable[[Any], object], argument: Any) -> None:
         return
     if flags.FLAGS["profile_file"].value:
         files.check_writable(flags.FLAGS["profile_file"].value, "profile_file")
+
+    def main(argv: list[str]) -> None:
+        del argv
+        function(argument)
+
     try:
-        app.run(lambda _: function(argument), argv=[__name__], flags_parser=_parsed)
-    except SystemExit as e:  # absl.app exits with what the function returns
-        if e.code:
+        app.run(main, argv=[__name__], flags_parser=list)  # they are parsed
+    except SystemExit as e:
+        if e.code:  # absl.app also exits when all is well
             raise
-
-
-def _parsed(argv: list[str]) -> list[str]:
-    """Tells absl.app that its flags were parsed with those of the settings."""
-    flags.FLAGS.mark_as_parsed()
-    return argv
