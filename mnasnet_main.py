@@ -21,7 +21,7 @@ import mnasnet_models
 import preprocessing
 from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
-from utils.config import network_settings, setting_flags
+from utils.config import absl_flags, network_settings, setting_flags
 from utils.exporting import export
 from utils.reading import bad_images
 from utils.training import (
@@ -265,8 +265,7 @@ def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     splits = inputs.checked_splits(params)
     files.make_writable_dir(params["model_dir"], "model_dir")
-    if params["export_dir"]:
-        export.check(params)
+    export.check(params)
     with folder_lock.hold(params["model_dir"], "model_dir", "training"):
         params = _prepare(params)
         _train_and_evaluate(params, splits)
@@ -318,9 +317,11 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
     last, with_eval = params["train_steps"], params["mode"] == "train_and_eval"
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
-    if with_eval and step:
-        _evaluate_once(params, checkpoint, splits.eval)
-    while step < last:
+    while True:
+        if step and (with_eval or (step >= last and params["eval_after_training"])):
+            _evaluate_once(params, checkpoint, splits.eval)
+        if step >= last:
+            break
         until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
         train(params, until if with_eval else last, splits.train)
         params = {**params, "init_checkpoint": None}
@@ -328,8 +329,6 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
         before, step = step, checkpoints.step_of(checkpoint)
         if step == before:  # the input ended at once
             raise UserError(f"The training images ended at step {step}: are there any?")
-        if with_eval:
-            _evaluate_once(params, checkpoint, splits.eval)
 
 
 def _finish(params: Mapping[str, Any], splits: inputs.Splits) -> None:
@@ -351,10 +350,11 @@ def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None, split: inp
 
 
 def run_evaluation(params: Mapping[str, Any]) -> None:
-    """mode=eval: evaluates each new checkpoint of a training run, until its last step."""
+    """mode=eval: evaluates each new checkpoint of a training until its last step, then exports."""
     splits = inputs.checked_splits(params)
     model_dir = params["model_dir"]
     model_files.check_what_is_there(model_dir)
+    export.check(params)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
@@ -381,10 +381,12 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
             f"{params['eval_timeout']}: is the training running, and writing there?"
         )
     evaluations.log_best(model_dir)
+    if params["export_dir"]:
+        run_export(params)
 
 
 def run_export(params: Mapping[str, Any]) -> None:
-    """mode=export_only, and the end of a training: exports a checkpoint."""
+    """mode=export_only, and the end of a training or of mode=eval: exports a checkpoint."""
     checkpoint = evaluations.checkpoint_to_export(params)
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights. The
     # graph for TPUs, too, is made without a TPU.
@@ -405,7 +407,7 @@ def main(argv: list[str]) -> None:
     params = configuration.resolve(setting_flags.parse_settings(argv, DESCRIPTION))
     configuration.log_summary(params)
     with explanations.explaining_disk_errors(params):
-        MODES[params["mode"]](params)
+        absl_flags.call(MODES[params["mode"]], params)
 
 
 def console() -> None:

@@ -243,9 +243,9 @@ def modules_named():
 @functools.cache
 def all_flags():
     """Returns the flags of the program and of every command."""
-    names = {name for s in settings.SETTINGS.values() for name in (s.name, s.alias) if name}
+    names = set(setting_flags.define_flags())
     parsers = map(parser_of, modules_named() | set(console_commands().values()) - {"mnasnet_main"})
-    return {f"--{name}" for name in names} | {"--help", "--debug"}.union(*map(options_of, parsers))
+    return {f"--{name}" for name in names} | {"--debug"}.union(*map(options_of, parsers))
 
 
 @each_page

@@ -61,7 +61,16 @@ def set_stderr(monkeypatch, stream):
 
 
 @pytest.fixture
-def terminal(monkeypatch):
+def log_level():
+    """The log level of the programs; a live line is of it, too."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield
+    logging.set_verbosity(before)
+
+
+@pytest.fixture
+def terminal(monkeypatch, log_level):
     return set_stderr(monkeypatch, Terminal())
 
 
@@ -72,12 +81,9 @@ def own_log(terminal, monkeypatch):
     monkeypatch.setattr(handler.python_handler, "stream", terminal)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.INFO)
     python_logging.root.addHandler(handler)
     yield
     python_logging.root.removeHandler(handler)
-    logging.set_verbosity(before)
 
 
 @pytest.fixture
@@ -254,7 +260,7 @@ def test_log_lines_stand_above_the_live_line(clock, terminal, own_log):
 
 
 @pytest.fixture
-def sized_terminal(monkeypatch):
+def sized_terminal(monkeypatch, log_level):
     """Makes a terminal of so many columns; returns what closes it and returns what was written."""
 
     def make(columns):

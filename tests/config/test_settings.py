@@ -145,6 +145,12 @@ def test_what_travels_with_a_checkpoint_are_settings():
         ("model_spec", {"stages": []}, {"stages": []}),
         ("dropout_rate", None, None),
         ("min_crop_area", "0.5", 0.5),
+        ("min_depth", 0, None),
+        ("min_depth", "0", None),
+        ("depth_multiplier", "0.0", None),
+        ("batch_norm_epsilon", 0, None),
+        ("eval_master", "", ""),
+        ("quantization_delay_epochs", "0", 0),
     ],
 )
 def test_conversion(name, value, expected):
@@ -195,7 +201,8 @@ def test_what_cannot_be_converted_is_a_users_error(name, value, expected):
         ("dropout_rate", 1, "1"),
         ("dropout_rate", -0.1, "0"),
         ("momentum", 1.5, "1"),
-        ("depth_multiplier", 0, "0"),
+        ("depth_multiplier", -0.5, "0"),
+        ("min_depth", -1, "1"),
         ("num_label_classes", 1, "2"),
         ("input_image_size", 31, "32"),
         ("min_crop_area", 0, "0"),
@@ -219,10 +226,9 @@ def test_what_is_out_of_limits_is_a_users_error(name, value, limit):
 def test_limits_hold_at_their_edges(setting):
     def accepted(value):
         try:
-            settings.convert(setting.name, value, setting.name)
+            return settings.convert(setting.name, value, setting.name) is not None
         except UserError:
             return False
-        return True
 
     if setting.minimum is not None:
         assert accepted(setting.minimum)

@@ -111,3 +111,60 @@ def test_a_damaged_record_is_named_and_stays(model_dir, name, content):
     text = str(error.value)
     assert text.startswith(f"{path} is not a ") and "or remove it" in text and "\n" not in text
     assert path.read_text() == content
+
+
+# What the published program archived.
+
+
+def write_published_archive(model_dir, content):
+    """The archive of step 2, with the best_eval.txt that is given."""
+    archive = pathlib.Path(model_dir, "archive")
+    archive.mkdir()
+    save(str(archive), 2)
+    (archive / "best_eval.txt").write_bytes(content)
+    return archive
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "0.75",
+        " 0.75\n",
+        "{'loss': 1.5, 'top_1_accuracy': 0.75, 'top_5_accuracy': 0.9, 'global_step': 2}",
+        "{'global_step': np.int64(2), 'top_1_accuracy': np.float32(0.75), 'loss': nan}",
+        '{"top_1_accuracy":0.75}',
+    ],
+)
+def test_the_best_of_the_published_program_counts(model_dir, content):
+    archive = write_published_archive(model_dir, content.encode())
+    best = evaluations.best(model_dir)
+    assert (best["top_1_accuracy"], best["global_step"]) == (0.75, 2)
+    assert value_of(best["checkpoint"]) == 2
+    worse = save(model_dir, 3)
+    assert not evaluations.archive_if_best(model_dir, worse, metrics(3, 0.7))
+    assert evaluations.best(model_dir) == best
+    better = save(model_dir, 4)
+    assert evaluations.archive_if_best(model_dir, better, metrics(4, 0.8))
+    assert evaluations.best(model_dir)["global_step"] == 4
+    assert sorted(path.name for path in archive.iterdir()) == [
+        "best.json", "checkpoint", "model.ckpt-4.data-00000-of-00001", "model.ckpt-4.index",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"best", b"75.2", b"-1", b"nan", b"{'loss': 1.5}", b"0.7 0.8", b"\xff\xfe"]
+)
+def test_an_unreadable_best_of_the_published_program_is_named(model_dir, content):
+    archive = write_published_archive(model_dir, content)
+    with pytest.raises(UserError) as error:
+        evaluations.best(model_dir)
+    text = str(error.value)
+    assert text.startswith(f"{archive}/best_eval.txt ") and "or remove it" in text
+    assert "\n" not in text
+
+
+def test_a_published_archive_without_a_checkpoint_keeps_nothing(model_dir):
+    archive = write_published_archive(model_dir, b"0.75")
+    for path in archive.glob("model.ckpt*"):
+        path.unlink()
+    assert evaluations.best(model_dir) is None

@@ -52,7 +52,9 @@ class Progress:
         self._done = done
         self.restart_clock()
         self._values: dict[str, float] = {}
-        self._live = _LiveLine(self._line, total, done) if sys.stderr.isatty() else None
+        # A log of warnings alone (--verbosity=-1) has no live line either.
+        is_live = sys.stderr.isatty() and logging.level_info()
+        self._live = _LiveLine(self._line, total, done) if is_live else None
 
     def rate(self) -> float:
         """Returns the units a second of the last half minute; 0 before the first unit."""
@@ -139,7 +141,9 @@ class _LiveLine(tqdm):
         self._text = text
         self._log = logging.get_absl_handler().python_handler
         self._above = DummyTqdmFile(sys.stderr)
-        self._log_stream = self._log.setStream(self._above)
+        self._log_stream = self._log.stream
+        if self._log_stream in (None, sys.stderr):  # else it is a file in --log_dir
+            self._log.setStream(self._above)
         super().__init__(
             total=total, initial=done, file=sys.stderr, bar_format="{desc}", miniters=0,
             nrows=24,  # without it, tqdm shows nothing if the terminal does not tell its size

@@ -13,18 +13,21 @@ import utils.base.tensorflow_version  # noqa: F401
 from utils.base.errors import UserError
 from utils.base.program import DEBUG_HELP
 from utils.base.version import __version__
-from utils.config import settings
+from utils.config import absl_flags, settings
 
 
 def define_flags() -> flags.FlagValues:
-    """Defines the flags of every setting; the default of each flag is None, for "not given"."""
+    """Defines the flags of every setting, and absl's own.
+
+    The default of a setting's flag is None, for "not given".
+    """
     values = flags.FlagValues()
     for setting in settings.SETTINGS.values():
         for flag, is_boolean in _flags_of(setting):
             define = flags.DEFINE_boolean if is_boolean else flags.DEFINE_string
             define(flag, None, setting.help, flag_values=values)
-    flags.DEFINE_boolean("help", False, "Prints this text.", flag_values=values)
     flags.DEFINE_boolean("version", False, "Prints the version.", flag_values=values)
+    absl_flags.define(values)
     return values
 
 
@@ -36,7 +39,9 @@ def _flags_of(setting: settings.Setting) -> Iterator[tuple[str, bool]]:
 
 
 def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
-    """Returns the settings given on the command line; `--help` and `--version` exit with 0.
+    """Returns the settings given on the command line, and starts the log that absl's flags ask for.
+
+    `--version`, `--help` and its relatives exit with 0.
 
     Args:
       argv: the program's name and its arguments.
@@ -47,14 +52,13 @@ def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
     """
     values = define_flags()
     rest = values(argv)[1:]
-    if values["help"].value:
-        print(help_text(argv[0], description))
-        sys.exit(0)
+    _print_help(values, argv[0], description)
     if values["version"].value:
         print(__version__)
         sys.exit(0)
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag: flags are written --name=value.")
+    absl_flags.start_log(argv[0])
     given: dict[str, Any] = {}
     for name, setting in settings.SETTINGS.items():
         for flag, _ in _flags_of(setting):
@@ -63,6 +67,19 @@ def parse_settings(argv: list[str], description: str) -> dict[str, Any]:
                 if given.setdefault(name, value) != value:
                     raise UserError(f"--{name} and --{flag} contradict each other: give one.")
     return given
+
+
+def _print_help(values: flags.FlagValues, program: str, description: str) -> None:
+    """Prints the help that a flag asks for, and exits with 0."""
+    if values["helpxml"].value:
+        values.write_help_in_xml_format(sys.stdout)
+    elif values["helpfull"].value:
+        print("\n".join([help_text(program, description), *absl_flags.help_lines()]))
+    elif values["help"].value or values["helpshort"].value:
+        print(help_text(program, description))
+    else:
+        return
+    sys.exit(0)
 
 
 def _value(setting: settings.Setting, flag: str, given: Any) -> Any:
@@ -89,5 +106,5 @@ def help_text(program: str, description: str) -> str:
             lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
     lines += ["", "Settings are taken from defaults, then --config_file, then --params_override,"]
     lines += ["then flags; a later one wins. Booleans: --flag, --noflag or --flag=false."]
-    lines += [DEBUG_HELP]
+    lines += [f"{DEBUG_HELP} --helpfull lists absl's own flags, too."]
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Defines every setting of the program once: name, type, default, limits and help.
 
 The command line, the YAML files, `--help` and the default `params` of the model function follow
-from the table below. None always means "unset"; 0 and False are values.
+from the table below. None always means "unset". 0 and False are values, but for the few settings
+where the published program writes 0 for "unset" (`zero_is_unset`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Setting:
       alias: a second flag.
       alias_values: the values that the alias stands for, if it is a boolean flag.
       fine_tuning: the default if --init_checkpoint is given; None if it does not differ.
+      zero_is_unset: whether 0 means what None means, as in the published program's own defaults.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Setting:
     alias: str | None = None
     alias_values: Mapping[bool, Any] | None = None
     fine_tuning: Any = None
+    zero_is_unset: bool = False
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -71,9 +74,11 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "'null' feeds black images, to measure a model alone."),
         Setting("model_dir", str, None, "Folder or bucket for checkpoints and summaries."),
         Setting("config_file", str, None, "YAML file of settings, or the name of a profile that "
-                "ships with the package (cpu, gpu, v3-8, v2-32, finetune, sample)."),
+                "ships with the package (cpu, gpu, v3-8, v2-32, finetune, sample), or the settings "
+                "themselves as --params_override takes them.", maximum=100_000),
         Setting("params_override", str, None, "More settings, over those of --config_file: "
-                "'name=value,name=value' or a YAML mapping.", maximum=100_000),
+                "'name=value,name=value', a YAML mapping, or a file or profile as --config_file "
+                "takes it.", maximum=100_000),
     ),
     "Device": (
         Setting("use_tpu", bool, None, "Run on a TPU.",
@@ -100,20 +105,22 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "mnasnet-small, mnasnet-d1 or mnasnet-d1-320; with --model_spec, its name."),
         Setting("model_spec", object, None, "YAML file that describes an architecture of your own.",
                 unset="a built-in architecture"),
-        Setting("depth_multiplier", float, None, "Scales the filters of stem and blocks.",
-                unset="no scaling", above=0, maximum=10),
+        Setting("depth_multiplier", float, None, "Scales the filters of stem and blocks; 0 for no "
+                "scaling.", unset="no scaling", above=0, maximum=10, zero_is_unset=True),
         Setting("depth_divisor", int, None, "Scaled filters are multiples of this.", unset="8",
                 minimum=1, maximum=1024),
-        Setting("min_depth", int, None, "Smallest number of filters after scaling.",
-                unset="the depth divisor", minimum=1, maximum=1024),
+        Setting("min_depth", int, None, "Smallest number of filters after scaling; 0 for the depth "
+                "divisor.", unset="the depth divisor", minimum=1, maximum=1024,
+                zero_is_unset=True),
         Setting("use_keras", bool, None, "Keras layers for convolutions, else tf.layers; it decides"
                 " the names in checkpoints.", unset="the model's own; tf.layers with bfloat16"),
         Setting("dropout_rate", float, None, "Dropout before the classifier.",
                 unset="the model's own", minimum=0, below=1),
         Setting("batch_norm_momentum", float, None, "Decay of the moving means and variances.",
                 unset="the model's own, 0.99", minimum=0, below=1, fine_tuning=0.9),
-        Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization.",
-                unset="the model's own, 0.001", minimum=1e-12, maximum=1),
+        Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization; 0 "
+                "for the model's own.", unset="the model's own, 0.001", minimum=1e-12, maximum=1,
+                zero_is_unset=True),
         Setting("num_label_classes", int, None, "Number of classes.",
                 unset="dataset_info.json's, else 1000", minimum=2, maximum=1_000_000),
     ),
@@ -159,6 +166,11 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("keep_checkpoint_max", int, 5, "Checkpoints to keep; 0 for all. The best stays in "
                 "archive/.", minimum=0, maximum=1_000_000),
         Setting("use_async_checkpointing", bool, False, "Save checkpoints in the background."),
+        Setting("quantized_training", bool, False, "Flag of the published program, for training "
+                "with imitated 8-bit rounding; only False is taken here, --quantize=int8 quantizes "
+                "after the training."),
+        Setting("quantization_delay_epochs", int, 0, "Flag of the published program, for the "
+                "epochs before that rounding; only 0 is taken here.", minimum=0, maximum=10_000),
     ),
     "Evaluation": (
         Setting("eval_batch_size", int, 1024, "Images a step, over all cores (at most "
@@ -169,6 +181,11 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 maximum=MOST_STEPS),
         Setting("eval_timeout", int, None, "Seconds that --mode=eval waits for a checkpoint.",
                 unset="for ever", minimum=0, maximum=10**9),
+        Setting("eval_after_training", bool, False, "Evaluate the last checkpoint of a --mode=train"
+                "; --mode=train_and_eval always does."),
+        Setting("eval_master", str, None, "Flag of the published program, for the address of "
+                "another machine that evaluates; only an empty one is taken here, --mode=eval runs "
+                "on any machine.", unset="empty"),
     ),
     "Input": (
         Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32,
@@ -198,7 +215,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     ),
     "Export": (
         Setting("export_dir", str, None, "Folder or bucket for the SavedModel and the .tflite "
-                "files."),
+                "files; a training and --mode=eval export at their end."),
         Setting("export_checkpoint", str, None, "Checkpoint to export with --mode=export_only; "
                 "'best' is the archived one.", unset="the latest of model_dir"),
         Setting("export_moving_average", bool, True, "Export the averaged weights if the "
@@ -267,7 +284,7 @@ def convert(name: str, value: Any, given: str) -> Any:
 
     Args:
       name: of the setting.
-      value: from a flag or a YAML file.
+      value: from a flag or a YAML file; 0 becomes None for a setting with `zero_is_unset`.
       given: how the user gave it, for the error: '--name=value' or 'FILE: name=value'.
 
     Raises:
@@ -279,6 +296,8 @@ def convert(name: str, value: Any, given: str) -> Any:
     converted = _to_kind(setting.kind, value)
     if converted is None:
         raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[setting.kind]}.")
+    if setting.zero_is_unset and converted == 0:
+        return None
     wrong = _outside_limits(setting, converted)
     if wrong:
         raise UserError(f"{excerpt(given)} is invalid: {wrong}.")

@@ -38,12 +38,14 @@ def check(params: Mapping[str, Any]) -> None:
     """Checks before hours of training that the export at their end is possible.
 
     Args:
-      params: complete settings.
+      params: complete settings; without export_dir there is nothing to check.
 
     Raises:
       UserError: the folder cannot be written, it holds another program's file under a name that
         the export needs, or images are missing.
     """
+    if not params["export_dir"]:
+        return
     if files.absolute(params["export_dir"]) == files.absolute(params["model_dir"]):
         raise UserError(
             f"--export_dir={params['export_dir']} is the --model_dir, which has files of the same "

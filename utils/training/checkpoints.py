@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -175,6 +176,21 @@ def find(path: str) -> str | None:
     checkpoint = (latest(path) or "") if tf.io.gfile.isdir(path) else path
     checkpoint = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", checkpoint)
     return checkpoint if checkpoint and tf.io.gfile.exists(checkpoint + ".index") else None
+
+
+def variable_names(path: str) -> set[str]:
+    """Returns the names of the variables in a checkpoint, or in the newest readable of a folder.
+
+    The values are not read. Without a readable checkpoint there are no names.
+
+    Raises:
+      UserError: files that may be good cannot be read.
+    """
+    candidates = _candidates(path)[0] if tf.io.gfile.isdir(path) else [find(path)]
+    for candidate in filter(None, candidates):
+        with contextlib.suppress(tf.errors.OpError, ValueError, RuntimeError):
+            return set(tf.train.load_checkpoint(candidate).get_variable_to_shape_map())
+    return set()
 
 
 def has_any(model_dir: str) -> bool:

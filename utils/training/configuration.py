@@ -15,7 +15,13 @@ from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info
-from utils.training import checkpoints, devices, evaluations, model_files
+from utils.training import (
+    checkpoint_settings,
+    checkpoints,
+    devices,
+    evaluations,
+    model_files,
+)
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -25,7 +31,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
     A later layer wins: the defaults (of fine-tuning, if --init_checkpoint is given), the settings
     stored with the checkpoint of model_dir or else of --init_checkpoint, --config_file,
-    --params_override, flags. What follows from the data set and the device is filled in last.
+    --params_override, flags. What follows from the data set, the device and the variables of the
+    checkpoint is filled in last.
 
     Args:
       given: settings given on the command line, converted to their types.
@@ -52,6 +59,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     _follow_device(params)
     _check_combinations(params)
     network_settings.check(params)
+    _follow_checkpoint(params, explicit)
     _check_frozen(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
@@ -61,13 +69,11 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 def _explicit(given: Mapping[str, Any]) -> dict[str, Any]:
     """Merges what the user says: --config_file, then --params_override, then flags."""
     explicit: dict[str, Any] = {}
-    layers = []
-    if given.get("config_file"):
-        path = _config_path(given["config_file"])
-        layers.append((path, strict_yaml.read_mapping(path)))
-    if given.get("params_override"):
-        layers.append(("--params_override", _parse_override(given["params_override"])))
-    for source, layer in layers:
+    layers = {
+        "config_file": given.get("config_file"),
+        "params_override": given.get("params_override"),
+    }
+    for source, layer in (_layer(flag, text) for flag, text in layers.items() if text):
         settings.check_known(layer, source)
         for name in ("config_file", "params_override"):
             if name in layer:
@@ -86,38 +92,45 @@ def _converted(layer: Mapping[str, Any], source: str) -> dict[str, Any]:
     return _with_spec(given, f"{source}: model_spec")
 
 
-def _config_path(name: str) -> str:
-    """Returns the file of a profile that ships with the package, or else the name itself."""
-    folder = importlib.resources.files("utils.config") / "profiles"
-    profiles = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
-    if name in profiles:
-        return str(folder / f"{name}.yaml")
-    if not tf.io.gfile.exists(name):
-        raise UserError(
-            f"--config_file={name} is neither a file nor one of the profiles {', '.join(profiles)}."
-        )
-    return name
+def _layer(flag: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Returns (source for errors, settings) of --config_file or --params_override.
 
-
-def _parse_override(text: str) -> dict[str, Any]:
-    """Parses 'a=1,b=2' or a YAML mapping such as '{a: 1, b: 2}'."""
+    Both take a profile, a YAML file, 'name=value,name=value' and a YAML mapping, as the published
+    program does. A file comes before pairs, because a folder may be called 'lr=0.1'.
+    """
+    path = _profiles().get(text, text)
+    if tf.io.gfile.exists(path):
+        return path, strict_yaml.read_mapping(path)
     pairs = [pair.partition("=") for pair in text.split(",")]
     is_mapping = text.lstrip().startswith("{")
     if not is_mapping and all(equals and name.strip() for name, equals, _ in pairs):
-        given: dict[str, Any] = {}
-        for name, _, value in pairs:
-            pair = excerpt(f"{name.strip()}={value}")
-            if name.strip() in given:
-                raise UserError(f"--params_override gives {pair} after another value: remove one.")
-            given[name.strip()] = strict_yaml.load(value, f"--params_override: {pair}")
-        return given
-    content = strict_yaml.load(text, f"--params_override={excerpt(text)}")
+        return f"--{flag}", _pairs(flag, pairs)
+    source = f"--{flag}={excerpt(text)}"
+    content = strict_yaml.load(text, source)
     if not isinstance(content, dict):
         raise UserError(
-            f"--params_override={excerpt(text)} is neither 'name=value,name=value' nor a YAML "
-            "mapping."
+            f"{source} is neither a file nor one of the profiles {', '.join(_profiles())} nor "
+            "'name=value,name=value' nor a YAML mapping."
         )
-    return content
+    return f"--{flag}", content
+
+
+def _profiles() -> dict[str, str]:
+    """Returns name -> file of the profiles that ship with the package."""
+    folder = importlib.resources.files("utils.config") / "profiles"
+    names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return {name.removesuffix(".yaml"): str(folder / name) for name in names}
+
+
+def _pairs(flag: str, pairs: list[tuple[str, str, str]]) -> dict[str, Any]:
+    """Returns name -> value, in the types of YAML, for ('a', '=', '1') and the like."""
+    given: dict[str, Any] = {}
+    for name, _, value in pairs:
+        pair = excerpt(f"{name.strip()}={value}")
+        if name.strip() in given:
+            raise UserError(f"--{flag} gives {pair} after another value: remove one.")
+        given[name.strip()] = strict_yaml.load(value, f"--{flag}: {pair}")
+    return given
 
 
 def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[str, Any]:
@@ -183,12 +196,33 @@ def _follow_device(params: dict[str, Any]) -> None:
     )
 
 
+def _follow_checkpoint(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
+    """Takes what the checkpoint's variables tell and no layer says; the log names what it is."""
+    told = checkpoint_settings.told(params)
+    taken = {}
+    own = network_settings.describe(params)["use_keras"]
+    if params["use_keras"] is None and told.get("use_keras", own) != own:
+        taken["use_keras"] = told["use_keras"]
+    if "moving_average_decay" in told and "moving_average_decay" not in explicit:
+        taken["moving_average_decay"] = told["moving_average_decay"]
+    if taken:
+        params.update(taken)
+        logging.info(
+            "The variables of the checkpoint in %s tell that it was made with %s.",
+            params["export_checkpoint"] or params["model_dir"],
+            ", ".join(f"--{name}={value}" for name, value in taken.items()),
+        )
+
+
 def _check_combinations(params: Mapping[str, Any]) -> None:
     """Refuses settings that contradict each other, before anything is built."""
     mode, use_tpu = params["mode"], params["use_tpu"]
     problems = (
         (not params["model_dir"], "--model_dir is missing: name a folder for checkpoints."),
-        (use_tpu and not params["tpu"], "--use_tpu needs --tpu=NAME or the variable TPU_NAME."),
+        (
+            use_tpu and not params["tpu"],
+            "--use_tpu needs --tpu=NAME or the variable TPU_NAME; --use_tpu=False runs here.",
+        ),
         (
             mode != "export_only" and not params["data_dir"] and not params["bigtable_instance"],
             "--data_dir is missing: name a folder of TFRecords (or --bigtable_instance, or "
@@ -222,6 +256,17 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
         (
             params["data_format"] == "channels_first" and (use_tpu or not devices.has_gpu()),
             "--data_format=channels_first needs a GPU; use channels_last here.",
+        ),
+        (
+            params["quantized_training"] or params["quantization_delay_epochs"],
+            "--quantized_training and --quantization_delay_epochs ask for a training with "
+            "TensorFlow 1's contrib, which this program does not do: leave them out, and let "
+            "--quantize=int8 quantize the trained weights.",
+        ),
+        (
+            params["eval_master"],
+            f"--eval_master={params['eval_master']} is not supported: leave it out, and run "
+            "--mode=eval on the machine that is to evaluate.",
         ),
     )
     unknown = set((params["quantize"] or "").split(",")) - {"", "float16", "int8"}

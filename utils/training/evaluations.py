@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 from absl import logging
 
 from utils.base import files
-from utils.base.errors import UserError
+from utils.base.errors import UserError, excerpt
 from utils.training import checkpoints
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 ARCHIVE_DIR = "archive"
 BEST_FILE = "best.json"
+PUBLISHED_BEST_FILE = "best_eval.txt"  # the published program's; this one writes none
 EVALUATIONS_FILE = "evaluations.json"
 EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
 _START = time.monotonic()
@@ -94,7 +96,8 @@ def best(model_dir: str) -> dict[str, Any] | None:
     """Returns the metrics of the archived best checkpoint, with its path under `checkpoint`.
 
     Returns:
-      None if no checkpoint was archived.
+      None if no checkpoint was archived. Of one that the published program archived, global_step
+      and top_1_accuracy alone are known.
 
     Raises:
       UserError: the file that holds them is damaged.
@@ -102,10 +105,49 @@ def best(model_dir: str) -> dict[str, Any] | None:
     archive = os.path.join(model_dir, ARCHIVE_DIR)
     path = os.path.join(archive, BEST_FILE)
     if not tf.io.gfile.exists(path):
-        return None
+        return _published_best(archive)
     remedy = "restore it from a copy, or remove it, and the next evaluation archives its checkpoint"
     found = files.read_json(path, "a record of the best checkpoint", remedy, _checked_best)
     return {**found, "checkpoint": os.path.join(archive, found["checkpoint"])}
+
+
+def _published_best(archive: str) -> dict[str, Any] | None:
+    """Returns what the published program recorded of the checkpoint in its archive; None if none.
+
+    Its best_eval.txt is the text of the accuracy, or of the dict that the estimator returned.
+    """
+    path = os.path.join(archive, PUBLISHED_BEST_FILE)
+    if not tf.io.gfile.exists(path):
+        return None
+    remedy = (
+        "write the best top-1 accuracy into it, such as 0.752, or remove it, and the next "
+        "evaluation archives its checkpoint"
+    )
+    try:
+        text = files.read_text(path)
+    except UserError as e:
+        raise UserError(f"{str(e).rstrip('.')}: {remedy}.") from e
+    accuracy = _published_accuracy(text)
+    if accuracy is None:
+        raise UserError(
+            f"{path} is not a record of the best checkpoint (it begins with "
+            f"{excerpt(text.strip(), 40)!r}): {remedy}."
+        )
+    checkpoint = checkpoints.latest(archive)
+    if checkpoint is None:  # nothing to keep
+        return None
+    step = checkpoints.step_of(checkpoint)
+    return {"global_step": step, "top_1_accuracy": accuracy, "checkpoint": checkpoint}
+
+
+def _published_accuracy(text: str) -> float | None:
+    """Returns the top-1 accuracy in the text of a number or of a dict; None if there is none."""
+    found = re.search(r"['\"]top_1_accuracy['\"]\s*:\s*(?:[\w.]+\()?([^\s,)}]+)", text)
+    try:
+        accuracy = float(found[1] if found else text)
+    except ValueError:
+        return None
+    return accuracy if 0 <= accuracy <= 1 else None
 
 
 def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> bool:
@@ -127,6 +169,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
         tf.io.gfile.copy(source, target, overwrite=True)
     files.write_json(os.path.join(archive, BEST_FILE), {**metrics, "checkpoint": name})
     checkpoints.write_state(archive, [name])
+    files.remove(os.path.join(archive, PUBLISHED_BEST_FILE))  # it is of the checkpoint before
     for path in tf.io.gfile.glob(os.path.join(archive, "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):
             tf.io.gfile.remove(path)

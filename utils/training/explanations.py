@@ -32,8 +32,8 @@ def explaining_errors(split: inputs.Split) -> Iterator[None]:
             raise
         raise UserError(
             f"The checkpoint in --model_dir={params['model_dir']} lacks variables that these "
-            "settings need: use those it was made with (moving_average_decay, use_keras), or start "
-            "from it in a new folder with --init_checkpoint."
+            "settings need: leave out --use_keras and --moving_average_decay, so that the "
+            "checkpoint decides, or start from it in a new folder with --init_checkpoint."
         ) from e
     except RuntimeError as e:
         if "TPU cores" not in str(e):

@@ -255,6 +255,8 @@ def checked_splits(params: Mapping[str, Any]) -> Splits:
     if records.has_files(data_dir) and not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is not a folder: check the path.")
     used = {"train": [splits.train], "eval": [splits.eval], "train_and_eval": splits}
+    if params["eval_after_training"]:
+        used["train"] = splits
     for split in used[params["mode"]]:
         split.check()
     return splits
