@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import mnasnet_start  # noqa: F401
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
 from utils.base import memory

@@ -79,9 +79,7 @@ def test_old_clients_get_what_classify_prints(loaded, exported, pictures):
 def test_shapes_and_values_under_the_published_names(loaded, pictures):
     session, meta = loaded
     feeds = feeds_of(pictures)
-    raw, normalized = session.run(
-        ["float_image_input:0", "truediv:0"], {"Placeholder:0": pictures}
-    )
+    raw, normalized = session.run(["float_image_input:0", "truediv:0"], {"Placeholder:0": pictures})
     np.testing.assert_array_equal(raw, feeds["float_image_input:0"])
     np.testing.assert_array_equal(normalized, feeds["truediv:0"])
     for name, shape in [("Placeholder", [None]), ("float_image_input", [None, SIZE, SIZE, 3]),
