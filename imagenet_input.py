@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import mnasnet_start  # noqa: F401
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
 from utils.base import memory
@@ -31,7 +32,9 @@ from utils.reading.segments import Segment
 import tensorflow.compat.v1 as tf  # isort: skip
 
 PADDING = -1
-SERVING_IMAGES = "serving_images"
+# Names in exported graphs that clients feed, as published; the model function makes the second one.
+SERVING_PICTURES = "Placeholder"
+SERVING_IMAGES = "float_image_input"
 
 
 def build_image_serving_input_fn(
@@ -39,8 +42,9 @@ def build_image_serving_input_fn(
 ):
     """Returns the input function of a SavedModel.
 
-    The placeholder `image_bytes` takes a vector of N encoded pictures, and the model gets float32
-    [N, image_size, image_size, 3] in [0, 255]. A second signature takes these images themselves.
+    The tensor `Placeholder:0`, called `image_bytes` in the signature, takes a vector of N encoded
+    pictures, and the model gets float32 [N, image_size, image_size, 3] in [0, 255]. A second
+    signature takes these images themselves.
 
     Args:
       image_size: side of the images in pixels.
@@ -53,10 +57,8 @@ def build_image_serving_input_fn(
                 image_bytes, image_size=image_size, resize_method=resize_method
             )
 
-        image_bytes = tf.placeholder(tf.string, [None], name="image_bytes")
+        image_bytes = tf.placeholder(tf.string, [None], SERVING_PICTURES)
         images = tf.map_fn(preprocess, image_bytes, back_prop=False, dtype=tf.float32)
-        # The signature `images` feeds this tensor, so it needs a name of its own.
-        images = tf.identity(images, SERVING_IMAGES)
         return tf.estimator.export.TensorServingInputReceiver(
             images, {"image_bytes": image_bytes}, {"images": {"images": images}}
         )

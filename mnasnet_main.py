@@ -76,6 +76,8 @@ def _network_images(images, mode, params):
         images = images["feature"]  # a plain ServingInputReceiver's wrapping
     if params["use_tpu"] and params["transpose_input"] and mode != tf.estimator.ModeKeys.PREDICT:
         images = tf.transpose(images, [3, 0, 1, 2])
+    if mode == tf.estimator.ModeKeys.PREDICT:
+        images = tf.identity(images, imagenet_input.SERVING_IMAGES)
     # Pixels may travel in bfloat16, but are normalized in float32.
     images = preprocessing.normalize(
         tf.cast(images, tf.float32), **network_settings.normalization(params)

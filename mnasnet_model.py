@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import mnasnet_start  # noqa: F401  (one plain sentence for a `utils` of another program)
 import utils.base.tensorflow_version  # noqa: F401  (one plain sentence for a TensorFlow without tf.layers)
 from utils.base import layers
 

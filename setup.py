@@ -47,6 +47,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.12",
     py_modules=[
+        "mnasnet_start",
         "mnasnet_main",
         "mnasnet_model",
         "mnasnet_models",
@@ -78,12 +79,17 @@ setuptools.setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
-            "mnasnet = mnasnet_main:console",
-            "mnasnet-data = utils.data.command:console",
-            "mnasnet-classify = utils.classify:console",
-            "mnasnet-evaluate = utils.evaluate:console",
-            "mnasnet-complexity = utils.complexity:console",
-            "mnasnet-import = utils.import_weights:console",
+            "mnasnet = mnasnet_start:main",
+            "mnasnet-data = mnasnet_start:data",
+            "mnasnet-classify = mnasnet_start:classify",
+            "mnasnet-evaluate = mnasnet_start:evaluate",
+            "mnasnet-export-table = mnasnet_start:export_table",
+            "mnasnet-complexity = mnasnet_start:complexity",
+            "mnasnet-import = mnasnet_start:import_weights",
+            "mnasnet-export-weights = mnasnet_start:export_weights",
+            "mnasnet-pretrained = mnasnet_start:pretrained",
+            "mnasnet-checkpoint = mnasnet_start:checkpoint_tool",
+            "mnasnet-tpu-check = mnasnet_start:tpu_check",
         ]
     },
 )

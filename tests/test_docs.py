@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import yaml
 from absl import flags
+from console_commands import console_commands
 
 from utils.base.errors import UserError
 from utils.config import model_spec, setting_flags, settings, strict_yaml
@@ -116,12 +117,6 @@ def options_of(parser):
         if isinstance(action, argparse._SubParsersAction):
             found.update(*map(options_of, action.choices.values()))
     return found
-
-
-def console_commands():
-    """Returns console command -> module, as setup.py installs them."""
-    text = (ROOT / "setup.py").read_text()
-    return dict(re.findall(r'"(mnasnet[\w-]*) = ([\w.]+):console"', text))
 
 
 def makefile():

@@ -331,7 +331,7 @@ def test_a_source_must_say_where_its_records_are():
 def test_serving_input(resize_method):
     receiver = imagenet_input.build_image_serving_input_fn(48, resize_method=resize_method)()
     placeholder = receiver.receiver_tensors["image_bytes"]
-    assert placeholder.op.name == "image_bytes"
+    assert placeholder.name == "Placeholder:0"  # as published, and as old clients feed it
     assert placeholder.dtype == tf.string
     assert receiver.features.dtype == tf.float32
     picture = np.random.RandomState(0).randint(0, 256, (50, 60, 3)).astype(np.uint8)

@@ -11,11 +11,12 @@ NETWORK = ("preprocessing", "mnasnet_model", "mnasnet_models")
 _BELOW_TRAINING = {"base", "network", "config", "reading", "imagenet_input"}
 _BELOW_MAIN = {*_BELOW_TRAINING, "training", "exporting", "weights"}
 MAY_IMPORT = {
-    "base": set(),
-    "network": {"base"},
+    "mnasnet_start": set(),
+    "base": {"mnasnet_start"},
+    "network": {"base", "mnasnet_start"},
     "config": {"base", "network"},
     "reading": {"base", "network"},
-    "imagenet_input": {"base", "network", "config", "reading"},
+    "imagenet_input": {"base", "network", "config", "reading", "mnasnet_start"},
     "data": _BELOW_TRAINING,
     "training": _BELOW_TRAINING,
     "exporting": {*_BELOW_TRAINING, "training"},
@@ -83,6 +84,7 @@ def test_imports_go_one_way(module):
         ("utils.base.files", "def f():\n    import utils.reading.records", True),
         ("utils.base.files", "import mnasnet_model", True),
         ("utils.base.files", "from utils.base import errors\nimport os", False),
+        ("mnasnet_start", "from utils.base import program", True),
         ("utils.config.settings", "from utils.reading.records import list_files", True),
         ("utils.data.shards", "from utils.training import inputs", True),
         ("utils.data.shards", "from utils.reading import records", False),

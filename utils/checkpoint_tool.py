@@ -1,7 +1,7 @@
 """Lists the variables of checkpoints, and compares checkpoints.
 
-python -m utils.checkpoint_tool list PATH
-python -m utils.checkpoint_tool compare A B
+mnasnet-checkpoint list PATH
+mnasnet-checkpoint compare A B
 
 A path is a checkpoint (DIR/model.ckpt-1000), a folder with a 'checkpoint' file, or a .safetensors
 or .pth file. `compare` exits with 0 if names, shapes and values agree, else with 1.
@@ -111,7 +111,7 @@ def _relative_difference(one: np.ndarray, other: np.ndarray) -> float:
 def main(argv: list[str]) -> int:
     """Runs list or compare; returns the exit status."""
     parser = program.ArgumentParser(
-        prog="python -m utils.checkpoint_tool", description=(__doc__ or "").split("\n")[0]
+        prog="mnasnet-checkpoint", description=(__doc__ or "").split("\n")[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="print names, shapes, means and standard deviations")
@@ -147,7 +147,7 @@ def _report(a, differences, arguments) -> int:
 
 
 def console() -> None:
-    """Runs the command `python -m utils.checkpoint_tool`."""
+    """Runs the console command `mnasnet-checkpoint`."""
     program.run(main)
 
 

@@ -1,6 +1,6 @@
 """Computes parameters, multiply-adds, activations and memory of a network from its graph.
 
-python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1 --input_image_size=224 --per_stage
+mnasnet-complexity --model_name=mnasnet-a1,mnasnet-b1 --input_image_size=224 --per_stage
 
 Nothing is trained or run: the inference graph for one image is built, and the shapes of its tensors
 give all figures. `DEFINITIONS`, which the command prints too, says what the columns mean.

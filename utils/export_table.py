@@ -1,6 +1,6 @@
 """Prints one table of several exports.
 
-python -m utils.export_table EXPORT_DIR ...
+mnasnet-export-table EXPORT_DIR ...
 
 The table, in Markdown, has accuracy, agreement, size and latency of every file from the reports of
 the exports. With --max_loss the command fails if an int8 file lost more top-1 against float32.
@@ -54,7 +54,7 @@ def int8_loss(report: dict[str, Any]) -> float | None:
 def main(argv: list[str]) -> None:
     """Prints the table, and checks int8 against float32."""
     parser = program.ArgumentParser(
-        prog="python -m utils.export_table", description=(__doc__ or "").split("\n")[0]
+        prog="mnasnet-export-table", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("export_dirs", nargs="+", metavar="EXPORT_DIR")
     parser.add_argument("--max_loss", type=float, help="largest loss of top-1 by int8, in points")
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
 
 
 def console() -> None:
-    """Runs the command `python -m utils.export_table`."""
+    """Runs the console command `mnasnet-export-table`."""
     program.run(main)
 
 

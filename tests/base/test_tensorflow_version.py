@@ -15,7 +15,7 @@ MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in [*ROOT.glob("mnasnet_m*.py"), *ROOT.glob("utils/**/*.py")]
     if path.stem not in ("__init__", "__main__")
-] + ["imagenet_input", "preprocessing"]
+] + ["imagenet_input", "mnasnet_start", "preprocessing"]
 # Imports each module that it is given, and says how that ended.
 IMPORTER = """
 import importlib, sys

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from exports import saved_model_in
+from exports import SIZE, saved_model_in
 from tensorflow.python.saved_model import loader_impl
 
-from utils.exporting import saved_model
+import preprocessing
+from utils.exporting import classifiers, saved_model
 
 VARIABLES = "/variables/variables"
 
@@ -24,15 +25,72 @@ def test_only_what_serving_needs_is_saved(model_dir, exported):
     assert saved == {n for n in trained if "ExponentialMovingAv" not in n and "RMSProp" not in n}
 
 
-def test_names_that_clients_use(exported, pictures):
+# Clients of the published program, who know the names of tensors and no signature.
+
+
+@pytest.fixture(params=["exported", "plain"])
+def loaded(request):
+    """(session, meta graph) of an export that a client loads as the published notebook does."""
+    path = saved_model_in(request.getfixturevalue(request.param))
     with tf.Session() as session:
-        tf.saved_model.load(session, ["serve"], saved_model_in(exported))
-        logits, probabilities, classes = session.run(
-            ["logits:0", "softmax_tensor:0", "ArgMax:0"], {"image_bytes:0": pictures}
-        )
-    assert logits.shape == probabilities.shape == (len(pictures), 10)
-    np.testing.assert_array_equal(classes, logits.argmax(1))
-    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+        yield session, tf.saved_model.loader.load(session, ["serve"], path)
+
+
+def feeds_of(pictures):
+    """What old clients feed, each for the same pictures: bytes, raw pixels, normalized pixels."""
+    images = [
+        preprocessing.preprocess_image(picture, image_size=SIZE, resize_method="bilinear")
+        for picture in pictures
+    ]
+    with tf.Session() as session:
+        raw, normalized = session.run([images, preprocessing.normalize(tf.stack(images))])
+    return {"Placeholder:0": pictures, "float_image_input:0": raw, "truediv:0": normalized}
+
+
+def test_old_clients_feed_and_fetch_by_name(loaded, pictures):
+    session, meta = loaded
+    results = {
+        name: session.run(["logits:0", "softmax_tensor:0", "ArgMax:0"], {name: value})
+        for name, value in feeds_of(pictures).items()
+    }
+    signature = meta.signature_def["serving_default"]
+    expected = session.run(
+        [signature.outputs[key].name for key in ("probabilities", "classes")],
+        {signature.inputs["image_bytes"].name: pictures},
+    )
+    for logits, probabilities, classes in results.values():
+        assert logits.shape == (len(pictures), 10) and classes.dtype == np.int64
+        np.testing.assert_array_equal(logits, results["Placeholder:0"][0])
+        np.testing.assert_array_equal(probabilities, expected[0])
+        np.testing.assert_array_equal(classes, expected[1])
+    np.testing.assert_array_equal(expected[1], results["Placeholder:0"][0].argmax(1))
+    np.testing.assert_allclose(expected[0].sum(1), 1, rtol=1e-5)
+
+
+def test_old_clients_get_what_classify_prints(loaded, exported, pictures):
+    session, _ = loaded
+    model = classifiers.load(exported)
+    for picture in pictures[:3]:
+        for name, value in feeds_of([picture]).items():
+            (found,) = session.run("softmax_tensor:0", {name: value})
+            np.testing.assert_array_equal(found, model.probabilities(picture))
+
+
+def test_shapes_and_values_under_the_published_names(loaded, pictures):
+    session, meta = loaded
+    feeds = feeds_of(pictures)
+    raw, normalized = session.run(["float_image_input:0", "truediv:0"], {"Placeholder:0": pictures})
+    np.testing.assert_array_equal(raw, feeds["float_image_input:0"])
+    np.testing.assert_array_equal(normalized, feeds["truediv:0"])
+    for name, shape in [("Placeholder", [None]), ("float_image_input", [None, SIZE, SIZE, 3]),
+                        ("truediv", [None, SIZE, SIZE, 3]), ("logits", [None, 10]),
+                        ("softmax_tensor", [None, 10]), ("ArgMax", [None])]:  # fmt: skip
+        assert session.graph.get_tensor_by_name(f"{name}:0").shape.as_list() == shape
+    signatures = {name: set(meta.signature_def[name].inputs) for name in meta.signature_def}
+    assert signatures == {
+        "serving_default": {"image_bytes"}, "classify": {"image_bytes"},
+        "images:serving_default": {"images"}, "images:classify": {"images"},
+    }  # fmt: skip
 
 
 def test_label_names_travel_with_it(exported):

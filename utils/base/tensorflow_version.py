@@ -8,13 +8,10 @@ while it loads.
 import importlib.metadata
 import importlib.util
 import os
-import sys
+
+import mnasnet_start
 
 SUPPORTED = "2.15"
-
-
-class TensorFlowVersionError(ImportError):
-    """Says that TensorFlow is missing or has no TPUEstimator, and what to do."""
 
 
 def _installed_version() -> str | None:
@@ -37,23 +34,19 @@ def problem(version: str | None) -> str | None:
     return None
 
 
-def _print_without_trace(kind, error, trace):
-    if issubclass(kind, TensorFlowVersionError):
-        print(error, file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
 def check() -> None:
-    """Raises TensorFlowVersionError, which ends a program with one sentence and no stack trace."""
+    """Ends the program with one sentence if TensorFlow is missing or does not fit.
+
+    Raises:
+      mnasnet_start.CannotStart: this sentence, without a stack trace if nobody catches it.
+    """
     version = _installed_version()
     # A TensorFlow that was built from source has no package metadata, and is not checked.
     if version is None and importlib.util.find_spec("tensorflow") is not None:
         return
     sentence = problem(version)
     if sentence:
-        sys.excepthook = _print_without_trace
-        raise TensorFlowVersionError(sentence)
+        mnasnet_start.refuse(sentence)
 
 
 # TensorFlow 2.15 prints "Unable to register cuDNN factory" as an error on every machine, and gRPC

@@ -47,6 +47,12 @@ def find_emulator() -> str | None:
     return found
 
 
+def _ending_with_us() -> list[str]:
+    """Returns the words before a command whose process ends with ours, even if ours is killed."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
 class Emulator:
     """Runs the Bigtable emulator on a free loopback port; it can be started again on that port.
 
@@ -74,7 +80,7 @@ class Emulator:
     def start(self) -> None:
         """Starts the emulator, and waits until it answers."""
         self.process = subprocess.Popen(
-            [self._executable, "-host", "127.0.0.1", "-port", str(self._port)],
+            [*_ending_with_us(), self._executable, "-host", "127.0.0.1", "-port", str(self._port)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for _ in range(100):

@@ -1,6 +1,6 @@
 """Compiles the training step with the real TPU compiler, on a machine without a TPU.
 
-python -m utils.tpu_check --topology=v3 --batch_size=128 --precision=bfloat16
+mnasnet-tpu-check --topology=v3 --batch_size=128 --precision=bfloat16
 
 The command answers whether the step of one core compiles and fits in its memory; it runs nothing.
 XLA's HLO of the step goes to libtpu's ahead-of-time compiler, which lives in a second environment
@@ -155,7 +155,7 @@ def _shorten(error: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = program.ArgumentParser(
-        prog="python -m utils.tpu_check",
+        prog="mnasnet-tpu-check",
         description="Compiles the training step with the real TPU compiler.",
     )
     lists = "separated by commas (default: %(default)s)"
@@ -240,5 +240,5 @@ def main(argv: list[str]) -> int:
 
 
 def console() -> None:
-    """Runs the command `python -m utils.tpu_check`."""
+    """Runs the console command `mnasnet-tpu-check`."""
     program.run(main)
