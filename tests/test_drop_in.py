@@ -104,7 +104,8 @@ def test_each_network_has_a_function(function, name):
 
 
 @pytest.mark.parametrize(
-    ("se_ratio", "field"), [(None, ""), (0, ""), (0.0, ""), (1.5, ""), (0.25, "_se0.25"), (1, "_se1")]
+    ("se_ratio", "field"),
+    [(None, ""), (0, ""), (0.0, ""), (1.5, ""), (0.25, "_se0.25"), (1, "_se1")],
 )
 def test_a_ratio_of_no_effect_is_not_encoded(se_ratio, field):
     block = BlockArgs(3, 1, 8, 16, 6, True, [2, 2], se_ratio)
@@ -160,7 +161,7 @@ def test_a_subclass_may_override_the_call():
             return 2 * super().call(inputs, training=training, features_only=features_only)
 
     stages = mnasnet_models.MnasNetDecoder().decode(TINY)
-    model = Doubled(blocks_args=stages, global_params=GlobalParams(num_classes=4))
+    model = Doubled(blocks_args=stages, global_params=GlobalParams(stem_size=8))
     output = model(tf.zeros([1, 32, 32, 3]), training=False)
     assert output.op.type == "Mul"
 
