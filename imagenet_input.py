@@ -9,8 +9,9 @@ image once, whatever the batch size: black images labelled `PADDING` fill up the
 
 from __future__ import annotations
 
+import inspect
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mnasnet_start  # noqa: F401
@@ -67,27 +68,43 @@ def build_image_serving_input_fn(
 
 
 def _host(params: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns (index of this host, number of hosts) for an input function's params."""
+    """Returns (index of this host, number of hosts) for an input function's params.
+
+    Only a context tells hosts apart: `use_tpu` is a name of our settings, and other programs have
+    params without it.
+    """
     context = params.get("context")
-    if context is None or not params.get("use_tpu"):
+    if context is None:
         return 0, 1
     return context.current_input_fn_deployment()[1], context.num_hosts
+
+
+def _call(function: Callable, *args, optional: Mapping[str, Any], **named):
+    """Calls a function that other code may replace, with those optional arguments that it has."""
+    known = inspect.signature(function).parameters
+    return function(*args, **named, **{k: v for k, v in optional.items() if k in known})
 
 
 class ImageNetTFExampleInput:
     """Makes batches of serialized tf.train.Examples; subclasses say where the examples are.
 
-    Subclasses override `make_source_dataset`.
+    Subclasses override `make_source_dataset`, and perhaps `dataset_parser` or `set_shapes`.
+
+    Attributes:
+      image_preprocessing_fn: makes an image of an encoded picture. Another function takes the four
+        published arguments of `preprocessing.preprocess_image` by name, and gets those further
+        ones that it has.
     """
 
     def __init__(
         self,
         is_training: bool,
         use_bfloat16: bool,
-        transpose_input: bool,
+        num_cores: int = 8,
         image_size: int = preprocessing.IMAGE_SIZE,
-        num_parallel_calls: int = 64,
+        transpose_input: bool = False,
         *,
+        num_parallel_calls: int | None = None,
         resize_method: str = "bicubic",
         augmentation: preprocessing.Augmentation | None = None,
         num_classes: int | None = None,
@@ -99,9 +116,11 @@ class ImageNetTFExampleInput:
         Args:
           is_training: whether to shuffle, augment and repeat; if not, read once and in order.
           use_bfloat16: whether to feed bfloat16 images instead of float32.
-          transpose_input: whether to feed [H, W, C, N] instead of [N, H, W, C].
+          num_cores: cores that this host feeds; sets the default of `num_parallel_calls`.
           image_size: side of the images in pixels.
-          num_parallel_calls: pictures to decode at a time; at most twice the cores are.
+          transpose_input: whether to feed [H, W, C, N] instead of [N, H, W, C].
+          num_parallel_calls: pictures to decode at a time; at most twice the cores of this machine
+            are. None for eight for each of `num_cores`.
           resize_method: 'bicubic' or 'bilinear'.
           augmentation: random crops and flips of training; None for the published ones.
           num_classes: a label outside of 1..num_classes is an error; None accepts all.
@@ -110,23 +129,42 @@ class ImageNetTFExampleInput:
             after them. Runs that always started anew would show the first images of each file
             again and again, and the last ones never.
         """
+        self.image_preprocessing_fn: Callable = preprocessing.preprocess_image
         self.is_training = is_training
         self.use_bfloat16 = use_bfloat16
+        self.num_cores = num_cores
         self.transpose_input = transpose_input
         self.image_size = image_size
-        self.num_parallel_calls = min(num_parallel_calls, 2 * memory.cores())
+        self.num_parallel_calls = min(num_parallel_calls or 8 * num_cores, 2 * memory.cores())
         self.resize_method = resize_method
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.seed = seed
         self.first_image = first_image
 
+    def set_shapes(
+        self, batch_size: int, images: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sets the static batch size of a batch, and returns its images and labels."""
+        axis = 3 if self.transpose_input else 0
+        shape: list[int | None] = [None] * 4
+        shape[axis] = batch_size
+        images.set_shape(shape)
+        labels.set_shape([batch_size])
+        return images, labels
+
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        """Returns the examples of host `index`, each once, at most files shuffled, as strings."""
+        """Returns the examples of host `index`, each once, at most files shuffled, as strings.
+
+        A subclass may shuffle and repeat them in training, as the published ones do.
+        """
         raise NotImplementedError
 
     def dataset_parser(self, value: tf.Tensor, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Makes (image [image_size, image_size, 3], label int32) of one serialized example."""
+        """Makes (image [image_size, image_size, 3], label int32) of one serialized example.
+
+        A subclass may leave `seed` out, which fixes the augmentation.
+        """
         image_bytes, label = examples.parse(value)
         label = label - 1
         if self.num_classes is not None:
@@ -134,22 +172,19 @@ class ImageNetTFExampleInput:
             message = examples.label_message(label + 1, self.num_classes)
             with tf.control_dependencies([tf.Assert(in_range, [message])]):
                 label = tf.identity(label)
-        image = preprocessing.preprocess_image(
-            image_bytes,
-            self.is_training,
-            self.use_bfloat16,
-            self.image_size,
-            resize_method=self.resize_method,
-            augmentation=self.augmentation,
-            seed=seed,
-        )
+        ours = dict(resize_method=self.resize_method, augmentation=self.augmentation, seed=seed)
+        image = _call(
+            self.image_preprocessing_fn, image_bytes=image_bytes, is_training=self.is_training,
+            use_bfloat16=self.use_bfloat16, image_size=self.image_size, optional=ours,
+        )  # fmt: skip
         return image, label
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
         """Returns the dataset of batches (images, labels).
 
         Args:
-          params: `batch_size` is set by TPUEstimator; `use_tpu` and `context` tell the hosts apart.
+          params: `batch_size` and, on a TPU, `context`, which tells the hosts apart, are set by
+            TPUEstimator. With `use_tpu` an evaluation never ends.
         """
         host, num_hosts = _host(params)
         batch_size = params["batch_size"]
@@ -159,8 +194,7 @@ class ImageNetTFExampleInput:
         else:
             dataset = self.make_source_dataset(host, num_hosts)
             dataset = self._eval_batches(dataset, batch_size, endless=bool(params.get("use_tpu")))
-        if self.transpose_input:
-            dataset = dataset.map(_transpose)
+        dataset = self._with_layout(dataset, batch_size)
         # Threads may overtake each other in a training, unless a seed asks for the same batches.
         deterministic = not self.is_training or self.seed is not None
         # Two batches hide the decoding behind the step; more would only take memory.
@@ -182,7 +216,9 @@ class ImageNetTFExampleInput:
 
         @tf.autograph.experimental.do_not_convert
         def parse(number, value):
-            return self.dataset_parser(value, tf.stack([base, number * 2]))
+            return _call(
+                self.dataset_parser, value, optional={"seed": tf.stack([base, number * 2])}
+            )
 
         dataset = dataset.enumerate(self.first_image // num_hosts)
         dataset = dataset.map(parse, num_parallel_calls=self.num_parallel_calls)
@@ -202,10 +238,9 @@ class ImageNetTFExampleInput:
                 return black, tf.pad(labels, [[0, missing]], constant_values=PADDING)
 
             # Only the last batch is copied: padding every batch would cost time.
-            images, labels = tf.cond(missing > 0, fill_up, lambda: (images, labels))
-            images.set_shape([batch_size, self.image_size, self.image_size, 3])
-            labels.set_shape([batch_size])
-            return images, labels
+            padded, padded_labels = tf.cond(missing > 0, fill_up, lambda: (images, labels))
+            padded.set_shape(tf.TensorShape([batch_size]).concatenate(images.shape[1:]))
+            return padded, padded_labels
 
         dataset = dataset.map(pad)
         if endless:
@@ -214,10 +249,16 @@ class ImageNetTFExampleInput:
             dataset = dataset.concatenate(padding)
         return dataset
 
+    def _with_layout(self, dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """Returns batches transposed, if `transpose_input` asks for it, and with their shapes."""
 
-@tf.autograph.experimental.do_not_convert
-def _transpose(images, labels):
-    return tf.transpose(images, [1, 2, 3, 0]), labels
+        @tf.autograph.experimental.do_not_convert
+        def lay_out(images, labels):
+            if self.transpose_input:
+                images = tf.transpose(images, [1, 2, 3, 0])
+            return self.set_shapes(batch_size, images, labels)
+
+        return dataset.map(lay_out)
 
 
 def black_batches(batch_size: int, image_size: int, use_bfloat16: bool, label: int):
@@ -231,8 +272,8 @@ def black_batches(batch_size: int, image_size: int, use_bfloat16: bool, label: i
 class ImageNetInput(ImageNetTFExampleInput):
     """Feeds the TFRecord files `train-*` or `validation-*` of a folder or bucket.
 
-    With a `data_dir` that is None, empty or 'null' it feeds black images with label 0 without end,
-    to measure a model alone.
+    With a `data_dir` for which `records.has_files` is false, as '' and 'null', it feeds black
+    images with label 0 without end, to measure a model alone.
     """
 
     def __init__(
@@ -256,20 +297,24 @@ class ImageNetInput(ImageNetTFExampleInput):
           segments: the segments of files to read, as a scan finds them; None reads all files.
         """
         super().__init__(
-            is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more
-        )
+            is_training, use_bfloat16, image_size=image_size, transpose_input=transpose_input,
+            num_parallel_calls=num_parallel_calls, **more,
+        )  # fmt: skip
         self.data_dir = data_dir if records.has_files(data_dir) else None
         self.file_prefix = TRAIN_PREFIX if is_training else EVAL_PREFIX
         self.cache = cache
         self.segments = segments
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
-        if self.data_dir is not None:
+        if self.data_dir is not None or self._has_other_source():
             return super().input_fn(params)
-        dataset = black_batches(params["batch_size"], self.image_size, self.use_bfloat16, 0)
-        if self.transpose_input:
-            dataset = dataset.map(_transpose)
-        return dataset_options.apply(dataset)
+        batch_size = params["batch_size"]
+        dataset = black_batches(batch_size, self.image_size, self.use_bfloat16, 0)
+        return dataset_options.apply(self._with_layout(dataset, batch_size))
+
+    def _has_other_source(self) -> bool:
+        """Returns whether a subclass says itself where its examples are."""
+        return type(self).make_source_dataset is not ImageNetInput.make_source_dataset
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
         if self.is_training:
@@ -287,6 +332,8 @@ class ImageNetInput(ImageNetTFExampleInput):
         return [Segment(path) for path in records.list_files(self.data_dir, self.file_prefix)]
 
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
+        if self._has_other_source():
+            return super()._training_records(index, num_hosts)
         share = self._share(index, num_hosts)
         cache = records.fits_in_memory(share.paths()) if self.cache is None else self.cache
         return reading_order.training_records(share, self.seed, self.num_parallel_calls, cache)
@@ -321,8 +368,9 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
           num_images: number of rows with the prefix; None counts them first.
         """
         super().__init__(
-            is_training, use_bfloat16, transpose_input, image_size, num_parallel_calls, **more
-        )
+            is_training, use_bfloat16, image_size=image_size, transpose_input=transpose_input,
+            num_parallel_calls=num_parallel_calls, **more,
+        )  # fmt: skip
         self.selection = selection
         self.cache = cache
         self.num_images = num_images

@@ -21,9 +21,10 @@ import mnasnet_models
 import preprocessing
 from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
-from utils.config import absl_flags, network_settings, setting_flags
-from utils.exporting import export
+from utils.config import absl_flags, network_settings, setting_flags, settings
+from utils.exporting import export as exporting  # `export` is a published function
 from utils.reading import bad_images
+from utils.reading.records import FAKE_DATA_DIR  # noqa: F401  (published here)
 from utils.training import (
     averages,
     checkpoints,
@@ -33,6 +34,7 @@ from utils.training import (
     explanations,
     hooks,
     inputs,
+    metrics,
     model_files,
     optimization,
     warm_start,
@@ -41,7 +43,9 @@ from utils.training import (
 import tensorflow.compat.v1 as tf  # isort: skip
 
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
-TOP_K = 5
+
+# Published here, although the published program does not use it: (factor, epoch to start at).
+LR_SCHEDULE = [(1.0, 5), (0.1, 30), (0.01, 60), (0.001, 80), (0.0001, 90)]
 
 
 # The model function.
@@ -62,12 +66,21 @@ def mnasnet_model_fn(features, labels, mode, params):
     logits = _logits(_network_images(features, mode, params), mode, params)
     if mode == tf.estimator.ModeKeys.PREDICT:
         return _predict_spec(logits, params)
-    cross_entropy = _cross_entropy(logits, labels, params)
+    cross_entropy = metrics.cross_entropy(logits, labels, params)
     squares = [tf.nn.l2_loss(v) for v in optimization.regularized_variables()]
     loss = cross_entropy + params["weight_decay"] * tf.add_n(squares)
     if mode == tf.estimator.ModeKeys.EVAL:
         return _eval_spec(logits, labels, loss, params)
     return _train_spec(loss, cross_entropy, params)
+
+
+def build_model_fn(features, labels, mode, params):
+    """Builds the network as `mnasnet_model_fn` does, from settings of which some may be missing.
+
+    The published program passes this function to TPUEstimator. Settings that `params` lacks have
+    their defaults.
+    """
+    return mnasnet_model_fn(features, labels, mode, settings.completed(params))
 
 
 def _network_images(images, mode, params):
@@ -101,15 +114,6 @@ def _logits(images, mode, params):
     return tf.cast(logits, tf.float32)
 
 
-def _cross_entropy(logits, labels, params):
-    """Returns the mean over the images that count, with label smoothing."""
-    one_hot = tf.one_hot(labels, params["num_label_classes"])
-    weights = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
-    return tf.losses.softmax_cross_entropy(
-        one_hot, logits, weights, label_smoothing=params["label_smoothing"]
-    )
-
-
 def _predict_spec(logits, params):
     predictions = {
         "classes": tf.argmax(logits, axis=1, name="ArgMax"),
@@ -125,38 +129,13 @@ def _predict_spec(logits, params):
 
 
 def _eval_spec(logits, labels, loss, params):
-    # The metric takes the loss of each image: every image then counts once, in any batch size.
-    one_hot = tf.one_hot(labels, params["num_label_classes"])
-    losses = tf.losses.softmax_cross_entropy(
-        one_hot,
-        logits,
-        label_smoothing=params["label_smoothing"],
-        loss_collection=None,
-        reduction=tf.losses.Reduction.NONE,
-    )
+    losses = metrics.cross_entropies(logits, labels, params)
     return tf.estimator.tpu.TPUEstimatorSpec(
         mode=tf.estimator.ModeKeys.EVAL,
         loss=loss,
-        eval_metrics=(_metrics, [labels, logits, losses]),
+        eval_metrics=(metrics.of_batch, [labels, logits, losses]),
         scaffold_fn=averages.averages_scaffold(True),
     )
-
-
-def _metrics(labels, logits, losses):
-    """Returns metrics over the images that count; `images` is their number."""
-    counts = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
-    in_top_k = tf.nn.in_top_k(logits, tf.maximum(labels, 0), min(TOP_K, logits.shape[1]))
-    total = tf.get_variable(
-        "images", [], tf.float64, tf.zeros_initializer(), trainable=False,
-        collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES],
-    )  # fmt: skip
-    add = tf.assign_add(total, tf.reduce_sum(tf.cast(counts, tf.float64)))
-    return {
-        "top_1_accuracy": tf.metrics.accuracy(labels, tf.argmax(logits, axis=1), counts),
-        "top_5_accuracy": tf.metrics.mean(tf.cast(in_top_k, tf.float32), counts),
-        "cross_entropy": tf.metrics.mean(losses, counts),
-        "images": (tf.identity(total), add),
-    }
 
 
 def _train_spec(loss, cross_entropy, params):
@@ -256,18 +235,18 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
             checkpoint_path=checkpoint,
             hooks=[progress],
         )
-    metrics = evaluations.metrics_of(values, split.num_skipped)
-    split.check_count(metrics["images"] + metrics["skipped_images"])
-    evaluations.log(metrics, time.monotonic() - start)
-    evaluations.keep(params["model_dir"], checkpoint, metrics)
-    return metrics
+    found = evaluations.metrics_of(values, split.num_skipped)
+    split.check_count(found["images"] + found["skipped_images"])
+    evaluations.log(found, time.monotonic() - start)
+    evaluations.keep(params["model_dir"], checkpoint, found)
+    return found
 
 
 def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     splits = inputs.checked_splits(params)
     files.make_writable_dir(params["model_dir"], "model_dir")
-    export.check(params)
+    exporting.check(params)
     with folder_lock.hold(params["model_dir"], "model_dir", "training"):
         params = _prepare(params)
         _train_and_evaluate(params, splits)
@@ -356,7 +335,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     splits = inputs.checked_splits(params)
     model_dir = params["model_dir"]
     model_files.check_what_is_there(model_dir)
-    export.check(params)
+    exporting.check(params)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
@@ -393,7 +372,25 @@ def run_export(params: Mapping[str, Any]) -> None:
     # bfloat16 is for training on TPUs; phones and servers take float32, of the same weights. The
     # graph for TPUs, too, is made without a TPU.
     params = {**params, "precision": "float32", "use_tpu": False}
-    export.export(params, checkpoint, mnasnet_model_fn)
+    exporting.export(params, checkpoint, mnasnet_model_fn)
+
+
+def export(est: tf.estimator.Estimator, export_dir: str, post_quantize: bool = True) -> None:
+    """Exports the latest checkpoint of an estimator; the published name for it.
+
+    Args:
+      est: an estimator of `build_model_fn` or `mnasnet_model_fn`, as `build_estimator` returns it.
+      export_dir: folder or bucket for the SavedModel and the .tflite files.
+      post_quantize: whether to write a .tflite file with weights quantized to 8 bits, too.
+
+    Raises:
+      ValueError: export_dir is empty.
+      UserError: as `utils.exporting.export.export`.
+    """
+    if not export_dir:
+        raise ValueError("export_dir is empty: name a folder for the exported files.")
+    given = {"model_dir": est.model_dir, "export_dir": export_dir, "post_quantize": post_quantize}
+    run_export(settings.completed({**est.params, **given}))
 
 
 MODES = {

@@ -99,11 +99,11 @@ DATA_FORMATS = ("channels_last", "channels_first")
 def round_filters(filters: float, global_params: GlobalParams) -> int:
     """Scales a number of filters by the depth multiplier, to a multiple of the depth divisor.
 
-    The result is at least 90 % of the scaled number. Without a depth multiplier the number is
-    returned as it is.
+    The result is at least 90 % of the scaled number. Without a depth multiplier, None or 0, the
+    number is returned as it is.
     """
     multiplier = global_params.depth_multiplier
-    if multiplier is None:
+    if not multiplier:
         return int(filters)
     divisor = int(global_params.depth_divisor)
     min_depth = int(global_params.min_depth or divisor)
@@ -148,6 +148,10 @@ class MnasBlock:
     """Applies a mobile inverted bottleneck, optionally with squeeze-and-excite.
 
     The order is: expansion 1x1, depthwise k x k, squeeze-and-excite, projection 1x1, identity.
+
+    Attributes:
+      has_se: whether the block has squeeze-and-excite.
+      endpoints: after a call, the tensor before the projection, as `expansion_output`.
     """
 
     def __init__(
@@ -164,12 +168,13 @@ class MnasBlock:
           layer_names: gives a Keras layer its name by its kind; None leaves naming to Keras.
         """
         self._args = block_args
+        self.has_se = 0 < (block_args.se_ratio or 0) <= 1
         self._layers = _layer_factory(global_params, layer_names or (lambda kind: None))
         self.endpoints: dict[str, tf.Tensor] = {}
         self._build()
 
-    @property
     def block_args(self) -> BlockArgs:
+        """Returns the arguments that the block was made with."""
         return self._args
 
     def _build(self) -> None:
@@ -180,10 +185,8 @@ class MnasBlock:
             self._expand_norm = make.batch_norm()
         self._depthwise_conv = make.depthwise_conv(args.kernel_size, args.strides)
         self._depthwise_norm = make.batch_norm()
-        se_ratio = args.se_ratio or 0
-        self._has_se = 0 < se_ratio <= 1
-        if self._has_se:
-            squeezed = max(1, int(args.input_filters * se_ratio))
+        if self.has_se:
+            squeezed = max(1, int(args.input_filters * (args.se_ratio or 0)))
             self._se_reduce = make.conv(squeezed, use_bias=True)
             self._se_expand = make.conv(expanded, use_bias=True)
         self._project_conv = make.conv(args.output_filters)
@@ -218,19 +221,22 @@ class MnasBlock:
             outputs = activation(outputs)
         outputs = self._depthwise_norm(self._depthwise_conv(outputs), training=training)
         outputs = activation(outputs)
-        if self._has_se:
+        if self.has_se:
             outputs = self._squeeze_and_excite(outputs)
         self.endpoints = {"expansion_output": outputs}
         outputs = self._project_norm(self._project_conv(outputs), training=training)
         return outputs + inputs if self._has_skip else outputs
 
-    __call__ = call
+    def __call__(self, *args, **kwargs) -> tf.Tensor:
+        """Applies the block; see `call`, which a subclass may override."""
+        return self.call(*args, **kwargs)
 
 
 class MnasNetModel:
     """Applies the network: stem, blocks, head.
 
     Attributes:
+      variables: after a call, the variables that it made, in the order of their creation.
       endpoints: after a call, the intermediate tensors by name: `stem`, `block_N`,
         `block_N/expansion_output`, `reduction_K` and `reduction_K/expansion_output` (of the last
         block before each stride-2 block, and of the very last block), `global_pool` (the last
@@ -238,7 +244,17 @@ class MnasNetModel:
         layer's output).
     """
 
-    def __init__(self, blocks_args: Sequence[BlockArgs], global_params: GlobalParams | None = None):
+    def __init__(
+        self,
+        blocks_args: Sequence[BlockArgs] | None = None,
+        global_params: GlobalParams | None = None,
+    ):
+        """Makes the layers; a call makes their variables.
+
+        Args:
+          blocks_args: the stages.
+          global_params: settings of the network; None for the defaults.
+        """
         if not blocks_args:
             raise ValueError("blocks_args is empty: a MnasNet has at least one stage.")
         self._params = global_params or GlobalParams()
@@ -255,10 +271,26 @@ class MnasNetModel:
         self._names = layers.LayerNames()
         self._layers = _layer_factory(self._params, self._names)
         self.endpoints: dict[str, tf.Tensor] = {}
+        self.variables: list[tf.Variable] = []
         blocks = self._unrolled(blocks_args)
         self._num_frozen = num_frozen_blocks(self._params.frozen, len(blocks))
         self._blocks = [MnasBlock(args, self._params, self._names) for args in blocks]
         self._build_stem_and_head()
+
+    @property
+    def trainable_variables(self) -> list[tf.Variable]:
+        """The variables that a training changes: all but moving statistics and frozen ones."""
+        return [variable for variable in self.variables if variable.trainable]
+
+    def count_params(self) -> int:
+        """Returns the number of scalars in all variables, moving statistics included.
+
+        Raises:
+          ValueError: the network was not called yet.
+        """
+        if not self.variables:
+            raise ValueError("The network has no variables before its first call.")
+        return sum(variable.shape.num_elements() for variable in self.variables)
 
     def _unrolled(self, stages: Sequence[BlockArgs]) -> list[BlockArgs]:
         """Returns one BlockArgs for each block, with rounded filters."""
@@ -296,7 +328,7 @@ class MnasNetModel:
           Logits [N, num_classes], or the last block's output.
         """
         self.endpoints = {}
-        with tf.name_scope("mnas_net_model"):
+        with layers.recording(self.variables), tf.name_scope("mnas_net_model"):
             outputs = self._stem(inputs, training)
             outputs = self._run_blocks(outputs, training)
             self.endpoints["global_pool"] = outputs
@@ -305,7 +337,9 @@ class MnasNetModel:
                 self.endpoints["head"] = outputs
         return outputs
 
-    __call__ = call
+    def __call__(self, *args, **kwargs) -> tf.Tensor:
+        """Applies the network; see `call`, which a subclass may override."""
+        return self.call(*args, **kwargs)
 
     def _stem(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         frozen = self._params.frozen is not None
@@ -319,7 +353,7 @@ class MnasNetModel:
         reductions = 0
         for index, block in enumerate(self._blocks):
             is_last = index == len(self._blocks) - 1
-            is_reduction = is_last or self._blocks[index + 1].block_args.strides[0] > 1
+            is_reduction = is_last or self._blocks[index + 1].block_args().strides[0] > 1
             frozen = index < self._num_frozen
             with tf.variable_scope(f"mnas_blocks_{index}"), layers.freezing(frozen):
                 outputs = block(outputs, training=training and not frozen)

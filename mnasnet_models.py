@@ -38,7 +38,10 @@ _LONGEST_NAME = 200  # a name of files, too
 
 
 class MnasNetDecoder:
-    """Turns block strings into BlockArgs and back: encode(decode(strings)) == strings."""
+    """Turns block strings into BlockArgs and back.
+
+    encode(decode(strings)) is the same strings, but for a field `se` of no effect.
+    """
 
     _FIELDS = {
         "r": ("num_repeat", r"[1-9]\d*"),
@@ -61,7 +64,10 @@ class MnasNetDecoder:
         return [self._decode_string(string) for string in string_list]
 
     def encode(self, blocks_args: Sequence[BlockArgs]) -> list[str]:
-        """Encodes a list of BlockArgs as block strings."""
+        """Encodes a list of BlockArgs as block strings.
+
+        A squeeze-and-excite ratio of no effect, outside of (0, 1], is left out.
+        """
         return [self._encode_block(args) for args in blocks_args]
 
     def _decode_string(self, string: str) -> BlockArgs:
@@ -124,7 +130,7 @@ class MnasNetDecoder:
             f"i{block.input_filters}",
             f"o{block.output_filters}",
         ]
-        if block.se_ratio is not None:
+        if block.se_ratio and 0 < block.se_ratio <= 1:
             fields.append(f"se{_decimal(block.se_ratio)}")
         if not block.id_skip:
             fields.append("noskip")
@@ -248,6 +254,35 @@ def get_model_params(
     stages, params = MnasNetDecoder().decode(spec.stages), spec.params()._replace(**overrides)
     _check_size(stages, params)
     return stages, params
+
+
+def mnasnet_a1(depth_multiplier: float | None = None) -> tuple[list[BlockArgs], GlobalParams]:
+    """Returns the stages and the global parameters of MnasNet-A1; the published name for them.
+
+    Args:
+      depth_multiplier: scales the filters of the stem and the blocks; None for no scaling.
+    """
+    return get_model_params("mnasnet-a1", {"depth_multiplier": depth_multiplier})
+
+
+def mnasnet_b1(depth_multiplier: float | None = None) -> tuple[list[BlockArgs], GlobalParams]:
+    """Returns those of MnasNet-B1, as `mnasnet_a1` does."""
+    return get_model_params("mnasnet-b1", {"depth_multiplier": depth_multiplier})
+
+
+def mnasnet_small(depth_multiplier: float | None = None) -> tuple[list[BlockArgs], GlobalParams]:
+    """Returns those of MnasNet-small, as `mnasnet_a1` does."""
+    return get_model_params("mnasnet-small", {"depth_multiplier": depth_multiplier})
+
+
+def mnasnet_d1(depth_multiplier: float | None = None) -> tuple[list[BlockArgs], GlobalParams]:
+    """Returns those of MnasNet-D1, as `mnasnet_a1` does."""
+    return get_model_params("mnasnet-d1", {"depth_multiplier": depth_multiplier})
+
+
+def mnasnet_d1_320(depth_multiplier: float | None = None) -> tuple[list[BlockArgs], GlobalParams]:
+    """Returns those of MnasNet-D1-320, as `mnasnet_a1` does."""
+    return get_model_params("mnasnet-d1-320", {"depth_multiplier": depth_multiplier})
 
 
 def _check_size(stages: Sequence[BlockArgs], params: GlobalParams) -> None:

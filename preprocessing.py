@@ -161,9 +161,18 @@ def random_window(
       augmentation: the distribution of the crops.
       seed: int [2]; the crop is a pure function of it.
     """
+    whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
+    random = _sampled_window(shape, whole, augmentation, seed)
+    # The sampler returns the whole picture if it finds no box.
+    is_whole = tf.reduce_all(tf.equal(random[2:], shape[:2]))
+    return tf.cond(is_whole, lambda: centre_window(shape, image_size), lambda: random)
+
+
+def _sampled_window(shape, boxes, augmentation: Augmentation, seed) -> tf.Tensor:
+    """Returns a window, int32 [4], that covers enough of one of the boxes, if the sampler can."""
     begin, size, _ = tf.compat.v2.image.stateless_sample_distorted_bounding_box(
         shape,
-        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        bounding_boxes=boxes,
         seed=seed,
         min_object_covered=augmentation.min_object_covered,
         aspect_ratio_range=augmentation.aspect_ratio_range,
@@ -171,10 +180,40 @@ def random_window(
         max_attempts=augmentation.max_attempts,
         use_image_if_no_bounding_boxes=True,
     )
-    # The sampler returns the whole picture if it finds no box.
-    is_whole = tf.reduce_all(tf.equal(size[:2], shape[:2]))
-    random = tf.concat([begin[:2], size[:2]], 0)
-    return tf.cond(is_whole, lambda: centre_window(shape, image_size), lambda: random)
+    return tf.concat([begin[:2], size[:2]], 0)
+
+
+def distorted_bounding_box_crop(
+    image_bytes: tf.Tensor,
+    bbox: tf.Tensor,
+    min_object_covered: float = 0.1,
+    aspect_ratio_range: tuple[float, float] = (0.75, 1.33),
+    area_range: tuple[float, float] = (0.05, 1.0),
+    max_attempts: int = 100,
+    scope: str | None = None,
+    *,
+    seed=None,
+) -> tf.Tensor:
+    """Decodes a random window of a picture; published under this name, with these defaults.
+
+    Args:
+      image_bytes: scalar string: a JPEG, PNG, GIF (its first frame) or BMP.
+      bbox: float32 [1, boxes, 4]: boxes as (top, left, bottom, right), in shares of the picture.
+      min_object_covered: smallest share of one of the boxes that the window covers.
+      aspect_ratio_range: range of the window's width / height.
+      area_range: range of the window's share of the picture's area.
+      max_attempts: tries before the whole picture is taken instead.
+      scope: name scope of the operations.
+      seed: int [2], fixes the window; None draws one.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    augmentation = Augmentation(min_object_covered, aspect_ratio_range, area_range, max_attempts)
+    with tf.name_scope(scope, "distorted_bounding_box_crop", [image_bytes, bbox]):
+        shape = image_shape(image_bytes)
+        window = _sampled_window(shape, bbox, augmentation, _random_seed(seed))
+        return decode_and_crop(image_bytes, window)
 
 
 def resize(image: tf.Tensor, image_size: int, resize_method: str = "bicubic") -> tf.Tensor:
@@ -197,14 +236,16 @@ def _random_seed(seed) -> tf.Tensor:
 
 def preprocess_for_train(
     image_bytes: tf.Tensor,
+    use_bfloat16: bool,
     image_size: int = IMAGE_SIZE,
+    *,
     resize_method: str = "bicubic",
     augmentation: Augmentation | None = None,
     seed=None,
 ) -> tf.Tensor:
-    """Returns a random crop, resized and perhaps mirrored, float32 [image_size, image_size, 3].
+    """Returns a random crop, resized and perhaps mirrored, [image_size, image_size, 3].
 
-    The arguments are those of `preprocess_image`.
+    Arguments and result are those of `preprocess_image`.
     """
     augmentation = augmentation or Augmentation()
     seed = _random_seed(seed)
@@ -213,15 +254,27 @@ def preprocess_for_train(
     if augmentation.flip:
         # With the crop's seed, flips would depend on crops.
         image = tf.compat.v2.image.stateless_random_flip_left_right(image, seed + [0, 1])
-    return image
+    return _with_precision(image, use_bfloat16)
 
 
 def preprocess_for_eval(
-    image_bytes: tf.Tensor, image_size: int = IMAGE_SIZE, resize_method: str = "bicubic"
+    image_bytes: tf.Tensor,
+    use_bfloat16: bool,
+    image_size: int = IMAGE_SIZE,
+    *,
+    resize_method: str = "bicubic",
 ) -> tf.Tensor:
-    """Returns the centre crop, resized, float32 [image_size, image_size, 3]."""
+    """Returns the centre crop, resized, [image_size, image_size, 3].
+
+    Arguments and result are those of `preprocess_image`.
+    """
     window = centre_window(image_shape(image_bytes), image_size)
-    return resize(decode_and_crop(image_bytes, window), image_size, resize_method)
+    image = resize(decode_and_crop(image_bytes, window), image_size, resize_method)
+    return _with_precision(image, use_bfloat16)
+
+
+def _with_precision(image: tf.Tensor, use_bfloat16: bool) -> tf.Tensor:
+    return tf.cast(image, tf.bfloat16) if use_bfloat16 else image
 
 
 def preprocess_image(
@@ -249,7 +302,8 @@ def preprocess_image(
       [image_size, image_size, 3], RGB in [0, 255] (bicubic may overshoot).
     """
     if is_training:
-        image = preprocess_for_train(image_bytes, image_size, resize_method, augmentation, seed)
-    else:
-        image = preprocess_for_eval(image_bytes, image_size, resize_method)
-    return tf.cast(image, tf.bfloat16) if use_bfloat16 else image
+        return preprocess_for_train(
+            image_bytes, use_bfloat16, image_size,
+            resize_method=resize_method, augmentation=augmentation, seed=seed,
+        )  # fmt: skip
+    return preprocess_for_eval(image_bytes, use_bfloat16, image_size, resize_method=resize_method)

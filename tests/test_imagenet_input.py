@@ -321,7 +321,7 @@ def test_half_written_files_are_no_input(tmp_path):
 
 def test_a_source_must_say_where_its_records_are():
     with pytest.raises(NotImplementedError):
-        imagenet_input.ImageNetTFExampleInput(False, False, False).input_fn({"batch_size": 2})
+        imagenet_input.ImageNetTFExampleInput(False, False).input_fn({"batch_size": 2})
 
 
 # Serving.

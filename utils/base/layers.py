@@ -62,6 +62,19 @@ def freezing(frozen: bool) -> contextlib.AbstractContextManager:
     return tf.variable_creator_scope(lambda create, **how: create(**{**how, "trainable": False}))
 
 
+def recording(variables: list[tf.Variable]) -> contextlib.AbstractContextManager:
+    """Returns a block that adds the new variables to a list, in the order of their creation.
+
+    The layers themselves know less: with bfloat16 those of tf.layers hold casts of their variables.
+    """
+
+    def create_and_record(create, **how):
+        variables.append(create(**how))
+        return variables[-1]
+
+    return tf.variable_creator_scope(create_and_record)
+
+
 class DepthwiseConv2D(tf.keras.layers.DepthwiseConv2D, tf.layers.Layer):
     """A depthwise convolution whose variables are named by the variable scope, as tf.layers does.
 

@@ -270,6 +270,21 @@ def with_imagenet_counts(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, **{k: v for k, v in counts.items() if params[k] is None}}
 
 
+def completed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns complete settings: those given, and the defaults of those that are missing or None.
+
+    Names that are not settings stay: TPUEstimator adds some.
+
+    Raises:
+      UserError: a value is invalid.
+    """
+    given = {
+        name: convert(name, value, f"params: {name}={value!r}") if name in SETTINGS else value
+        for name, value in params.items()
+    }
+    return {**default_params(), **{name: v for name, v in given.items() if v is not None}}
+
+
 def check_known(names, source: str) -> None:
     """Raises UserError for the first unknown name; the message names the most similar setting."""
     for name in names:

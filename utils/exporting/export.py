@@ -64,7 +64,7 @@ def check(params: Mapping[str, Any]) -> None:
 
 def _check_images(params: Mapping[str, Any]) -> None:
     data_dir = params["data_dir"]
-    is_given = data_dir and data_dir != "null"
+    is_given = records.has_files(data_dir)
     if is_given and not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is not a folder: check the path.")
     if "int8" in _kinds(params) and not samples.has_split(params, imagenet_input.TRAIN_PREFIX):
@@ -147,7 +147,7 @@ def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     return {
         "checkpoint": files.absolute(checkpoint),
         "global_step": checkpoints.step_of(checkpoint),
-        "data_dir": files.absolute(data_dir) if data_dir and data_dir != "null" else None,
+        "data_dir": files.absolute(data_dir) if records.has_files(data_dir) else None,
         **{name: params[name] for name in names},
     }
 

@@ -11,7 +11,7 @@ from absl import logging
 
 import imagenet_input
 from utils.base.errors import UserError
-from utils.reading import bad_images, dataset_info, scan, segments
+from utils.reading import bad_images, dataset_info, records, scan, segments
 from utils.training import inputs, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -23,7 +23,7 @@ NUM_NOISE_IMAGES = 8
 def has_split(params: Mapping[str, Any], prefix: str) -> bool:
     """Returns whether the data set has files whose names begin with a prefix."""
     data_dir = params["data_dir"]
-    if not data_dir or data_dir == "null":
+    if not records.has_files(data_dir):
         return False
     return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
 

@@ -24,14 +24,23 @@ import tensorflow.compat.v1 as tf  # isort: skip
 TRAIN_PREFIX = "train-"
 EVAL_PREFIX = "validation-"
 NULL_DATA = "null"  # the data_dir that feeds black images, to measure a model alone
+# The published program names this bucket for made-up images. It is not read: black ones do.
+FAKE_DATA_DIR = "gs://cloud-tpu-test-datasets/fake_imagenet"
+_FAKE = "fake"  # short for FAKE_DATA_DIR
 BEYOND_END = "the record ends beyond the file's end"
 MOST_COUNTED = 200_000  # counting so many records takes half a second
 _REMOTE_REQUESTS = 32  # states asked of a bucket at a time
 
 
 def has_files(data_dir: str | None) -> bool:
-    """Returns whether a data_dir names TFRecord files: it is given and is not `NULL_DATA`."""
-    return bool(data_dir) and data_dir != NULL_DATA
+    """Returns whether a data_dir names TFRecord files, else its images are black.
+
+    They are black if it is None, empty, 'null' or `FAKE_DATA_DIR`, or if it is 'fake' and there is
+    no such folder.
+    """
+    if data_dir == _FAKE:
+        return tf.io.gfile.isdir(data_dir)
+    return bool(data_dir) and data_dir not in (NULL_DATA, FAKE_DATA_DIR)
 
 
 def list_files(data_dir: str, file_prefix: str) -> list[str]:
