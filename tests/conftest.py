@@ -16,6 +16,30 @@ from utils.data import build_digits
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
 
+# Files that take from half a minute to minutes, the longest first.
+LONG_FILES = (
+    "test_bigtable_runs.py",
+    "test_mnasnet_main.py",
+    "test_warm_start.py",
+    "test_pretrained.py",
+    "test_mnasnet_main_resuming.py",
+    "test_mnasnet_main_stopping.py",
+    "test_export.py",
+    "test_full_disk.py",
+    "test_mnasnet_main_model.py",
+    "test_mnasnet_start.py",
+    "test_build_photographs.py",
+    "test_xla_lowering.py",
+    "test_make_venv.py",
+    "test_example.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts long files first, so that the workers of pytest-xdist end at about the same time."""
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(autouse=True)
 def graph():
