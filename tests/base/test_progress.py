@@ -259,6 +259,25 @@ def test_log_lines_stand_above_the_live_line(clock, terminal, own_log):
     assert second == "train step 2/10  loss 1  1 steps/s  ETA 0:08"
 
 
+def test_log_lines_of_a_file_stay_there(clock, terminal, own_log, monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(logging.get_absl_handler().python_handler, "stream", file)
+    bar = progress.Progress("train", 10)
+    logging.info("saving")
+    bar.close()
+    logging.info("saved")
+    assert [line[-6:] for line in file.getvalue().splitlines()] == ["saving", " saved"]
+    assert "saving" not in terminal.getvalue()
+
+
+def test_a_log_of_warnings_alone_has_no_line(clock, terminal):
+    logging.set_verbosity(logging.WARNING)
+    bar = progress.Progress("train", 10, log_every=1)
+    bar.update(1)
+    bar.close()
+    assert terminal.getvalue() == ""
+
+
 @pytest.fixture
 def sized_terminal(monkeypatch, log_level):
     """Makes a terminal of so many columns; returns what closes it and returns what was written."""

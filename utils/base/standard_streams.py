@@ -111,7 +111,7 @@ def hold_native_output() -> Iterator[None]:
     TensorFlow Lite's converter and interpreter print notes at every use, whatever the log level.
     """
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(min(verbosity, logging.WARNING))
     sys.stdout.flush()
     sys.stderr.flush()
     saved = {number: os.dup(number) for number in (1, 2)}
