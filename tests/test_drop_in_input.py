@@ -64,16 +64,16 @@ class OwnParser(ImageNetInput):
 
 
 class OwnPreprocessing(ImageNetInput):
-    """Its pixels are made by a function with the published arguments alone."""
+    """Its pixels are made by a function with the published arguments alone: negatives."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.image_preprocessing_fn = self.whole
+        self.image_preprocessing_fn = self.negative
 
-    def whole(self, image_bytes, is_training, image_size, use_bfloat16):
+    def negative(self, image_bytes, is_training, image_size, use_bfloat16):
         image = tf.cast(tf.io.decode_jpeg(image_bytes)[:image_size, :image_size], tf.float32)
         image.set_shape([image_size, image_size, 3])
-        return tf.cast(image, tf.bfloat16) if use_bfloat16 else image
+        return tf.cast(255 - image, tf.bfloat16 if use_bfloat16 else tf.float32)
 
 
 class Extended(ImageNetInput):
@@ -134,7 +134,7 @@ def test_another_function_may_make_the_images(numbered_dir, is_training, use_bfl
     ((images, labels),) = batches(source, 5, limit=1)
     assert images.dtype == (tf.bfloat16 if use_bfloat16 else tf.float32).as_numpy_dtype
     shades = images.astype(np.float32).mean((1, 2, 3))
-    np.testing.assert_allclose(shades, 10 * (labels + 1), atol=2)
+    np.testing.assert_allclose(255 - shades, 10 * (labels + 1), atol=2)
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -11,7 +11,7 @@ from utils.reading import examples, records
 # Files.
 
 
-@pytest.mark.parametrize("data_dir", [None, "", records.NULL_DATA])
+@pytest.mark.parametrize("data_dir", [None, "", records.NULL_DATA, records.FAKE_DATA_DIR, "fake"])
 def test_a_data_dir_without_files(data_dir):
     assert not records.has_files(data_dir)
 
