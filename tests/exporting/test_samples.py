@@ -75,8 +75,9 @@ def test_squeezed_images_show_the_whole_picture(tmp_path):
     image = found[0][0]
     assert image.shape == (32, 32, 3) and image.dtype == np.float32
     assert image[:, 0].max() == 0 and image[:, -1].min() == 255 and image[16, 16, 0] == 128
-    # The middle of a pixel stays the middle of a pixel: the picture is as symmetric as before.
-    np.testing.assert_allclose(image[:, 5] + image[:, 26], 128 + 128, atol=1)
+    # Column 5 shows the picture at 5 * 120 / 32 = 18.75, column 26 at 97.5.
+    np.testing.assert_array_equal(image[0, :, 0] == 0, np.arange(32) < 6)
+    np.testing.assert_array_equal(image[0, :, 0] == 255, np.arange(32) >= 27)
     cropped = next(samples.evaluation_images(params))[0]
     assert cropped.min() == cropped.max() == 128
     one = {**params, "export_eval_images": 1}

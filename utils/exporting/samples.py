@@ -30,13 +30,14 @@ def has_split(params: Mapping[str, Any], prefix: str) -> bool:
 
 
 def squeeze(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes a picture and squeezes the whole of it into a square, as MediaPipe does.
+    """Decodes a picture and squeezes the whole of it into a square, as MediaPipe does on a CPU.
+
+    MediaPipe maps the corners of pixels onto corners, and so does TensorFlow 1's bilinear kernel.
 
     Returns:
       float32 [image_size, image_size, 3] in [0, 255].
     """
-    whole = preprocessing.decode_whole(image_bytes)
-    return tf.compat.v2.image.resize(whole, [image_size, image_size], "bilinear")
+    return preprocessing.resize(preprocessing.decode_whole(image_bytes), image_size, "bilinear")
 
 
 class _SqueezedInput(imagenet_input.ImageNetInput):

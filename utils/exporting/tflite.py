@@ -284,6 +284,11 @@ class Interpreter:
         return int(self._output["shape"][1])
 
     @property
+    def takes_raw_pixels(self) -> bool:
+        """Returns whether the input are the pixels of a picture, 0 to 255."""
+        return self._normalization is None
+
+    @property
     def gives_probabilities(self) -> bool:
         """Returns whether `scores` are probabilities; if not, they are logits."""
         return self.contract is not None and self.contract.gives_probabilities
@@ -294,6 +299,10 @@ class Interpreter:
         The input of an integer file is quantized here, and its output dequantized. The contract
         says whether the scores are probabilities or logits.
         """
+        return self.dequantized(self.run(self.prepared(image)))
+
+    def prepared(self, image: np.ndarray) -> np.ndarray:
+        """Returns the input tensor, [1, S, S, 3], for an image, float [S, S, 3] in [0, 255]."""
         kind = self._input["dtype"]
         if self._normalization is not None:
             mean, stddev = self._normalization
@@ -302,13 +311,21 @@ class Interpreter:
             scale, zero = self._input["quantization"]
             limits = np.iinfo(kind)
             image = np.clip(np.rint(image / scale + zero), limits.min, limits.max)
-        self._interpreter.set_tensor(self._input["index"], image[None].astype(kind))
+        return image[None].astype(kind)
+
+    def run(self, tensor: np.ndarray) -> np.ndarray:
+        """Returns the output tensor, [1, classes], for an input tensor."""
+        self._interpreter.set_tensor(self._input["index"], tensor)
         self._interpreter.invoke()
-        output = self._interpreter.get_tensor(self._output["index"])[0]
-        if output.dtype != np.float32:
-            scale, zero = self._output["quantization"]
-            output = (output.astype(np.float32) - zero) * scale
-        return output
+        return self._interpreter.get_tensor(self._output["index"])
+
+    def dequantized(self, output: np.ndarray) -> np.ndarray:
+        """Returns the scores, float32 [classes], in an output tensor."""
+        scores = output[0]
+        if scores.dtype == np.float32:
+            return scores
+        scale, zero = self._output["quantization"]
+        return (scores.astype(np.float32) - zero) * scale
 
 
 def _check_is_classifier(input_shape: list[int], output_shape: list[int]) -> None:
