@@ -11,6 +11,8 @@ LITE0 := $(WORK)/efficientnet-lite0
 NATURAL := $(WORK)/natural
 TUNED := $(WORK)/natural-model
 SCRATCH := $(WORK)/natural-scratch
+EXPORTS ?= $(MODEL)/export
+CHECKED ?= $(DIGITS)/pictures/*.jpg
 PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
 TPU ?=
 SECTIONS ?=
@@ -19,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help train finetune classify finetune-curves table bench bench-input bench-build bench-bigtable bench-tflite \
-        complexity tpu-check tpu-check-all setup test test-slow campaign lint format numbers clean
+        check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -91,6 +93,12 @@ bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
 	$(BIN)/python -m utils.benchmarks.tflite
 
+$(MODEL)/export/export_report.json:
+	@$(MAKE) train
+
+check-exports: $(STAMP) $(EXPORTS:%=%/export_report.json)  ## Run exports in LiteRT and MediaPipe (EXPORTS="a b")
+	$(BIN)/python -m utils.check_exports $(EXPORTS) --pictures $(CHECKED)
+
 complexity: $(STAMP)  ## Print parameters, multiply-adds and memory of networks
 	$(BIN)/python -m utils.complexity --model_name=mnasnet-a1,mnasnet-b1,mnasnet-small,mnasnet-d1,mnasnet-d1-320
 
@@ -127,4 +135,4 @@ numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
 	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
 
 clean:  ## Remove what was built, but not the models in work/
-	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) $(VENV)-uv .venv-tpu
+	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) $(VENV)-uv .venv-tpu .venv-exports

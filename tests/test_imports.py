@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "exporting": {*_BELOW_TRAINING, "training"},
     "weights": {*_BELOW_TRAINING, "training"},
     "mnasnet_main": _BELOW_MAIN,
-    "tpu_check": {*_BELOW_MAIN, "mnasnet_main"},
+    "environments": {"base"},
+    "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
+    "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
     "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
     "command": {*_BELOW_MAIN, "mnasnet_main", "data"},
 }

@@ -35,6 +35,7 @@ _COMMANDS: dict[str, list[list[str]]] = {
     "utils.evaluate": [
         ["--model={}", "--data_dir={data}"], ["--model={tflite}", "--data_dir={}"],
     ],
+    "utils.check_exports": [["{}", "--pictures", "{picture}"]],
     "utils.export_table": [["{}"]],
     "utils.export_weights": [
         ["--model_dir={}", "--output={new}"], ["--model_dir={model}", "--output={}"],

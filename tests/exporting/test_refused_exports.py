@@ -57,6 +57,20 @@ def test_a_checkpoint_that_gives_no_numbers(model_dir, tmp_path):
     assert listing(str(tmp_path / "made")) == {}
 
 
+@pytest.mark.parametrize(
+    ("contract", "compared"), [("app", "probabilities"), ("published", "logits")]
+)
+def test_a_float32_file_that_computes_something_else(
+    model_dir, tmp_path, monkeypatch, contract, compared
+):
+    monkeypatch.setattr(export, "LARGEST_DIFFERENCE", 1e-12)
+    with pytest.raises(
+        UserError, match=rf"^tiny\.tflite differs from .* {compared} by .* relative"
+    ):
+        make_export(settings_of(model_dir, tmp_path, tflite_contract=contract))
+    assert listing(str(tmp_path)) == {}
+
+
 def test_a_checkpoint_cut_short(model_dir, tmp_path):
     own = copied(model_dir, tmp_path / "own")
     with open(own + "/model.ckpt-3.data-00000-of-00001", "r+b") as f:

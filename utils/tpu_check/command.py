@@ -18,17 +18,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import venv
 from typing import Any, NamedTuple
 
 from utils.base import program, tables
 from utils.base.errors import UserError
 from utils.config import model_spec, network_settings, settings
+from utils.environments import second
 from utils.tpu_check import tpu_program
 
 PACKAGES = ("jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52")
 DEFAULT_ENV = ".venv-tpu"
-_STAMP = "tpu-check.installed"
 
 
 class Topology(NamedTuple):
@@ -62,29 +61,8 @@ def set_up(env: str) -> str:
     Raises:
       UserError: the packages cannot be installed here.
     """
-    python = os.path.join(env, "bin", "python")
-    stamp = os.path.join(env, _STAMP)
-    wanted = " ".join(PACKAGES)
-    if os.path.exists(stamp):
-        with open(stamp) as f:
-            if f.read() == wanted:
-                return python
-    print(f"Installing {', '.join(PACKAGES)} in {env} (about 1 GB on disk)...", flush=True)
-    try:
-        venv.create(env, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError) as e:
-        lines = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
-        raise UserError(
-            f"The TPU compiler cannot be installed here ({lines[-1]}): it needs Linux on x86-64, "
-            "Python 3.11 or later and access to PyPI."
-        ) from e
-    with open(stamp, "w") as f:
-        f.write(wanted)
-    return python
+    needs = "Linux on x86-64, Python 3.11 or later and access to PyPI"
+    return second.set_up(env, "The TPU compiler", PACKAGES, needs, "1 GB")
 
 
 def check(python: str, params: dict[str, Any], topology: Topology, batch_size: int):

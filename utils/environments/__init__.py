@@ -1,0 +1,1 @@
+"""Python environments next to the one that the program runs in."""
