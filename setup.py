@@ -33,6 +33,8 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
         "mypy==2.4.1",
+        # Drives the Chromium of the system in the tests of the web page; brings no browser.
+        "playwright==1.65.2",
         "types-PyYAML",
     ],
 }
@@ -54,7 +56,11 @@ setuptools.setup(
         "preprocessing",
     ],
     packages=setuptools.find_packages(include=["utils", "utils.*"]),
-    package_data={"utils.config": ["profiles/*.yaml"], "utils.reading": ["imagenet_labels.txt"]},
+    package_data={
+        "utils.config": ["profiles/*.yaml"],
+        "utils.demo": ["site/*"],
+        "utils.reading": ["imagenet_labels.txt"],
+    },
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.
         "tensorflow==2.15.1",
@@ -84,6 +90,7 @@ setuptools.setup(
             "mnasnet-evaluate = utils.evaluate:console",
             "mnasnet-complexity = utils.complexity:console",
             "mnasnet-import = utils.import_weights:console",
+            "mnasnet-demo-page = utils.demo_page:console",
         ]
     },
 )
