@@ -53,7 +53,7 @@ _PACKAGES = (
     _Package(
         "@litertjs/wasm-utils",
         "4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ==",
-        {"dist/index.js": "wasm_utils.js"},
+        {"dist/index.js": "utils.js"},
     ),
 )
 _NOTICE = (
@@ -98,9 +98,14 @@ def _pack(folder: str) -> None:
     except subprocess.TimeoutExpired as e:
         raise UserError(f"npm did not get {NAME} in {_TIME_LIMIT} s: {_REMEDY}.") from e
     except (OSError, subprocess.CalledProcessError) as e:
-        lines = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
-        reason = next((line for line in lines if "code" not in line), "it gave no reason")
-        raise UserError(f"npm cannot get {NAME} ({excerpt(reason)}): {_REMEDY}.") from e
+        reason = _reason(getattr(e, "stderr", None) or str(e))
+        raise UserError(f"npm cannot get {NAME} ({reason}): {_REMEDY}.") from e
+
+
+def _reason(said: str) -> str:
+    """Returns the sentence among npm's lines of error, which begins with codes of one word."""
+    lines = [line.removeprefix("npm error ").strip() for line in said.strip().splitlines()]
+    return excerpt(next((line for line in lines if len(line.split()) > 3), " ".join(lines)))
 
 
 def _read(package: _Package, path: str) -> dict[str, bytes]:
@@ -123,4 +128,4 @@ def _with_path(index: bytes) -> bytes:
     """Returns index.js with a path for the other package, whose name a browser cannot resolve."""
     name = b'"@litertjs/wasm-utils"'
     assert index.count(name) == 1
-    return index.replace(name, b'"./wasm_utils.js"')
+    return index.replace(name, b'"./utils.js"')
