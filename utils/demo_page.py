@@ -30,7 +30,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--port", type=int, help=f"port to serve on, 0 for a free one (default: {DEFAULT_PORT})"
     )
-    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="pictures to try on the page")
+    parser.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="pictures that visitors can try"
+    )
     arguments = parser.parse_args(argv[1:])
     _check(arguments)
     page.write(arguments.model, arguments.output_dir, arguments.pictures, arguments.labels)

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import app_page
 import browser
 import main_runs
 import numpy as np
@@ -15,7 +16,7 @@ from playwright.sync_api import expect
 
 import preprocessing
 from utils import pretrained
-from utils.demo import page
+from utils.demo import description, page
 from utils.exporting import classifiers
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -91,7 +92,7 @@ def test_a_photograph_has_the_classes_of_classify(chromium, lite0, own_page):
     with browser.served(own_page) as address, browser.tab(chromium) as tab:
         loaded(tab, address)
         assert tab.locator("h1").inner_text() == "efficientnet-lite0"
-        assert "224 × 224 pixels" in tab.locator("#facts").inner_text()
+        assert "1000 classes" in tab.locator("#facts").inner_text()
         ours = answer(tab, picture)
         assert ours[0][0] == "espresso" and ours[0][1] > 0.9
         assert_same(ours, of_classify(lite0, picture.read_bytes()))
@@ -137,9 +138,7 @@ def test_crop_and_resizing_are_those_of_the_evaluation(chromium, own_page, metho
         )
     with tf.Session() as session:
         expected = session.run(
-            preprocessing.preprocess_image(
-                tf.constant(data), image_size=37, resize_method=method
-            )
+            preprocessing.preprocess_image(tf.constant(data), image_size=37, resize_method=method)
         )
     np.testing.assert_allclose(np.reshape(ours, [37, 37, 3]), expected, atol=0.01)
 
@@ -168,6 +167,54 @@ def test_the_camera_is_classified_until_it_is_stopped(chromium, page_dir):
         tab.click("#stop")
         expect(tab.locator("#live")).to_be_hidden()
         assert tab.locator("#problems p").count() == 0
+
+
+# The snippets of g3doc/app.md.
+
+
+def assert_espresso(best, is_probability):
+    """Checks (label, score) of the best classes of a photograph of an espresso."""
+    assert len(best) == 5 and best[0][0] == "espresso"
+    scores = [score for _, score in best]
+    assert scores == sorted(scores, reverse=True)
+    if is_probability:
+        assert 0.8 < scores[0] <= 1
+
+
+def test_python_in_an_app(lite0, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(IMAGES / "coffee.jpg", "picture.jpg")
+    shutil.copy(lite0, "mnasnet-a1.tflite")
+    [snippet] = app_page.snippets("python")
+    found = {}
+    exec(snippet, found)
+    assert_espresso(found["best"], description.describe(lite0)["is_probabilities"])
+
+
+def test_javascript_in_an_app(chromium, lite0, page_dir, tmp_path):
+    """The runtime of the page stands for the one that npm installs in an app."""
+    [snippet] = app_page.snippets("js")
+    (tmp_path / "app.js").write_text(snippet)
+    (tmp_path / "index.html").write_text(
+        '<script type="importmap">{"imports": {"@litertjs/core": "/litert/index.js"}}</script>'
+    )
+    (tmp_path / "litert").symlink_to(f"{page_dir}/litert")
+    (tmp_path / "wasm").symlink_to(f"{page_dir}/litert/wasm")
+    shutil.copy(IMAGES / "coffee.jpg", tmp_path / "picture.jpg")
+    shutil.copy(lite0, tmp_path / "mnasnet-a1.tflite")
+    shutil.copy(pathlib.Path(lite0).parent / "labels.txt", tmp_path)
+    with browser.served(tmp_path) as address, browser.tab(chromium) as tab:
+        tab.goto(address)
+        best = tab.evaluate(
+            """async () => {
+                const {classify} = await import("./app.js");
+                return classify(await (await fetch("picture.jpg")).blob());
+            }"""
+        )
+    assert_espresso(
+        [(one["label"], one["score"]) for one in best],
+        description.describe(lite0)["is_probabilities"],
+    )
 
 
 # Errors are sentences.

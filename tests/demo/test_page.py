@@ -61,9 +61,10 @@ def test_the_page_is_whole(page_dir, exported, digits_dir):
     names = set(listing(page_dir))
     found = content_of(page_dir)
     assert {"index.html", "style.css", "app.js", "litert/index.js", "litert/NOTICE.txt"} < names
-    assert pathlib.Path(page_dir, found["model"]).read_bytes() == pathlib.Path(
-        exported, "tiny.tflite"
-    ).read_bytes()
+    assert (
+        pathlib.Path(page_dir, found["model"]).read_bytes()
+        == pathlib.Path(exported, "tiny.tflite").read_bytes()
+    )
     [picture] = found["pictures"]
     assert picture["name"] == "digit-7.jpg" and picture["file"] in names
     assert not [name for name in names if ".tmp-" in name]

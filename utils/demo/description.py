@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import preprocessing
-from utils.base import files, standard_streams
+from utils.base import standard_streams
 from utils.base.errors import UserError
 from utils.exporting import classifiers, tflite, tflite_metadata
 
