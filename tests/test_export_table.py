@@ -30,11 +30,26 @@ def test_the_table(tmp_path, capsys):
     two = write(tmp_path / "b", "net-b", float32=None)
     export_table.main(["export_table", one, two])
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| net-a | SavedModel | 1.23 | 98.00 | 100.00 | 99.50 | 1e-05 | 4.84 |",
-        "| net-a | float32 | 1.23 | 98.00 | 100.00 | 99.50 | 1e-05 | 4.84 |",
-        "| net-a | int8 | 1.23 | 97.50 | 100.00 | 99.50 | 1e-05 | 4.84 |",
-        "| net-b | float32 | 1.23 | - | - | 99.50 | 1e-05 | 4.84 |",
+        "| net-a | SavedModel | 1.23 | 98.00 | 100.00 | - | 99.50 | 1e-05 | 4.84 |",
+        "| net-a | float32 | 1.23 | 98.00 | 100.00 | - | 99.50 | 1e-05 | 4.84 |",
+        "| net-a | int8 | 1.23 | 97.50 | 100.00 | - | 99.50 | 1e-05 | 4.84 |",
+        "| net-b | float32 | 1.23 | - | - | - | 99.50 | 1e-05 | 4.84 |",
     ]
+
+
+def test_a_squeeze_and_probabilities(tmp_path, capsys):
+    folder = write(tmp_path / "a", "net-a", float32=0.98)
+    path = tmp_path / "a" / "export_report.json"
+    report = json.loads(path.read_text())
+    (measured,) = [r for r in report["files"].values() if r["kind"] == "float32"]
+    measured["squeezed_top_1_accuracy"] = 0.875
+    measured["largest_probability_difference"] = 2e-6
+    del measured["largest_logit_difference"]  # reports of before have this one
+    path.write_text(json.dumps(report))
+    export_table.main(["export_table", folder])
+    lines = capsys.readouterr().out.splitlines()
+    assert "| squeezed % |" in lines[0] and "| difference |" in lines[0]
+    assert lines[2] == "| net-a | float32 | 1.23 | 98.00 | 100.00 | 87.50 | 99.50 | 2e-06 | 4.84 |"
 
 
 @pytest.mark.parametrize(("int8", "words"), [(0.9701, None), (0.9699, "int8 lost 1.01 points")])
@@ -58,7 +73,15 @@ def test_without_both_measurements_there_is_nothing_to_compare(tmp_path, kinds):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"latency_ms": None}, {"bytes": "1"}, {"agreement": []}, {"kind": 3}]
+    "damage",
+    [
+        {"latency_ms": None},
+        {"bytes": "1"},
+        {"agreement": []},
+        {"kind": 3},
+        {"largest_probability_difference": "0"},
+        {"squeezed_top_1_accuracy": "all"},
+    ],
 )
 def test_a_damaged_report_is_named(tmp_path, damage):
     folder = write(tmp_path / "a", "net-a", float32=0.9)

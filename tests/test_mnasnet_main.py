@@ -228,7 +228,7 @@ def test_export_report(trained):
     for kind in ("SavedModel", "float32"):
         assert rows[kind]["images"] == 360
         assert rows[kind]["top_1_accuracy"] == pytest.approx(evaluation["top_1_accuracy"])
-        assert rows[kind]["agreement"] == 1 and rows[kind]["largest_logit_difference"] < 1e-3
+        assert rows[kind]["agreement"] == 1 and rows[kind]["largest_probability_difference"] < 1e-3
     assert rows["dynamic"]["bytes"] < 0.6 * rows["float32"]["bytes"]
 
 

@@ -49,7 +49,7 @@ def test_normalized_input_classifies_like_the_other(model_dir, exported, tmp_pat
             ours.probabilities(picture), expected.probabilities(picture), atol=1e-5
         )
     # The report beside it names the resizing: the pixels are those of the other export.
-    assert report_of(str(tmp_path))["files"]["tiny.tflite"]["largest_logit_difference"] < 1e-3
+    assert report_of(str(tmp_path))["files"]["tiny.tflite"]["largest_probability_difference"] < 1e-3
 
 
 def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, target, pictures):

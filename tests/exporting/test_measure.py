@@ -7,14 +7,9 @@ from utils.base.errors import UserError
 from utils.exporting import measure
 
 
-class Fixed:
-    """A classifier that gives the same logits for every image."""
-
-    def __init__(self, *logits):
-        self._logits = np.array(logits, np.float32)
-
-    def logits(self, image):
-        return self._logits
+def fixed(*scores):
+    """A classifier that gives the same scores for every image."""
+    return lambda image: np.array(scores, np.float32)
 
 
 IMAGES = [(np.zeros([2, 2, 3], np.float32), 1), (np.zeros([2, 2, 3], np.float32), 0)]
@@ -22,7 +17,7 @@ IMAGES = [(np.zeros([2, 2, 3], np.float32), 1), (np.zeros([2, 2, 3], np.float32)
 
 def test_shares_and_differences():
     found = measure.compare(
-        {"same": Fixed(1, 3, 2), "other": Fixed(1, 2, 3.5)}, Fixed(1, 3, 2), IMAGES, 2
+        {"same": fixed(1, 3, 2), "other": fixed(1, 2, 3.5)}, fixed(1, 3, 2), IMAGES, 2
     )
     same, other = (found[name].report(labelled=True) for name in ("same", "other"))
     assert (same["top_1_accuracy"], same["agreement"]) == (0.5, 1)
@@ -35,10 +30,23 @@ def test_shares_and_differences():
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_file_without_numbers_is_refused(wrong):
     with pytest.raises(UserError, match=r"^a\.tflite gives infinite numbers or NaN .*--quantize"):
-        measure.compare({"a.tflite": Fixed(1, wrong, 2)}, Fixed(1, 3, 2), IMAGES, 2)
+        measure.compare({"a.tflite": fixed(1, wrong, 2)}, fixed(1, 3, 2), IMAGES, 2)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_reference_without_numbers_is_refused(wrong):
     with pytest.raises(UserError, match="not finite"):
-        measure.compare({"a": Fixed(1, 3, 2)}, Fixed(1, wrong, 2), IMAGES, 2)
+        measure.compare({"a": fixed(1, 3, 2)}, fixed(1, wrong, 2), IMAGES, 2)
+
+
+def test_the_share_of_images_that_are_right():
+    assert measure.top_1(fixed(1, 3, 2), IMAGES, 2) == 0.5
+    assert measure.top_1(fixed(3, 1, 2), IMAGES[:1], 1) == 0
+    assert measure.top_1(fixed(3, 1, 2), [], 0) is None
+
+
+def test_the_report_names_what_was_compared():
+    found = measure.compare({"a": fixed(0.2, 0.5, 0.3)}, fixed(0.25, 0.5, 0.25), IMAGES, 2)["a"]
+    row = found.report(True, measure.DIFFERENCES[True])
+    assert row["largest_probability_difference"] == pytest.approx(0.1)
+    assert "largest_logit_difference" not in row

@@ -58,3 +58,26 @@ def test_training_files_without_a_record(tmp_path):
     params = settings_of("none", "none", data_dir=str(tmp_path), quantize="int8")
     with pytest.raises(UserError, match=r"train-\* of --data_dir=.* are empty"):
         samples.calibration_images(params)
+
+
+def test_squeezed_images_show_the_whole_picture(tmp_path):
+    """A picture twice as wide as high, whose outer thirds are black and white."""
+    pixels = np.full((60, 120, 3), 128, np.uint8)
+    pixels[:, :20], pixels[:, 100:] = 0, 255
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "PNG")
+    with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
+        for label in (3, 7):
+            writer.write(examples.example(picture.getvalue(), label))
+    params = settings_of("none", "none", data_dir=str(tmp_path))
+    found = list(samples.squeezed_images(params))
+    assert [label for _, label in found] == [2, 6]
+    image = found[0][0]
+    assert image.shape == (32, 32, 3) and image.dtype == np.float32
+    assert image[:, 0].max() == 0 and image[:, -1].min() == 255 and image[16, 16, 0] == 128
+    # The middle of a pixel stays the middle of a pixel: the picture is as symmetric as before.
+    np.testing.assert_allclose(image[:, 5] + image[:, 26], 128 + 128, atol=1)
+    cropped = next(samples.evaluation_images(params))[0]
+    assert cropped.min() == cropped.max() == 128
+    one = {**params, "export_eval_images": 1}
+    assert len(list(samples.squeezed_images(one))) == 1

@@ -11,7 +11,7 @@ import mnasnet_main
 import preprocessing
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.exporting import tflite, tflite_metadata
+from utils.exporting import contracts, tflite, tflite_metadata
 
 SIZE = 32
 CLASSES = 7
@@ -56,35 +56,47 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def converted(trained):
-    """(logits of the network, .tflite content, content with quantized weights)."""
+    """(probabilities of the network, .tflite content, content with quantized weights)."""
     with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
-        logits = np.stack([network.logits(image) for image in images()])
-        return logits, network.convert("float32"), network.convert("dynamic")
+        return probabilities(network), network.convert("float32"), network.convert("dynamic")
+
+
+def probabilities(network):
+    """What files of the contract `app` are to give for `images()`."""
+    return np.stack([contracts.softmax(network.logits(image)) for image in images()])
+
+
+def described(network, kind, calibration=()):
+    """A file with its description."""
+    mean, stddev = network.input_normalization(kind)
+    description = tflite_metadata.Description(network.contract, "tiny", (), mean, stddev)
+    return tflite_metadata.add(network.convert(kind, calibration), description)
 
 
 def run(content):
     interpreter = tflite.Interpreter(content=content)
-    return np.stack([interpreter.logits(image) for image in images()])
+    return np.stack([interpreter.scores(image) for image in images()])
 
 
 def test_network_has_the_checkpoints_logits(trained, converted):
     assert converted[0].shape == (4, CLASSES)
     assert np.abs(trained[1]).max() > 0.1
-    np.testing.assert_allclose(converted[0], trained[1], rtol=1e-4, atol=1e-4)
+    expected = [contracts.softmax(logits) for logits in trained[1]]
+    np.testing.assert_allclose(converted[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_interpreter_agrees_with_the_network(converted):
-    logits, content, _ = converted
-    assert logits.std(0).min() > 1e-3  # the images are told apart
-    np.testing.assert_allclose(run(content), logits, atol=1e-3 * np.abs(logits).max())
+    expected, content, _ = converted
+    assert expected.std(0).min() > 1e-3  # the images are told apart
+    np.testing.assert_allclose(run(content), expected, atol=1e-5)
 
 
 def test_quantized_weights_are_smaller_and_nearly_agree(converted):
-    logits, content, quantized = converted
+    expected, content, quantized = converted
     assert len(quantized) < 0.9 * len(content)
     ours = run(quantized)
     assert not np.array_equal(ours, run(content))
-    np.testing.assert_allclose(ours, logits, atol=0.1 * np.abs(logits).max())
+    np.testing.assert_allclose(ours, expected, atol=0.1)
 
 
 def test_int8_files_hold_integers_alone(trained, converted):
@@ -95,16 +107,14 @@ def test_int8_files_hold_integers_alone(trained, converted):
     details = tf.lite.Interpreter(model_content=content)
     (before,), (after,) = details.get_input_details(), details.get_output_details()
     assert before["dtype"] == after["dtype"] == np.uint8
-    logits = converted[0]
-    np.testing.assert_allclose(run(content), logits, atol=0.2 * np.abs(logits).max())
+    np.testing.assert_allclose(run(content), converted[0], atol=0.1)
 
 
 def test_float16_files_are_half_as_large(trained, converted):
     with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
         content = network.convert("float16")
     assert len(content) < 0.75 * len(converted[1])
-    logits = converted[0]
-    np.testing.assert_allclose(run(content), logits, atol=0.02 * np.abs(logits).max())
+    np.testing.assert_allclose(run(content), converted[0], atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["mnasnet-a1", "mnasnet-b1", "mnasnet-small"])
@@ -125,13 +135,13 @@ def test_every_published_model_converts_to_int8(name, tmp_path):
         assert tflite.float_operators(network.convert("int8", images(4))) == []
 
 
-def test_normalization_is_inside(trained, converted):
+def test_normalization_is_inside(trained):
     # Other means shift what the same pixels mean.
     params = {**PARAMS, "model_spec": {**PARAMS["model_spec"], "mean_rgb": [0, 0, 0]}}
     with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
         shifted = images()[0] - np.array(preprocessing.MEAN_RGB, np.float32)
-        np.testing.assert_allclose(network.logits(shifted), converted[0][0], rtol=1e-3, atol=1e-3)
-        assert not np.allclose(network.logits(images()[0]), converted[0][0], atol=1e-2)
+        np.testing.assert_allclose(network.logits(shifted), trained[1][0], rtol=1e-3, atol=1e-3)
+        assert not np.allclose(network.logits(images()[0]), trained[1][0], atol=1e-2)
 
 
 NORMALIZATIONS = {
@@ -153,11 +163,9 @@ def test_a_file_computes_what_the_network_does(trained, spec, normalized):
         "export_normalized_input": normalized,
     }
     with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
-        logits = np.stack([network.logits(image) for image in images()])
-        content = tflite_metadata.add(
-            network.convert("float32"), "tiny", (), *network.input_normalization("float32")
-        )
-    np.testing.assert_allclose(run(content), logits, atol=1e-4 * np.abs(logits).max())
+        expected = probabilities(network)
+        content = described(network, "float32")
+    np.testing.assert_allclose(run(content), expected, atol=1e-4)
 
 
 def dead_squeeze(trained, folder):
@@ -178,12 +186,12 @@ def test_a_dead_unit_does_not_slow_an_int8_file_down(trained, tmp_path):
     path = dead_squeeze(trained, tmp_path)
     with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, path) as network:
         content = network.convert("int8", images(8))
-        logits = np.stack([network.logits(image) for image in images()])
+        expected = probabilities(network)
     interpreter = tf.lite.Interpreter(model_content=content)
     interpreter.allocate_tensors()
     # The delegate takes all or nothing; it refuses scales that underflowed.
     assert "DELEGATE" in [op["op_name"] for op in interpreter._get_ops_details()]
-    np.testing.assert_allclose(run(content), logits, atol=0.1 * np.abs(logits).max())
+    np.testing.assert_allclose(run(content), expected, atol=0.1)
 
 
 def constants_of(content, operator):
@@ -222,8 +230,8 @@ def test_a_file_for_normalized_pixels(trained, converted):
     assert constants_of(content, "SUB") == []
     # Without metadata it takes what it is fed.
     pixels = [(image - np.array(mean)) / np.array(stddev) for image in images()]
-    ours = [tflite.Interpreter(content=content).logits(image) for image in pixels]
-    np.testing.assert_allclose(ours, converted[0], atol=1e-3 * np.abs(converted[0]).max())
+    ours = [tflite.Interpreter(content=content).scores(image) for image in pixels]
+    np.testing.assert_allclose(ours, converted[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-30, 280), (60, 90)])
@@ -247,7 +255,7 @@ def test_a_file_has_static_shapes_and_floats(converted):
     assert after["shape"].tolist() == [1, CLASSES]
     assert before["dtype"] == after["dtype"] == np.float32
     assert "images" in before["name"]
-    assert "logits" in after["name"]
+    assert "probabilities" in after["name"]
 
 
 def test_interpreter_from_a_path(converted, tmp_path):
@@ -257,7 +265,7 @@ def test_interpreter_from_a_path(converted, tmp_path):
     interpreter = tflite.Interpreter(path, num_threads=2)
     assert interpreter.image_size == SIZE
     np.testing.assert_allclose(
-        interpreter.logits(images()[1]), converted[0][1], rtol=1e-3, atol=1e-3
+        interpreter.scores(images()[1]), converted[0][1], rtol=1e-3, atol=1e-3
     )
     assert tflite.open_interpreter(path).image_size == SIZE
 
@@ -266,15 +274,15 @@ def test_interpreter_takes_pixels_of_other_types(converted):
     interpreter = tflite.Interpreter(content=converted[1])
     pixels = images()[0].astype(np.uint8)
     np.testing.assert_array_equal(
-        interpreter.logits(pixels), interpreter.logits(pixels.astype(float))
+        interpreter.scores(pixels), interpreter.scores(pixels.astype(float))
     )
 
 
 def test_two_results_do_not_share_memory(converted):
     interpreter = tflite.Interpreter(content=converted[1])
-    first = interpreter.logits(images()[0])
+    first = interpreter.scores(images()[0])
     kept = first.copy()
-    interpreter.logits(images()[1])
+    interpreter.scores(images()[1])
     np.testing.assert_array_equal(first, kept)
 
 

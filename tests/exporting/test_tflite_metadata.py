@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from utils.exporting import tflite, tflite_metadata
+from utils.exporting import contracts, tflite, tflite_metadata
 
 NAMES = ["cat", "a cup", "Nürburgring"]
 
@@ -20,6 +20,12 @@ def tiny():
     logits = tf.matmul(tf.reduce_mean(images, [1, 2]), tf.constant(weights))
     with tf.Session() as session:
         return tf.lite.TFLiteConverter.from_session(session, [images], [logits]).convert()
+
+
+def described(content, contract=contracts.PUBLISHED, **fields):
+    """The file with a description."""
+    fields = {"model_name": "tiny", "label_names": NAMES, **fields}
+    return tflite_metadata.add(content, tflite_metadata.Description(contract, **fields))
 
 
 class Table:
@@ -72,15 +78,15 @@ def metadata_of(content):
 def test_the_model_computes_what_it_did():
     content = tiny()
     image = np.random.RandomState(1).uniform(0, 255, (8, 8, 3)).astype(np.float32)
-    with_metadata = tflite_metadata.add(content, "tiny", NAMES)
+    with_metadata = described(content)
     np.testing.assert_array_equal(
-        tflite.Interpreter(content=with_metadata).logits(image),
-        tflite.Interpreter(content=content).logits(image),
+        tflite.Interpreter(content=with_metadata).scores(image),
+        tflite.Interpreter(content=content).scores(image),
     )
 
 
 def test_normalization_color_space_and_label_file():
-    metadata = metadata_of(tflite_metadata.add(tiny(), "tiny", NAMES))
+    metadata = metadata_of(described(tiny()))
     assert metadata.text(0) == "tiny"
     (subgraph,) = metadata.tables(3)
     (image,), (logits,) = subgraph.tables(2), subgraph.tables(3)
@@ -97,10 +103,10 @@ def test_normalization_color_space_and_label_file():
 def test_normalization_by_the_caller():
     content = tiny()
     assert tflite_metadata.normalization(content) is None
-    raw = tflite_metadata.add(content, "tiny", NAMES)
+    raw = described(content)
     assert tflite_metadata.normalization(raw) is None
     mean, stddev = [127.0, 128.0, 0.0], [128.0, 64.0, 255.0]
-    normalized = tflite_metadata.add(content, "tiny", NAMES, mean, stddev)
+    normalized = described(content, mean=mean, stddev=stddev)
     assert tflite_metadata.normalization(normalized) == (mean, stddev)
     (image,) = metadata_of(normalized).tables(3)[0].tables(2)
     options = image.tables(4)[0].table(1)
@@ -109,15 +115,14 @@ def test_normalization_by_the_caller():
     assert image.table(5).floats(1) == [-127 / 128, -2.0, 0.0]
     pixels = np.random.RandomState(1).uniform(0, 255, (8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(
-        tflite.Interpreter(content=normalized).logits(pixels),
-        tflite.Interpreter(content=raw).logits((pixels - np.array(mean)) / np.array(stddev)),
+        tflite.Interpreter(content=normalized).scores(pixels),
+        tflite.Interpreter(content=raw).scores((pixels - np.array(mean)) / np.array(stddev)),
         rtol=1e-5,
     )
 
 
 def test_equal_vectors_are_written_once():
-    content = tiny()
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = schema.ModelT.InitFromPackedBuf(described(tiny(), label_names=()), 0)
     for tensor in model.subgraphs[0].tensors:
         tensor.quantization = schema.QuantizationParametersT()
         tensor.quantization.scale = np.linspace(1, 2, 1000).astype(np.float32)
@@ -127,7 +132,7 @@ def test_equal_vectors_are_written_once():
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     large = bytes(builder.Output())
-    small = tflite_metadata.add(large, "tiny")
+    small = described(large, label_names=())
     assert len(small) < len(large) - 12000 * (len(expected) - 1) + 2000
     again = schema.ModelT.InitFromPackedBuf(small, 0)
     assert [t.name for t in again.subgraphs[0].tensors] == expected
@@ -138,7 +143,7 @@ def test_equal_vectors_are_written_once():
 
 def test_label_names_are_inside(tmp_path):
     path = tmp_path / "tiny.tflite"
-    path.write_bytes(tflite_metadata.add(tiny(), "tiny", NAMES))
+    path.write_bytes(described(tiny()))
     assert tflite_metadata.label_names(str(path)) == NAMES
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None and archive.namelist() == ["labels.txt"]
@@ -146,23 +151,23 @@ def test_label_names_are_inside(tmp_path):
 
 def test_without_names_there_is_no_label_file(tmp_path):
     path = tmp_path / "tiny.tflite"
-    path.write_bytes(tflite_metadata.add(tiny(), "tiny"))
+    path.write_bytes(described(tiny(), label_names=()))
     assert tflite_metadata.label_names(str(path)) is None
     (subgraph,) = metadata_of(path.read_bytes()).tables(3)
     assert subgraph.tables(3)[0].text(0) == "logits"
 
 
 def test_adding_twice_replaces():
-    once = tflite_metadata.add(tiny(), "first")
-    assert metadata_of(tflite_metadata.add(once, "second")).text(0) == "second"
+    once = described(tiny(), model_name="first")
+    assert metadata_of(described(once, model_name="second")).text(0) == "second"
 
 
 def test_the_resize_method_is_inside():
     content = tiny()
     assert tflite_metadata.resize_method(content) is None
     for method in ("bilinear", "bicubic"):
-        made = tflite_metadata.add(content, "tiny", NAMES, resize_method=method)
+        made = described(content, resize_method=method)
         assert tflite_metadata.resize_method(made) == method
         assert tflite.Interpreter(content=made).resize_method == method
-    again = tflite_metadata.add(made, "tiny", NAMES, resize_method="bilinear")
+    again = described(made, resize_method="bilinear")
     assert tflite_metadata.resize_method(again) == "bilinear"

@@ -1,8 +1,8 @@
 """Measures the .tflite files of a model: `python -m utils.benchmarks.tflite`, `make bench-tflite`.
 
 It compares, in one run and on one thread, the exported files of a network with random weights and
-a float file of the bare network, which takes normalized pixels. The difference is what the
-normalization inside the files costs.
+a float file of the bare network, which takes normalized pixels and gives logits. The difference is
+what the normalization and the softmax inside the files cost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import mnasnet_main
 import mnasnet_models
 from utils.base import program, standard_streams
 from utils.config import settings
-from utils.exporting import tflite, tflite_metadata
+from utils.exporting import contracts, tflite, tflite_metadata
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -50,9 +50,16 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--model_name", default="mnasnet-a1", help="network (default: mnasnet-a1)")
     parser.add_argument("--size", type=int, default=224, help="side of the images (default: 224)")
+    parser.add_argument(
+        "--tflite_contract", default=contracts.APP.name, choices=tuple(contracts.CONTRACTS),
+        help="what the files take and give (default: %(default)s)",
+    )  # fmt: skip
     arguments = parser.parse_args(argv[1:])
     params = settings.default_params()
-    params.update(model_name=arguments.model_name, input_image_size=arguments.size, use_tpu=False)
+    params.update(
+        model_name=arguments.model_name, input_image_size=arguments.size, use_tpu=False,
+        tflite_contract=arguments.tflite_contract,
+    )  # fmt: skip
     rng = np.random.RandomState(0)
     pictures = rng.uniform(0, 255, (8, arguments.size, arguments.size, 3)).astype(np.float32)
     contents = {"bare network, float32": _bare(params)}
@@ -60,15 +67,18 @@ def main(argv: list[str]) -> None:
         checkpoint = _checkpoint(params, folder)
         with tflite.Network(mnasnet_main.mnasnet_model_fn, params, checkpoint) as network:
             for kind in tflite.SUFFIXES:
+                description = tflite_metadata.Description(
+                    network.contract, params["model_name"], (), *network.input_normalization(kind)
+                )
                 content = network.convert(kind, pictures)
-                contents[kind] = tflite_metadata.add(content, params["model_name"])
+                contents[kind] = tflite_metadata.add(content, description)
     interpreters = {n: tflite.Interpreter(content=c) for n, c in contents.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contents}
     # The files take turns, so that a disturbance meets all of them.
     for number in range(ROUNDS):
         for name, interpreter in interpreters.items():
             start = time.perf_counter()
-            interpreter.logits(pictures[number % len(pictures)])
+            interpreter.scores(pictures[number % len(pictures)])
             seconds[name].append(time.perf_counter() - start)
     print(f"{arguments.model_name} at {arguments.size}, one thread")
     base = float(np.median(seconds["bare network, float32"]))

@@ -209,9 +209,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "to 8 bits."),
         Setting("quantize", str, None, "More .tflite files: float16, int8 (whole numbers "
                 "alone) or both, joined by a comma.", unset="none"),
-        Setting("export_normalized_input", bool, False, "The float .tflite files take normalized "
-                "pixels, (x - mean) / std, as the published ones did; int8 files always take raw "
-                "pixels."),
+        Setting("tflite_contract", str, "app", "What the .tflite files take and give. app: RGB in "
+                "[0, 255], `images`, and probabilities, `probabilities`. published: normalized "
+                "pixels, `truediv`, and `logits`, as historical files.",
+                choices=("app", "published")),
+        Setting("export_normalized_input", bool, False, "The float .tflite files of "
+                "--tflite_contract=app take normalized pixels, (x - mean) / std, under the same "
+                "names; int8 files still take raw pixels. All files of "
+                "--tflite_contract=published take normalized pixels anyway."),
         Setting("export_eval_images", int, None, "Evaluation images that measure each exported "
                 "file.", unset="all", minimum=1, maximum=MOST_IMAGES),
     ),

@@ -9,7 +9,7 @@ import numpy as np
 import preprocessing
 from utils.base import files
 from utils.base.errors import UserError
-from utils.exporting import export_report, saved_model, tflite, tflite_metadata
+from utils.exporting import contracts, export_report, saved_model, tflite, tflite_metadata
 from utils.reading import labels
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -53,9 +53,8 @@ class TFLiteClassifier:
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
         """Returns what `SavedModelClassifier.probabilities` returns; the errors are the same."""
         image = self._session.run(self._image, {self._bytes: image_bytes})
-        logits = _finite(self._interpreter.logits(image), self._path)
-        exponents = np.exp(logits - logits.max())
-        return exponents / exponents.sum()
+        scores = _finite(self._interpreter.scores(image), self._path)
+        return scores if self._interpreter.gives_probabilities else contracts.softmax(scores)
 
 
 def _finite(values: np.ndarray, path: str) -> np.ndarray:

@@ -18,6 +18,7 @@ import imagenet_input
 from utils.base import disk_errors, files, folder_lock, scratch
 from utils.base.errors import UserError
 from utils.exporting import (
+    contracts,
     export_report,
     measure,
     placing,
@@ -139,7 +140,7 @@ def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """Returns what an export is made of, for its report."""
     names = ("model_name", "num_label_classes", "input_image_size", "resize_method",
              "post_quantize", "quantize", "export_to_tpu", "export_moving_average",
-             "export_normalized_input", "export_eval_images", "num_eval_images",
+             "tflite_contract", "export_normalized_input", "export_eval_images", "num_eval_images",
              "skip_bad_images")  # fmt: skip
     data_dir = params["data_dir"]
     return {
@@ -171,9 +172,10 @@ def _make(
             calibration = samples.calibration_images(params) if kind == "int8" else ()
             content = network.convert(kind, calibration)
             mean, stddev = network.input_normalization(kind)
-            content = tflite_metadata.add(
-                content, params["model_name"], names, mean, stddev, params["resize_method"]
+            description = tflite_metadata.Description(
+                network.contract, params["model_name"], names, mean, stddev, params["resize_method"]
             )
+            content = tflite_metadata.add(content, description)
             files.write_bytes(os.path.join(folder, name), content)
             made[name] = {"kind": kind, "bytes": len(content)}
         _measure(params, network, folder, made)
@@ -204,28 +206,59 @@ def _measure(
     folder: str,
     made: dict[str, dict[str, Any]],
 ) -> None:
-    """Adds measurements to the rows of `made`; UserError if a float file is wrong."""
-    opened: dict[str, Any] = {}
+    """Adds measurements to the rows of `made`; UserError if a float file is wrong.
+
+    Files are compared with the checkpoint by what their contract gives, and so is the SavedModel.
+    """
+    opened = _open(folder, made, network.contract)
+    labelled, total = samples.num_evaluation_images(params)
+    reference = _scores_of_logits(network.logits, network.contract)
+    found = measure.compare(opened, reference, samples.evaluation_images(params), total)
+    for name, measurement in found.items():
+        _check_agreement(name, made[name]["kind"], measurement, network.contract)
+        difference = measure.DIFFERENCES[network.contract.gives_probabilities]
+        made[name].update(measurement.report(labelled, difference))
+        if made[name]["kind"] == "float32" and labelled:
+            squeezed = samples.squeezed_images(params)
+            made[name][export_report.SQUEEZED] = measure.top_1(opened[name], squeezed, total)
+    images = max(measurement.images for measurement in found.values())
+    measured = {name: made[name] for name in opened}
+    logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
+
+
+def _open(
+    folder: str, made: Mapping[str, Mapping[str, Any]], contract: contracts.Contract
+) -> dict[str, measure.Classifier]:
+    """Returns the classifiers among the files of an export, by name."""
+    opened: dict[str, measure.Classifier] = {}
     for name, row in made.items():
         path = os.path.join(folder, name)
         if row["kind"] == saved_model.KIND:
-            opened[name] = saved_model.SavedModel(path)
+            opened[name] = _scores_of_logits(saved_model.SavedModel(path).logits, contract)
         elif row["kind"] in tflite.SUFFIXES:
-            opened[name] = tflite.Interpreter(path)
-    labelled, total = samples.num_evaluation_images(params)
-    found = measure.compare(opened, network, samples.evaluation_images(params), total)
-    for name, measurement in found.items():
-        made[name].update(measurement.report(labelled))
-    measured = {name: made[name] for name in opened}
-    images = max(measurement.images for measurement in found.values())
-    logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
-    for name, row in measured.items():
-        difference = row["largest_logit_difference"]
-        if row["kind"] in (saved_model.KIND, "float32") and difference > LARGEST_DIFFERENCE:
-            raise UserError(
-                f"{name} differs from the checkpoint's logits by {difference:.2g} relative (at "
-                f"most {LARGEST_DIFFERENCE:g} is expected): nothing was exported."
-            )
+            opened[name] = tflite.Interpreter(path).scores
+    return opened
+
+
+def _check_agreement(
+    name: str, kind: str, measurement: measure.Measurement, contract: contracts.Contract
+) -> None:
+    """Raises UserError if a file without quantization does not compute what the checkpoint does."""
+    difference = measurement.largest_difference
+    if kind in (saved_model.KIND, "float32") and difference > LARGEST_DIFFERENCE:
+        raise UserError(
+            f"{name} differs from the checkpoint's {contract.output_name} by {difference:.2g} "
+            f"relative (at most {LARGEST_DIFFERENCE:g} is expected): nothing was exported."
+        )
+
+
+def _scores_of_logits(
+    logits: measure.Classifier, contract: contracts.Contract
+) -> measure.Classifier:
+    """Returns a classifier that gives what a contract wants, of one that gives logits."""
+    if not contract.gives_probabilities:
+        return logits
+    return lambda image: contracts.softmax(logits(image))
 
 
 def _check_not_foreign(

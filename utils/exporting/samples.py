@@ -10,8 +10,9 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
+import preprocessing
 from utils.base.errors import UserError
-from utils.reading import bad_images, dataset_info, scan, segments
+from utils.reading import bad_images, dataset_info, examples, scan, segments
 from utils.training import inputs, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -28,10 +29,33 @@ def has_split(params: Mapping[str, Any], prefix: str) -> bool:
     return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
 
 
-def _source(params, file_prefix: str) -> imagenet_input.ImageNetInput:
-    """Returns the input of a split whose images are prepared as for evaluation."""
+def squeeze(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Decodes a picture and squeezes the whole of it into a square, as MediaPipe does.
+
+    Returns:
+      float32 [image_size, image_size, 3] in [0, 255].
+    """
+    whole = preprocessing.decode_whole(image_bytes)
+    return tf.compat.v2.image.resize(whole, [image_size, image_size], "bilinear")
+
+
+class _SqueezedInput(imagenet_input.ImageNetInput):
+    """Feeds pictures squeezed whole into the input, instead of their centre squares."""
+
+    def dataset_parser(self, value: tf.Tensor, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
+        _, label = super().dataset_parser(value, seed)
+        image_bytes, _ = examples.parse(value)
+        return squeeze(image_bytes, self.image_size), label
+
+
+def _source(
+    params,
+    file_prefix: str,
+    kind: type[imagenet_input.ImageNetInput] = imagenet_input.ImageNetInput,
+) -> imagenet_input.ImageNetInput:
+    """Returns the input of a split whose images are prepared as for evaluation, or as by `kind`."""
     good = bad_images.of_split(params, file_prefix)
-    source = imagenet_input.ImageNetInput(
+    source = kind(
         False, False, False, params["data_dir"], params["input_image_size"],
         resize_method=params["resize_method"], num_classes=params["num_label_classes"],
         segments=good.segments if good else None,
@@ -79,6 +103,15 @@ def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, i
     rng = np.random.RandomState(0)
     for _ in range(NUM_NOISE_IMAGES):
         yield rng.uniform(0, 255, (size, size, 3)).astype(np.float32), 0
+
+
+def squeezed_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the samples of `evaluation_images` with pictures squeezed whole into the input.
+
+    The data set must have evaluation images.
+    """
+    total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
+    yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX, _SqueezedInput), total)
 
 
 def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:

@@ -13,14 +13,14 @@ import utils.base.tensorflow_version  # noqa: F401
 from utils.base import standard_streams
 from utils.base.errors import UserError
 from utils.config import network_settings
-from utils.exporting import tflite_metadata
+from utils.exporting import contracts, tflite_metadata
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
+# Names in the model function's graph: its input here, the normalized images, the logits.
 INPUT_NAME = "images"
-OUTPUT_NAME = "logits"
-# The normalized images in the model function's graph; the published converter feeds this name.
 NORMALIZED_NAME = "truediv"
+LOGITS_NAME = "logits"
 # Kind of file -> what its name ends with.
 SUFFIXES = {"float32": "", "dynamic": "_postquant", "float16": "_float16", "int8": "_int8"}
 
@@ -36,8 +36,8 @@ _UNREADABLE = (
 class Network:
     """Holds a checkpoint's network in a session of its own, with a static batch of one.
 
-    The input `images`, float32 [1, S, S, 3], is RGB in [0, 255]: the network normalizes it. The
-    output `logits` is float32 [1, classes].
+    Attributes:
+      contract: what its .tflite files take and give.
     """
 
     def __init__(self, model_fn: Callable, params: Mapping[str, Any], checkpoint: str):
@@ -53,15 +53,16 @@ class Network:
         """
         self._size = params["input_image_size"]
         self._normalization = network_settings.mean_and_stddev(params)
+        self.contract = contracts.CONTRACTS[params["tflite_contract"]]
         self._takes_normalized = params["export_normalized_input"]
         self._frozen: tf.GraphDef | None = None
         with tf.Graph().as_default():
-            self.images = self._placeholder()
+            self._images = self._placeholder(INPUT_NAME)
             # Converters read channels_last float graphs; the weights are the same.
             params = {**params, "data_format": "channels_last", "use_tpu": False}
             tf.train.get_or_create_global_step()
-            model_fn(self.images, None, tf.estimator.ModeKeys.PREDICT, params)
-            self._logits = tf.get_default_graph().get_tensor_by_name(f"{OUTPUT_NAME}:0")
+            model_fn(self._images, None, tf.estimator.ModeKeys.PREDICT, params)
+            self._logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
             self._session = tf.Session()
             tf.train.Saver().restore(self._session, checkpoint)
 
@@ -71,18 +72,20 @@ class Network:
     def __exit__(self, *error):
         self._session.close()
 
-    def _placeholder(self) -> tf.Tensor:
-        return tf.placeholder(tf.float32, [1, self._size, self._size, 3], INPUT_NAME)
+    def _placeholder(self, name: str) -> tf.Tensor:
+        return tf.placeholder(tf.float32, [1, self._size, self._size, 3], name)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255]."""
-        return self._session.run(self._logits, {self.images: image[None]})[0]
+        return self._session.run(self._logits, {self._images: image[None]})[0]
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
         """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
-        # The input of an int8 file has 8 bits, too few for normalized pixels.
-        is_raw = not self._takes_normalized or kind == "int8"
-        return ([0.0], [1.0]) if is_raw else self._normalization
+        # A picture has 8 bits, so what an app feeds to an int8 file is the picture itself.
+        takes_normalized = self.contract.takes_normalized or (
+            self._takes_normalized and kind != "int8"
+        )
+        return self._normalization if takes_normalized else ([0.0], [1.0])
 
     def convert(self, kind: str, calibration: Iterable[np.ndarray] = ()) -> bytes:
         """Returns the network as the content of a .tflite file.
@@ -93,35 +96,43 @@ class Network:
           calibration: images, float [S, S, 3] in [0, 255], that set the ranges of an int8 file's
             activations.
 
+        Returns:
+          A file whose tensors and signature the contract does not name yet: `tflite_metadata.add`
+          names them.
+
         Raises:
           UserError: the network cannot be converted to int8, or a float operator would be left.
         """
-        is_raw = self.input_normalization(kind) == ([0.0], [1.0])
+        mean, stddev = self.input_normalization(kind)
+        is_raw = (mean, stddev) == ([0.0], [1.0])
         with (
             tf.Graph().as_default(),
             tf.Session() as session,
             standard_streams.hold_native_output(),
         ):
-            images, logits = self._graph_to_convert(is_raw)
-            converter = tf.lite.TFLiteConverter.from_session(session, [images], [logits])
+            images, scores = self._graph_to_convert(is_raw)
+            converter = tf.lite.TFLiteConverter.from_session(session, [images], [scores])
             if kind != "float32":
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
             if kind == "float16":
                 converter.target_spec.supported_types = [tf.float16]
             if kind == "int8":
-                batches = [image[None] for image in _full_range(calibration)]
+                batches = [
+                    ((image[None] - mean) / stddev).astype(np.float32)
+                    for image in _full_range(calibration)
+                ]
                 converter.representative_dataset = lambda: ([batch] for batch in batches)
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             return _integers_alone(converter) if kind == "int8" else converter.convert()
 
     def _graph_to_convert(self, is_raw: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds the network with constant weights to the default graph; returns (input, logits).
+        """Adds the network with constant weights to the default graph; returns (input, output).
 
         The published normalization broadcasts three numbers over the pixels. On a phone this takes
         as long as a tenth of the network, because kernels run along the last axis, which is three
         long. The same numbers repeated over a row of pixels cost nothing that can be measured.
         """
-        images = normalized = self._placeholder()
+        images = normalized = self._placeholder(self.contract.input_name)
         if is_raw:
             mean, stddev = (
                 np.tile(np.array(values, np.float32), [1, 1, self._size, 1])
@@ -131,10 +142,12 @@ class Network:
         (logits,) = tf.import_graph_def(
             self._constant_weights(),
             input_map={f"{NORMALIZED_NAME}:0": normalized},
-            return_elements=[f"{OUTPUT_NAME}:0"],
+            return_elements=[f"{LOGITS_NAME}:0"],
             name="network",
         )
-        return images, tf.identity(logits, OUTPUT_NAME)
+        if self.contract.gives_probabilities:
+            return images, tf.nn.softmax(logits, name=self.contract.output_name)
+        return images, tf.identity(logits, self.contract.output_name)
 
     def _constant_weights(self) -> tf.GraphDef:
         """Returns the restored network's graph with its weights as constants."""
@@ -142,7 +155,7 @@ class Network:
             verbosity = tf.logging.get_verbosity()
             tf.logging.set_verbosity(tf.logging.ERROR)  # freezing logs that it is deprecated
             self._frozen = tf.graph_util.convert_variables_to_constants(
-                self._session, self._session.graph.as_graph_def(), [OUTPUT_NAME]
+                self._session, self._session.graph.as_graph_def(), [LOGITS_NAME]
             )
             tf.logging.set_verbosity(verbosity)
         return self._frozen
@@ -151,7 +164,8 @@ class Network:
 def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Returns calibration images, float32 [S, S, 3], that span exactly 0 to 255.
 
-    Phones feed pixels as they are, so the uint8 input must have scale 1 and zero point 0. Bicubic
+    Phones feed pixels as they are, so a uint8 input of raw pixels must have scale 1 and zero point
+    0, and one of normalized pixels must reach from black to white. Bicubic
     resizing overshoots these limits, and pictures without black or white fall short of them.
     """
     clipped = [np.clip(image, 0, 255).astype(np.float32) for image in images]
@@ -232,9 +246,11 @@ def float_operators(content: bytes) -> list[str]:
 class Interpreter:
     """Runs a .tflite classifier of this program.
 
-    A file that takes normalized pixels says so in its metadata; `logits` normalizes for it.
+    A file that takes normalized pixels says so in its metadata; `scores` normalizes for it.
 
     Attributes:
+      contract: what the file takes and gives; None for a file of before contracts, whose output
+        are logits.
       resize_method: how pictures are to be resized; None if the file does not say.
     """
 
@@ -254,6 +270,7 @@ class Interpreter:
         (self._output,) = self._interpreter.get_output_details()
         _check_is_classifier(self._input["shape"].tolist(), self._output["shape"].tolist())
         self._normalization = tflite_metadata.normalization(content)
+        self.contract = tflite_metadata.contract(content)
         self.resize_method = tflite_metadata.resize_method(content)
 
     @property
@@ -266,10 +283,16 @@ class Interpreter:
         """Returns the width of the output."""
         return int(self._output["shape"][1])
 
-    def logits(self, image: np.ndarray) -> np.ndarray:
-        """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255].
+    @property
+    def gives_probabilities(self) -> bool:
+        """Returns whether `scores` are probabilities; if not, they are logits."""
+        return self.contract is not None and self.contract.gives_probabilities
 
-        The input of an integer file is quantized here, and its output dequantized.
+    def scores(self, image: np.ndarray) -> np.ndarray:
+        """Returns the file's output, float32 [classes], for an image, float [S, S, 3] in [0, 255].
+
+        The input of an integer file is quantized here, and its output dequantized. The contract
+        says whether the scores are probabilities or logits.
         """
         kind = self._input["dtype"]
         if self._normalization is not None:

@@ -1,14 +1,18 @@
-"""Writes and reads the metadata inside a .tflite file: normalization and label names.
+"""Writes and reads what a .tflite file says of itself: metadata, label names and signature.
 
-The Task libraries and ML Kit read this metadata. It is written here with flatbuffers from the
-published schema (metadata_schema.fbs, identifier M001), because tflite-support, the original
-writer, pins protobuf below 4 and cannot be installed together with TensorFlow 2.15. The metadata
-are a buffer that the model names TFLITE_METADATA; the label list is a zip archive at the end of the
-file.
+MediaPipe, the Task libraries and ML Kit read the metadata. They are written here with flatbuffers
+from the published schema (metadata_schema.fbs, identifier M001), because tflite-support, the
+original writer, pins protobuf below 4 and cannot be installed together with TensorFlow 2.15. The
+metadata are a buffer that the model names TFLITE_METADATA; the label list is a zip archive at the
+end of the file. What that schema has no field for are texts of their own.
+
+The signature is written here, too, because the converter that takes a session writes none, and the
+one that writes one keeps its work in the folder of temporary files, where a kill would leave it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import io
 import zipfile
@@ -16,22 +20,25 @@ from collections.abc import Sequence
 
 import flatbuffers
 
+import preprocessing
 import utils.base.tensorflow_version  # noqa: F401
+from utils.exporting import contracts
+from utils.exporting.flatbuffer_tables import Reader, Table, floats, offsets
 from utils.reading import labels
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 _BUFFER_NAME = b"TFLITE_METADATA"
 _RESIZE_NAME = b"mnasnet_resize_method"
+_CONTRACT_NAME = b"mnasnet_contract"
+_SIZE_NAME = b"mnasnet_image_size"
+_CROP_NAME = b"mnasnet_crop_share"
 _IDENTIFIER = b"M001"
 # Enumeration values of metadata_schema.fbs.
 _RGB = 1
 _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
-_OFFSET = flatbuffers.packer.uoffset
-_BYTE, _FLOAT = flatbuffers.number_types.Uint8Flags, flatbuffers.number_types.Float32Flags
-
 
 # Numbers of the fields of metadata_schema.fbs that are used here.
 
@@ -53,7 +60,11 @@ class _Content(enum.IntEnum):
 
 
 class _ImageProperties(enum.IntEnum):
-    COLOR_SPACE = 0
+    COLOR_SPACE, DEFAULT_SIZE = 0, 1
+
+
+class _ImageSize(enum.IntEnum):
+    WIDTH, HEIGHT = 0, 1
 
 
 class _ProcessUnit(enum.IntEnum):
@@ -72,100 +83,109 @@ class _AssociatedFile(enum.IntEnum):
     NAME, DESCRIPTION, TYPE = 0, 1, 2
 
 
-class _Table:
-    """Builds a flatbuffers table field by field."""
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Holds what a .tflite file says of itself.
 
-    def __init__(self, builder: flatbuffers.Builder, num_fields: int):
-        self._builder = builder
-        builder.StartObject(num_fields)
+    Attributes:
+      contract: what the file takes and gives.
+      model_name: name of the model.
+      label_names: names of the classes for a label file in the file; none for no label file.
+      mean: what the file's caller subtracts from pixels, one number or one for each channel.
+      stddev: what the caller divides by afterwards; with mean 0 and stddev 1, pixels stay raw.
+      resize_method: how pictures were resized in training.
+    """
 
-    def offset(self, field: int, value: int) -> _Table:
-        self._builder.PrependUOffsetTRelativeSlot(field, value, 0)
-        return self
-
-    def byte(self, field: int, value: int) -> _Table:
-        self._builder.PrependUint8Slot(field, value, 0)
-        return self
-
-    def end(self) -> int:
-        return self._builder.EndObject()
-
-
-def _offsets(builder: flatbuffers.Builder, values: Sequence[int]) -> int:
-    builder.StartVector(4, len(values), 4)
-    for value in reversed(values):
-        builder.PrependUOffsetTRelative(value)
-    return builder.EndVector()
+    contract: contracts.Contract
+    model_name: str
+    label_names: Sequence[str] = ()
+    mean: Sequence[float] = (0.0,)
+    stddev: Sequence[float] = (1.0,)
+    resize_method: str = "bicubic"
 
 
-def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
-    builder.StartVector(4, len(values), 4)
-    for value in reversed(values):
-        builder.PrependFloat32(value)
-    return builder.EndVector()
+def _crop_share(image_size: int) -> float:
+    """Returns the side of the evaluation's centre square, as a share of the shorter side."""
+    return image_size / (image_size + preprocessing.CROP_PADDING)
 
 
-def _image_tensor(
-    builder: flatbuffers.Builder, mean: Sequence[float], stddev: Sequence[float]
-) -> int:
+def _preparation(description: Description, image_size: int) -> str:
+    """Returns sentences that tell an app's author how a picture becomes the input."""
+    pixels = "RGB, 0 to 255"
+    if set(description.mean) != {0.0} or set(description.stddev) != {1.0}:
+        pixels += ", then (x - mean) / standard deviation"
+    return (
+        f"Picture to classify: {pixels}. Cut out the centre square of "
+        f"{100 * _crop_share(image_size):.1f} % of the shorter side, and resize it "
+        f"({description.resize_method}) to {image_size} x {image_size} pixels."
+    )
+
+
+def _image_tensor(builder: flatbuffers.Builder, description: Description, image_size: int) -> int:
     """Writes the input: RGB, which the caller normalizes as (x - mean) / stddev."""
-    properties = _Table(builder, 2).byte(_ImageProperties.COLOR_SPACE, _RGB).end()
-    content = _content(builder, _IMAGE_PROPERTIES, properties)
-    means, stddevs = _floats(builder, mean), _floats(builder, stddev)
-    options = _Table(builder, 2).offset(_Normalization.MEAN, means)
+    mean, stddev = description.mean, description.stddev
+    size = Table(builder, 2).integer(_ImageSize.WIDTH, image_size)
+    size_table = size.integer(_ImageSize.HEIGHT, image_size).end()
+    properties = Table(builder, 2).byte(_ImageProperties.COLOR_SPACE, _RGB)
+    image_properties = properties.offset(_ImageProperties.DEFAULT_SIZE, size_table).end()
+    content = _content(builder, _IMAGE_PROPERTIES, image_properties)
+    means, stddevs = floats(builder, mean), floats(builder, stddev)
+    options = Table(builder, 2).offset(_Normalization.MEAN, means)
     normalization = options.offset(_Normalization.STDDEV, stddevs).end()
-    unit = _Table(builder, 2).byte(_ProcessUnit.OPTIONS_TYPE, _NORMALIZATION_OPTIONS)
-    units = _offsets(builder, [unit.offset(_ProcessUnit.OPTIONS, normalization).end()])
-    highest = _floats(builder, [(255 - m) / s for m, s in zip(mean, stddev, strict=True)])
-    lowest = _floats(builder, [(0 - m) / s for m, s in zip(mean, stddev, strict=True)])
-    stats = _Table(builder, 2).offset(_Stats.MAX, highest).offset(_Stats.MIN, lowest).end()
-    name = builder.CreateString("images")
-    text = builder.CreateString("Picture to classify: RGB, 0 to 255.")
+    unit = Table(builder, 2).byte(_ProcessUnit.OPTIONS_TYPE, _NORMALIZATION_OPTIONS)
+    units = offsets(builder, [unit.offset(_ProcessUnit.OPTIONS, normalization).end()])
+    highest = floats(builder, [(255 - m) / s for m, s in zip(mean, stddev, strict=True)])
+    lowest = floats(builder, [(0 - m) / s for m, s in zip(mean, stddev, strict=True)])
+    stats = Table(builder, 2).offset(_Stats.MAX, highest).offset(_Stats.MIN, lowest).end()
+    name = builder.CreateString(description.contract.input_name)
+    text = builder.CreateString(_preparation(description, image_size))
     table = _tensor(builder, name, text, content)
     return table.offset(_Tensor.PROCESS_UNITS, units).offset(_Tensor.STATS, stats).end()
 
 
 def _content(builder: flatbuffers.Builder, kind: int, properties: int) -> int:
-    table = _Table(builder, 3).byte(_Content.PROPERTIES_TYPE, kind)
+    table = Table(builder, 3).byte(_Content.PROPERTIES_TYPE, kind)
     return table.offset(_Content.PROPERTIES, properties).end()
 
 
-def _tensor(builder: flatbuffers.Builder, name: int, text: int, content: int) -> _Table:
+def _tensor(builder: flatbuffers.Builder, name: int, text: int, content: int) -> Table:
     """Begins the table of a tensor, to which more fields may be added."""
-    table = _Table(builder, 7).offset(_Tensor.NAME, name).offset(_Tensor.DESCRIPTION, text)
+    table = Table(builder, 7).offset(_Tensor.NAME, name).offset(_Tensor.DESCRIPTION, text)
     return table.offset(_Tensor.CONTENT, content)
 
 
-def _logits_tensor(builder: flatbuffers.Builder, has_labels: bool) -> int:
+def _scores_tensor(builder: flatbuffers.Builder, description: Description) -> int:
     """Writes the output: a score for each class, named by the label file."""
-    properties = _Table(builder, 0).end()
+    properties = Table(builder, 0).end()
     content = _content(builder, _FEATURE_PROPERTIES, properties)
     associated = 0
-    if has_labels:
+    if description.label_names:
         file_name = builder.CreateString(labels.FILE_NAME)
         text = builder.CreateString("Names of the classes, one a line.")
-        label_file = _Table(builder, 5).offset(_AssociatedFile.NAME, file_name)
+        label_file = Table(builder, 5).offset(_AssociatedFile.NAME, file_name)
         label_file.offset(_AssociatedFile.DESCRIPTION, text)
         label_file.byte(_AssociatedFile.TYPE, _TENSOR_AXIS_LABELS)
-        associated = _offsets(builder, [label_file.end()])
-    name = builder.CreateString("logits")
-    text = builder.CreateString("Score of each class before the softmax.")
+        associated = offsets(builder, [label_file.end()])
+    name = builder.CreateString(description.contract.output_name)
+    text = builder.CreateString(
+        "Probability of each class."
+        if description.contract.gives_probabilities
+        else "Score of each class before the softmax."
+    )
     table = _tensor(builder, name, text, content)
-    return (table.offset(_Tensor.ASSOCIATED_FILES, associated) if has_labels else table).end()
+    return (table.offset(_Tensor.ASSOCIATED_FILES, associated) if associated else table).end()
 
 
-def _metadata(
-    model_name: str, has_labels: bool, mean: Sequence[float], stddev: Sequence[float]
-) -> bytes:
+def _metadata(description: Description, image_size: int) -> bytes:
     builder = flatbuffers.Builder(1024)
-    inputs = _offsets(builder, [_image_tensor(builder, mean, stddev)])
-    outputs = _offsets(builder, [_logits_tensor(builder, has_labels)])
-    subgraph = _Table(builder, 10).offset(_Subgraph.INPUTS, inputs)
-    subgraphs = _offsets(builder, [subgraph.offset(_Subgraph.OUTPUTS, outputs).end()])
-    name = builder.CreateString(model_name)
-    text = builder.CreateString("MnasNet image classifier.")
+    inputs = offsets(builder, [_image_tensor(builder, description, image_size)])
+    outputs = offsets(builder, [_scores_tensor(builder, description)])
+    subgraph = Table(builder, 10).offset(_Subgraph.INPUTS, inputs)
+    subgraphs = offsets(builder, [subgraph.offset(_Subgraph.OUTPUTS, outputs).end()])
+    name = builder.CreateString(description.model_name)
+    text = builder.CreateString(f"MnasNet image classifier. Contract: {description.contract.name}.")
     parser = builder.CreateString("1.0.0")
-    table = _Table(builder, 8).offset(_Model.NAME, name).offset(_Model.DESCRIPTION, text)
+    table = Table(builder, 8).offset(_Model.NAME, name).offset(_Model.DESCRIPTION, text)
     table.offset(_Model.SUBGRAPHS, subgraphs).offset(_Model.MIN_PARSER_VERSION, parser)
     builder.Finish(table.end(), _IDENTIFIER)
     return bytes(builder.Output())
@@ -185,40 +205,56 @@ class _SharingBuilder(flatbuffers.Builder):
         return self._written[key]
 
 
-def add(
-    content: bytes,
-    model_name: str,
-    label_names: Sequence[str] = (),
-    mean: Sequence[float] = (0.0,),
-    stddev: Sequence[float] = (1.0,),
-    resize_method: str = "bicubic",
-) -> bytes:
-    """Returns a .tflite file's content with metadata.
+def add(content: bytes, description: Description) -> bytes:
+    """Returns a .tflite file's content with its description: metadata, signature, tensors' names.
 
     Args:
-      content: the file without metadata.
-      model_name: name of the model.
-      label_names: names of the classes for a label file in the file; none for no label file.
-      mean: what the file's caller subtracts from pixels, one number or one for each channel.
-      stddev: what the caller divides by afterwards; with mean 0 and stddev 1, pixels stay raw.
-      resize_method: how pictures were resized in training, an entry that Task libraries ignore.
+      content: a classifier of square pictures without them, or with others, which are replaced.
+      description: what the file is to say of itself.
     """
     # The schema's Python code, generated from the published flatbuffers schema of models.
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    metadata = _metadata(model_name, bool(label_names), mean, stddev)
-    for name, data in ((_BUFFER_NAME, metadata), (_RESIZE_NAME, resize_method.encode())):
+    graph = model.subgraphs[0]
+    image_size = int(graph.tensors[graph.inputs[0]].shape[1])
+    entries = {
+        _BUFFER_NAME: _metadata(description, image_size),
+        _RESIZE_NAME: description.resize_method.encode(),
+        _CONTRACT_NAME: description.contract.name.encode(),
+        _SIZE_NAME: str(image_size).encode(),
+        _CROP_NAME: f"{_crop_share(image_size):.6g}".encode(),
+    }
+    for name, data in entries.items():
         buffer = schema.BufferT()
         buffer.data = list(data)
         entry = schema.MetadataT()
         entry.name, entry.buffer = name, len(model.buffers)
         model.buffers.append(buffer)
         model.metadata = [m for m in model.metadata or [] if m.name != name] + [entry]
+    _name_tensors(model, description.contract)
     builder = _SharingBuilder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     packed = bytes(builder.Output())
-    return _with_label_file(packed, label_names) if label_names else packed
+    return _with_label_file(packed, description.label_names) if description.label_names else packed
+
+
+def _name_tensors(model, contract: contracts.Contract) -> None:
+    """Gives input and output of a model the names of a contract, and the model its signature."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    def named(name: str, index: int):
+        model.subgraphs[0].tensors[index].name = name.encode()
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), index
+        return entry
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey = contracts.SIGNATURE.encode()
+    signature.inputs = [named(contract.input_name, model.subgraphs[0].inputs[0])]
+    signature.outputs = [named(contract.output_name, model.subgraphs[0].outputs[0])]
+    signature.subgraphIndex = 0
+    model.signatureDefs = [signature]
 
 
 def label_names(path: str) -> list[str] | None:
@@ -233,39 +269,6 @@ def label_names(path: str) -> list[str] | None:
         return archive.read(labels.FILE_NAME).decode().splitlines()
 
 
-class _Reader:
-    """Reads a table of finished flatbuffers by field numbers."""
-
-    def __init__(self, data: bytes, position: int | None = None):
-        start = flatbuffers.encode.Get(_OFFSET, data, 0) if position is None else position
-        self._table = flatbuffers.table.Table(data, start)
-
-    def _field(self, number: int) -> int:
-        return self._table.Offset(4 + 2 * number)
-
-    def byte(self, number: int) -> int:
-        place = self._field(number)
-        return self._table.Get(_BYTE, self._table.Pos + place) if place else 0
-
-    def table(self, number: int) -> _Reader | None:
-        place = self._field(number)
-        return self._at(self._table.Pos + place) if place else None
-
-    def tables(self, number: int) -> list[_Reader]:
-        place = self._field(number)
-        if not place:
-            return []
-        start = self._table.Vector(place)
-        return [self._at(start + 4 * i) for i in range(self._table.VectorLen(place))]
-
-    def floats(self, number: int) -> list[float]:
-        place = self._field(number)
-        return self._table.GetVectorAsNumpy(_FLOAT, place).tolist() if place else []
-
-    def _at(self, position: int) -> _Reader:
-        return _Reader(self._table.Bytes, self._table.Indirect(position))
-
-
 def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
     """Returns (mean, standard deviation) with which a file's caller normalizes pixels.
 
@@ -274,7 +277,7 @@ def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
     data = _entry(content, _BUFFER_NAME)
     if data is None:
         return None
-    subgraphs = _Reader(data).tables(_Model.SUBGRAPHS)
+    subgraphs = Reader(data).tables(_Model.SUBGRAPHS)
     for image in (image for subgraph in subgraphs for image in subgraph.tables(_Subgraph.INPUTS)):
         for unit in image.tables(_Tensor.PROCESS_UNITS):
             options = unit.table(_ProcessUnit.OPTIONS)
@@ -290,6 +293,12 @@ def resize_method(content: bytes) -> str | None:
     """Returns how the caller of a file resizes pictures; None if the file does not say."""
     data = _entry(content, _RESIZE_NAME)
     return data.decode() if data is not None else None
+
+
+def contract(content: bytes) -> contracts.Contract | None:
+    """Returns what a file takes and gives; None if the file does not say, and gives logits."""
+    data = _entry(content, _CONTRACT_NAME)
+    return contracts.CONTRACTS.get(data.decode(errors="replace")) if data is not None else None
 
 
 def _entry(content: bytes, name: bytes) -> bytes | None:
