@@ -17,8 +17,8 @@ def page_dir(exported, digits_dir, tmp_path_factory):  # noqa: F811
 
 
 @pytest.fixture(scope="session")
-def normalized(model_dir, tmp_path_factory):  # noqa: F811
-    """A .tflite file that takes normalized pixels and has no label names."""
-    folder = tmp_path_factory.mktemp("normalized")
-    make_export(settings_of(model_dir, folder, export_normalized_input=True))
+def published(model_dir, tmp_path_factory):  # noqa: F811
+    """A .tflite file that takes normalized pixels, gives logits and has no label names."""
+    folder = tmp_path_factory.mktemp("published")
+    make_export(settings_of(model_dir, folder, tflite_contract="published"))
     return f"{folder}/tiny.tflite"

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 import preprocessing
 from utils import pretrained
-from utils.demo import description, page
+from utils.demo import page
 from utils.exporting import classifiers
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -104,10 +104,10 @@ def test_a_photograph_has_the_classes_of_classify(chromium, lite0, own_page):
         assert tab.hosts == {address.split("/")[2]}
 
 
-@pytest.mark.parametrize("name", ["tiny_float16", "tiny_int8", "normalized"])
-def test_every_kind_of_file_runs(chromium, exported, normalized, own_page, name):
+@pytest.mark.parametrize("name", ["tiny_float16", "tiny_int8", "published"])
+def test_every_kind_of_file_runs(chromium, exported, published, own_page, name):
     """A PNG is decoded the same everywhere, so that only the arithmetic differs."""
-    model = normalized if name == "normalized" else f"{exported}/{name}.tflite"
+    model = published if name == "published" else f"{exported}/{name}.tflite"
     data = picture_files.save(picture_files.smooth(), "PNG")
     (own_page / "a.png").write_bytes(data)
     page.write(model, str(own_page), labels=f"{exported}/labels.txt")
@@ -172,13 +172,12 @@ def test_the_camera_is_classified_until_it_is_stopped(chromium, page_dir):
 # The snippets of g3doc/app.md.
 
 
-def assert_espresso(best, is_probability):
+def assert_espresso(best):
     """Checks (label, score) of the best classes of a photograph of an espresso."""
     assert len(best) == 5 and best[0][0] == "espresso"
     scores = [score for _, score in best]
     assert scores == sorted(scores, reverse=True)
-    if is_probability:
-        assert 0.8 < scores[0] <= 1
+    assert 0.8 < scores[0] <= 1
 
 
 def test_python_in_an_app(lite0, tmp_path, monkeypatch):
@@ -188,7 +187,7 @@ def test_python_in_an_app(lite0, tmp_path, monkeypatch):
     [snippet] = app_page.snippets("python")
     found = {}
     exec(snippet, found)
-    assert_espresso(found["best"], description.describe(lite0)["is_probabilities"])
+    assert_espresso(found["best"])
 
 
 def test_javascript_in_an_app(chromium, lite0, page_dir, tmp_path):
@@ -211,10 +210,7 @@ def test_javascript_in_an_app(chromium, lite0, page_dir, tmp_path):
                 return classify(await (await fetch("picture.jpg")).blob());
             }"""
         )
-    assert_espresso(
-        [(one["label"], one["score"]) for one in best],
-        description.describe(lite0)["is_probabilities"],
-    )
+    assert_espresso([(one["label"], one["score"]) for one in best])
 
 
 # Errors are sentences.

@@ -47,11 +47,13 @@ def test_every_kind_of_file_is_described(exported, name, kind, is_integer):
     assert found["labels"] == [str(digit) for digit in range(10)]
     assert found["normalization"] is None
     assert (found["input"] == {"scale": 1, "zero": 0}) == is_integer
-    assert (found["output"] is not None) == is_integer
+    assert (found["output"] == {"scale": 1 / 256, "zero": 0}) == is_integer
+    assert found["is_probabilities"]
 
 
-def test_a_file_of_normalized_pixels_is_described(normalized):
-    found = description.describe(normalized)
+def test_a_published_file_is_described(published):
+    found = description.describe(published)
+    assert not found["is_probabilities"]
     assert set(found["normalization"]) == {"mean", "stddev"}
     assert found["normalization"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
     assert found["labels"] is None

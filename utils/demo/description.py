@@ -13,8 +13,6 @@ from utils.exporting import classifiers, tflite, tflite_metadata
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-PROBABILITIES = "probabilities"
-
 
 def describe(path: str, given_labels: str | None = None) -> dict[str, Any]:
     """Returns what the page must know of a file, as values that JSON can hold.
@@ -49,7 +47,7 @@ def describe(path: str, given_labels: str | None = None) -> dict[str, Any]:
         else None,
         "input": _quantization(taken),
         "output": _quantization(given),
-        "is_probabilities": given["name"] == PROBABILITIES,
+        "is_probabilities": classifier.gives_probabilities,
         "labels": _labels(path, given_labels, classifier.num_classes),
     }
 
