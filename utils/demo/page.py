@@ -21,6 +21,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 FILE_NAME = "page.json"
 INDEX = "index.html"
 _RUNTIME_DIR = "litert"
+_VERSION_FILE = "VERSION.txt"
 _PICTURES_DIR = "pictures"
 
 
@@ -110,10 +111,16 @@ def _named(content: dict[str, Any] | None) -> set[str]:
 def _write_runtime(output_dir: str) -> None:
     """Writes the runtime unless an earlier run has written this version."""
     folder = os.path.join(output_dir, _RUNTIME_DIR)
-    stamp = os.path.join(folder, "VERSION.txt")
-    if tf.io.gfile.exists(stamp) and files.read_text(stamp) == runtime.VERSION:
+    if _has_runtime(folder):
         return
     for path, content in runtime.fetch().items():
         tf.io.gfile.makedirs(os.path.dirname(os.path.join(folder, path)))
         files.write_bytes(os.path.join(folder, path), content)
-    files.write_text(stamp, runtime.VERSION)
+    files.write_text(os.path.join(folder, _VERSION_FILE), runtime.VERSION)
+
+
+def _has_runtime(folder: str) -> bool:
+    names = (_VERSION_FILE, *runtime.FILES)
+    if not all(tf.io.gfile.exists(os.path.join(folder, name)) for name in names):
+        return False
+    return files.read_text(os.path.join(folder, _VERSION_FILE)) == runtime.VERSION
