@@ -12,6 +12,7 @@ from playwright import sync_api
 from utils.demo import server
 
 TIME_LIMIT = 40_000  # milliseconds, for a start or one wait; a busy machine takes a tenth
+BROWSER_LIMIT = 600  # seconds, for all tests of a module
 REQUIRE = "MNASNET_REQUIRE_BROWSER"
 _COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 # A camera that shows a test picture; a page still needs the permission to use it.
@@ -45,6 +46,12 @@ def _running():
     return [child for child in children if "chrom" in child.name()]
 
 
+def _kill():
+    for process in _running():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 @contextlib.contextmanager
 def started():
     """A browser, of which nothing is left after the block."""
@@ -53,9 +60,13 @@ def started():
         browser = playwright.chromium.launch(
             executable_path=path, args=_ARGUMENTS, timeout=TIME_LIMIT
         )
+        # The wait for a script of a page has no limit of its own.
+        limit = threading.Timer(BROWSER_LIMIT, _kill)
+        limit.start()
         try:
             yield browser
         finally:
+            limit.cancel()
             browser.close()
     _, left = psutil.wait_procs(_running(), timeout=10)
     assert left == []

@@ -89,6 +89,12 @@ def test_a_page_in_a_bucket(exported):
     assert content_of(folder)["model"] in listing(folder)
 
 
+def test_a_page_whose_first_run_was_killed_is_finished(own_page, exported, no_npm):
+    os.remove(f"{own_page}/page.json")
+    page.write(exported + "/tiny.tflite", own_page)
+    assert content_of(own_page)["model"] in listing(own_page)
+
+
 def test_a_page_that_cannot_be_finished_stays_the_earlier_one(own_page, exported, monkeypatch):
     before = content_of(own_page)
 
@@ -115,7 +121,7 @@ def mistake(*arguments):
 def test_a_folder_of_another_page_is_left_alone(exported, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     model = f"--model={exported}/tiny.tflite"
-    assert "has an index.html that this program did not write" in mistake(
+    assert "has a file index.html that this program did not write" in mistake(
         model, f"--output_dir={tmp_path}"
     )
     (tmp_path / "page.json").write_text('{"model": "../tiny.tflite", "pictures": []}')

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -45,6 +46,8 @@ def test_the_command_serves_until_a_signal(page_dir, exported):
     command = [sys.executable, "-m", "utils.demo_page", f"--model={exported}/tiny.tflite",
                f"--output_dir={page_dir}", "--serve", "--port=0"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        limit = threading.Timer(120, process.kill)
+        limit.start()
         try:
             line = process.stdout.readline()
             address = line.removeprefix("The page is at ").split()[0]
@@ -54,4 +57,5 @@ def test_the_command_serves_until_a_signal(page_dir, exported):
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=20) == 128 + signal.SIGTERM
         finally:
+            limit.cancel()
             process.kill()

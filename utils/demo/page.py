@@ -19,7 +19,6 @@ from utils.demo import description, runtime
 import tensorflow.compat.v1 as tf  # isort: skip
 
 FILE_NAME = "page.json"
-INDEX = "index.html"
 _RUNTIME_DIR = "litert"
 _VERSION_FILE = "VERSION.txt"
 _PICTURES_DIR = "pictures"
@@ -45,8 +44,8 @@ def write(
     files.make_writable_dir(output_dir, "output_dir")
     earlier = _earlier(output_dir)
     _write_runtime(output_dir)
-    for source in importlib.resources.files(__package__).joinpath("site").iterdir():
-        files.write_bytes(os.path.join(output_dir, source.name), source.read_bytes())
+    for name, data in _site().items():
+        files.write_bytes(os.path.join(output_dir, name), data)
     content = {
         "name": os.path.splitext(os.path.basename(model))[0],
         "model": _hashed("model-", model),
@@ -60,6 +59,12 @@ def write(
     files.write_json(os.path.join(output_dir, FILE_NAME), content)
     for name in _named(earlier) - _named(content):
         files.remove(os.path.join(output_dir, name))
+
+
+def _site() -> dict[str, bytes]:
+    """Returns the files that all pages have in common, by their names."""
+    folder = importlib.resources.files(__package__).joinpath("site")
+    return {source.name: source.read_bytes() for source in folder.iterdir()}
 
 
 def _hashed(start: str, path: str) -> str:
@@ -82,11 +87,14 @@ def _earlier(output_dir: str) -> dict[str, Any] | None:
     if tf.io.gfile.exists(path):
         remedy = f"name another folder with --output_dir, or remove {output_dir}"
         return files.read_json(path, "the description of a page of this program", remedy, _checked)
-    if tf.io.gfile.exists(os.path.join(output_dir, INDEX)):
-        raise UserError(
-            f"--output_dir={output_dir} has an {INDEX} that this program did not write: name "
-            "another folder."
-        )
+    # A run that was killed before it wrote page.json may have left files of the page.
+    for name, data in _site().items():
+        place = os.path.join(output_dir, name)
+        if tf.io.gfile.exists(place) and _read(place) != data:
+            raise UserError(
+                f"--output_dir={output_dir} has a file {name} that this program did not write: "
+                "name another folder."
+            )
     return None
 
 
