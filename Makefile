@@ -20,8 +20,9 @@ SECTIONS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train finetune classify finetune-curves table bench bench-input bench-build bench-bigtable bench-tflite \
-        check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint format numbers clean
+.PHONY: help train finetune classify finetune-curves demo table bench bench-input bench-build bench-bigtable \
+        bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint format \
+        numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -69,6 +70,16 @@ finetune-curves: finetune  ## Train from weights and from scratch, and plot both
 	  --freeze_until=none --base_learning_rate=0.064 --warmup_epochs=1 --batch_norm_momentum=0.9 \
 	  --train_steps=120 --steps_per_eval=20 --data_dir=$(NATURAL) --model_dir=$(SCRATCH)
 	$(BIN)/python g3doc/plot_finetune_vs_scratch.py $(TUNED) $(SCRATCH)
+
+# The model of `make finetune` if it is there, else the one of `make train`.
+SHOWN := $(firstword $(wildcard $(TUNED)/export/efficientnet-lite0.tflite) $(MODEL)/export/mnasnet-small.tflite)
+SHOWN_DATA := $(if $(findstring $(TUNED),$(SHOWN)),$(NATURAL),$(DIGITS))
+
+$(MODEL)/export/mnasnet-small.tflite: | $(STAMP)
+	@$(MAKE) --no-print-directory train
+
+demo: $(SHOWN)  ## Serve a web page with the model of finetune or train
+	@$(BIN)/python -m utils.demo_page --model=$< --output_dir=$(WORK)/demo --serve $(SHOWN_DATA)/pictures/*.jpg
 
 table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the digits; compare exports
 	@for m in a1 b1 small; do $(BIN)/python mnasnet_main.py --config_file=sample --model_name=mnasnet-$$m \

@@ -102,5 +102,7 @@ export_weights = functools.partial(_run, "utils.export_weights")
 pretrained = functools.partial(_run, "utils.pretrained")
 checkpoint_tool = functools.partial(_run, "utils.checkpoint_tool")
 tpu_check = functools.partial(_run, "utils.tpu_check.command")
+demo_page = functools.partial(_run, "utils.demo_page")
+check_exports = functools.partial(_run, "utils.check_exports.command")
 
 check()

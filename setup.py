@@ -33,6 +33,8 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff==0.17.6",
         "mypy==2.4.1",
+        # Drives the Chromium of the system in the tests of the web page; brings no browser.
+        "playwright==1.65.2",
         "types-PyYAML",
     ],
 }
@@ -55,7 +57,11 @@ setuptools.setup(
         "preprocessing",
     ],
     packages=setuptools.find_packages(include=["utils", "utils.*"]),
-    package_data={"utils.config": ["profiles/*.yaml"], "utils.reading": ["imagenet_labels.txt"]},
+    package_data={
+        "utils.config": ["profiles/*.yaml"],
+        "utils.demo": ["site/*"],
+        "utils.reading": ["imagenet_labels.txt"],
+    },
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.
         "tensorflow==2.15.1",
@@ -90,6 +96,8 @@ setuptools.setup(
             "mnasnet-pretrained = mnasnet_start:pretrained",
             "mnasnet-checkpoint = mnasnet_start:checkpoint_tool",
             "mnasnet-tpu-check = mnasnet_start:tpu_check",
+            "mnasnet-demo-page = mnasnet_start:demo_page",
+            "mnasnet-check-exports = mnasnet_start:check_exports",
         ]
     },
 )

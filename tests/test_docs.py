@@ -24,8 +24,9 @@ GUIDE = ROOT / "g3doc/tpu_guide.md"
 # First words of commands that do not belong to this package.
 OTHER_COMMANDS = (
     "capture_tpu_profile", "cbtemulator", "cd", "gcloud", "git", "pip", "python3", "tensorboard",
+    "tensorflow_model_server",
 )  # fmt: skip
-LANGUAGES = ("sh", "text", "yaml", "bibtex")
+LANGUAGES = ("sh", "text", "yaml", "bibtex", "json", "python", "js", "kotlin", "swift")
 MAX_README_LINES = 150
 MAX_HELP_COLUMNS = 80
 _FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.M)
