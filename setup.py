@@ -18,8 +18,8 @@ def _version() -> str:
 EXTRAS = {
     # 2.40 needs protobuf 6, which TensorFlow 2.15 does not go with.
     "bigtable": ["google-cloud-bigtable>=2.38,<2.40"],
-    # Pictures of iPhones. An extra, because its wheels hold x265, which is under the GPL. 1.8 refuses
-    # a picture that is larger than its header claims.
+    # Pictures of iPhones. An extra, because its wheels hold x265, which is under the GPL. 1.8
+    # refuses a picture that is larger than its header claims.
     "heic": ["pillow-heif>=1.8"],
     # The sample data (scikit-image: photographs, its code is not run), the plots and the notebook.
     "demo": [
