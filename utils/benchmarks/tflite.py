@@ -7,30 +7,13 @@ normalization inside the files costs.
 
 from __future__ import annotations
 
-import tempfile
-import time
-
-import numpy as np
-
 import mnasnet_main
 import mnasnet_models
 from utils.base import program, standard_streams
 from utils.config import settings
-from utils.exporting import tflite, tflite_metadata
+from utils.exporting import latency, tflite, tflite_metadata
 
 import tensorflow.compat.v1 as tf  # isort: skip
-
-ROUNDS = 60
-
-
-def _checkpoint(params, folder: str) -> str:
-    """Writes a checkpoint of random weights; returns its path."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.placeholder(tf.float32, [1, None, None, 3])
-        tf.train.get_or_create_global_step()
-        mnasnet_main.mnasnet_model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
-        session.run(tf.global_variables_initializer())
-        return tf.train.Saver().save(session, folder + "/model.ckpt", 0)
 
 
 def _bare(params) -> bytes:
@@ -53,29 +36,17 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv[1:])
     params = settings.default_params()
     params.update(model_name=arguments.model_name, input_image_size=arguments.size, use_tpu=False)
-    rng = np.random.RandomState(0)
-    pictures = rng.uniform(0, 255, (8, arguments.size, arguments.size, 3)).astype(np.float32)
     contents = {"bare network, float32": _bare(params)}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = _checkpoint(params, folder)
-        with tflite.Network(mnasnet_main.mnasnet_model_fn, params, checkpoint) as network:
-            for kind in tflite.SUFFIXES:
-                content = network.convert(kind, pictures)
-                contents[kind] = tflite_metadata.add(content, params["model_name"])
-    interpreters = {n: tflite.Interpreter(content=c) for n, c in contents.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contents}
-    # The files take turns, so that a disturbance meets all of them.
-    for number in range(ROUNDS):
-        for name, interpreter in interpreters.items():
-            start = time.perf_counter()
-            interpreter.logits(pictures[number % len(pictures)])
-            seconds[name].append(time.perf_counter() - start)
-    print(f"{arguments.model_name} at {arguments.size}, one thread")
-    base = float(np.median(seconds["bare network, float32"]))
-    for name, times in seconds.items():
-        median = float(np.median(times))
+    kinds = tuple(tflite.SUFFIXES)
+    made = latency.random_files(params, mnasnet_main.mnasnet_model_fn, kinds)
+    for kind, content in made.items():
+        contents[kind] = tflite_metadata.add(content, params["model_name"])
+    found = latency.medians(contents)
+    print(f"{arguments.model_name} at {arguments.size}, {latency.describe(latency.machine())}")
+    base = found["bare network, float32"]
+    for name, median in found.items():
         print(
-            f"  {name:<22} {len(contents[name]) / 1e6:6.2f} MB {1000 * median:7.2f} ms "
+            f"  {name:<22} {len(contents[name]) / 1e6:6.2f} MB {median:7.2f} ms "
             f"({median / base:.2f} x bare)"
         )
 
