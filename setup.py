@@ -18,6 +18,9 @@ def _version() -> str:
 EXTRAS = {
     # 2.40 needs protobuf 6, which TensorFlow 2.15 does not go with.
     "bigtable": ["google-cloud-bigtable>=2.38,<2.40"],
+    # Pictures of iPhones. An extra, because its wheels hold x265, which is under the GPL. 1.8
+    # refuses a picture that is larger than its header claims.
+    "heic": ["pillow-heif>=1.8"],
     # The sample data (scikit-image: photographs, its code is not run), the plots and the notebook.
     "demo": [
         "scikit-learn>=1.4",
@@ -75,8 +78,9 @@ setuptools.setup(
         "safetensors>=0.4",
         # The live line of a terminal; earlier ones do not cut a line that has no bar.
         "tqdm>=4.70",
-        # Builders of data sets read pictures of every kind; 10.1 has a default font of any size.
-        "pillow>=10.1",
+        # Builders of data sets and `classify` read all kinds of pictures; 11.3 is the first whose
+        # wheels decode AVIF.
+        "pillow>=11.3",
         # protobuf 4.25 code of TensorFlow 2.15 and of the Bigtable client agree below 5.
         "protobuf>=4.21,<5",
         # TensorBoard 2.15, which TensorFlow brings, imports pkg_resources; 81 no longer has it.

@@ -6,9 +6,17 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
+pillow_heif.register_heif_opener()
 WIDTH, HEIGHT = 120, 90
+# How to save pictures of lossy formats with pixels close to those given.
+FINE: dict[str, dict] = {
+    "TIFF": {},
+    "AVIF": {"quality": 95},
+    "HEIF": {"quality": 95, "chroma": 444},
+}
 # How each EXIF orientation stores an upright picture.
 STORED = {
     1: lambda a: a,
@@ -114,6 +122,52 @@ def webp_claiming(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def tiff_claiming(width: int, height: int) -> bytes:
+    """Returns a small TIFF whose header claims another size."""
+    data = bytearray(save(smooth(), "TIFF"))
+    for tag, was, now in ((256, WIDTH, width), (257, HEIGHT, height)):
+        at = data.index(struct.pack("<HHII", tag, 4, 1, was))
+        data[at + 8 : at + 12] = struct.pack("<I", now)
+    return bytes(data)
+
+
+def tiled_tiff(side: int) -> bytes:
+    """Returns a black TIFF of 8 x 8 pixels, which is one compressed tile of another size."""
+    compressor = zlib.compressobj(9)
+    rows = [compressor.compress(b"\0" * 3 * side) for _ in range(side)]
+    data = b"".join([*rows, compressor.flush()])
+    tags = (
+        (256, 8),
+        (257, 8),
+        (258, 8),
+        (259, 8),
+        (262, 2),
+        (277, 3),
+        (284, 1),
+        (322, side),
+        (323, side),
+    )
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+    entries[2] = struct.pack("<HHII", 258, 3, 3, start)  # bits of three channels
+    entries += [
+        struct.pack("<HHII", 324, 4, 1, start + 6),
+        struct.pack("<HHII", 325, 4, 1, len(data)),
+    ]
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    return header + b"".join(entries) + bytes(4) + struct.pack("<HHH", 8, 8, 8) + data
+
+
+def iso_claiming(kind: str, width: int, height: int) -> bytes:
+    """Returns a small AVIF or HEIF whose property of the size claims another one."""
+    data = bytearray(save(smooth(), kind))
+    at = data.index(b"ispe") + 8
+    while at > 7:
+        data[at : at + 8] = struct.pack(">II", width, height)
+        at = data.find(b"ispe", at) + 8
+    return bytes(data)
+
+
 # Headers that claim more pixels than can be decoded: 30000 x 30000, and one row too many.
 GIGANTIC = {
     "jpeg": jpeg_claiming(30000, 30000),
@@ -123,6 +177,10 @@ GIGANTIC = {
     "gif": gif_claiming(30000, 30000),
     "bmp": bmp_claiming(30000, 30000),
     "webp": webp_claiming(16000, 16000),
+    "tiff": tiff_claiming(30000, 30000),
+    "tiff of gigantic tiles": tiled_tiff(16000),
+    "avif": iso_claiming("AVIF", 30000, 30000),
+    "heic": iso_claiming("HEIF", 30000, 30000),
 }
 
 
@@ -183,10 +241,26 @@ def kinds() -> dict[str, Kind]:
         "webp RGBA": Kind(
             save(rgba, "WEBP", lossless=True, exact=True), over_white(rgb, alpha), "WEBP"
         ),
+        "webp EXIF": Kind(save(STORED[6](rgb), "WEBP", lossless=True, exif=exif(6)), rgb, "WEBP"),
+        "tiff": Kind(save(rgb, "TIFF"), rgb, "TIFF"),
+        "tiff LZW": Kind(save(rgb, "TIFF", compression="tiff_lzw"), rgb, "TIFF"),
+        "tiff CMYK": Kind(save(image.convert("CMYK"), "TIFF"), rgb, "TIFF"),
+        "tiff grey 16 bits": Kind(save(Image.fromarray(ramp[..., 0]), "TIFF"), ramp8, "TIFF"),
+        "tiff of two pages": Kind(
+            save(rgb, "TIFF", save_all=True, append_images=[Image.fromarray(255 - rgb)]), rgb,
+            "TIFF",
+        ),
+        "avif": Kind(save(rgb, "AVIF", **FINE["AVIF"]), rgb, "AVIF"),
+        "heic": Kind(save(rgb, "HEIF", **FINE["HEIF"]), rgb, "HEIF"),
+        "heic RGBA": Kind(save(rgba, "HEIF", **FINE["HEIF"]), over_white(rgb, alpha), "HEIF"),
     }  # fmt: skip
     for orientation, stored in STORED.items():
         found[f"jpeg EXIF {orientation}"] = Kind(
             save(stored(rgb), "JPEG", quality=95, exif=exif(orientation)), rgb,
             None if orientation == 1 else "EXIF rotation",
         )  # fmt: skip
+        for kind in ("TIFF", "AVIF", "HEIF"):
+            # pillow-heif takes the orientation from bytes alone.
+            data = save(stored(rgb), kind, exif=exif(orientation).tobytes(), **FINE[kind])
+            found[f"{kind.lower()} EXIF {orientation}"] = Kind(data, rgb, kind)
     return found

@@ -3,8 +3,8 @@
 from built_data import features
 
 from utils.data import shard_writer, shards
-from utils.data.pictures import Unreadable
 from utils.data.shards import Item, Made
+from utils.pictures.opening import Unreadable
 from utils.reading import examples
 
 NAMES = ("ant", "bee", "cow")

@@ -1,6 +1,7 @@
 """Classifying pictures with every kind of file, in this process."""
 
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import picture_files
 import pytest
 from exports import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
+from golden_files import IMAGES
 from PIL import Image
 
 from utils import classify, evaluate
@@ -22,9 +24,24 @@ import tensorflow.compat.v1 as tf  # isort: skip
 def said(capsys):
     """Runs a program; returns the lines it prints."""
 
-    def run(program, *arguments):
+    def run(program, *arguments, whole=False):
         program.main(["program", *map(str, arguments)])
-        return capsys.readouterr().out.splitlines()
+        text = capsys.readouterr().out
+        return text if whole else text.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys, caplog):
+    """Classifies pictures that cannot be read; returns the sentence about the first of them."""
+
+    def run(model, *pictures):
+        caplog.clear()
+        text = mistake(classify, f"--model={model}", *pictures)
+        assert text == f"{len(pictures)} of {len(pictures)} pictures could not be read."
+        assert capsys.readouterr().out == ""
+        return caplog.messages[0]
 
     return run
 
@@ -78,6 +95,75 @@ def test_unusual_pictures(said, model, tmp_path, data):
     assert len(said(classify, f"--model={model}", tmp_path / "picture")) == 6
 
 
+def write_chelsea(path, orientation, kind="PNG", upright=False):
+    """Writes the bundled cat as a camera that is held in another way stores it."""
+    pixels = np.asarray(Image.open(IMAGES / "chelsea.jpg"))
+    if upright:
+        path.write_bytes(picture_files.save(pixels, kind, quality=95))
+        return
+    stored = picture_files.STORED[orientation](pixels)
+    exif = picture_files.exif(orientation).tobytes()
+    path.write_bytes(picture_files.save(stored, kind, quality=95, exif=exif))
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("PNG", 0), ("JPEG", 1)])
+def test_pictures_are_turned_upright(said, exported, tmp_path, kind, tolerance):  # noqa: F811
+    """The bundled picture in all 8 orientations; a lossy format changes with the direction."""
+    paths = [tmp_path / f"{orientation}" for orientation in range(9)]
+    write_chelsea(paths[0], 1, kind, upright=True)
+    for orientation in range(1, 9):
+        write_chelsea(paths[orientation], orientation, kind)
+    for model in (exported, exported + "/tiny.tflite"):
+        found = json.loads(said(classify, f"--model={model}", "--json", *paths, whole=True))
+        upright, *others = [
+            {c["name"]: c["probability"] for c in picture["classes"]}
+            for picture in found["pictures"]
+        ]
+        assert len(others) == 8
+        for other in others:
+            assert list(other) == list(upright)
+            np.testing.assert_allclose(
+                [*other.values()], [*upright.values()], atol=tolerance / 200, rtol=0
+            )
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "AVIF", "HEIF"])
+def test_formats_that_tensorflow_lacks(said, exported, tmp_path, digits_dir, kind):  # noqa: F811
+    digit = digits_dir + "/pictures/digit-7.jpg"
+    path = tmp_path / "other"
+    path.write_bytes(picture_files.save(Image.open(digit), kind, quality=95))
+    found = said(classify, f"--model={exported}/tiny.tflite", digit, path)
+    shares = [[float(line.split("%")[0]) for line in found[n : n + 5]] for n in (1, 7)]
+    np.testing.assert_allclose(shares[0], shares[1], atol=0.5)
+
+
+def test_a_bad_file_does_not_stop_the_others(exported, tmp_path, digits_dir, capsys, caplog):  # noqa: F811
+    good = [f"{digits_dir}/pictures/digit-{n}.jpg" for n in (1, 2, 7)]
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    pictures = [good[0], bad, good[1], "/none.jpg", good[2]]
+    text = mistake(classify, f"--model={exported}/tiny.tflite", *pictures)
+    assert text == "2 of 5 pictures could not be read."
+    assert capsys.readouterr().out.splitlines()[::6] == good
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        str(bad), "/none.jpg does not exist"
+    ]  # fmt: skip
+
+
+def test_json_holds_every_picture(exported, tmp_path, digits_dir, capsys):  # noqa: F811
+    model, good = f"{exported}/tiny.tflite", f"{digits_dir}/pictures/digit-7.jpg"
+    text = mistake(classify, f"--model={model}", "--json", good, "/none.jpg")
+    assert text == "1 of 2 pictures could not be read."
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == model
+    first, second = found["pictures"]
+    assert first["path"] == good and len(first["classes"]) == 5
+    assert all(c["name"] == str(c["index"]) for c in first["classes"])
+    shares = [c["probability"] for c in first["classes"]]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1.0001
+    assert second == {"path": "/none.jpg", "error": "/none.jpg does not exist: check the path."}
+
+
 # Wrong input.
 
 
@@ -86,27 +172,24 @@ def test_unusual_pictures(said, model, tmp_path, data):
     [b"", b"no picture", b"\xff\xd8\xff but no JPEG", picture_of((40, 30), "JPEG")[:100],
      picture_of((40, 30), "PNG")[:40]],
 )  # fmt: skip
-def test_what_is_no_picture(model, tmp_path, data):
+def test_what_is_no_picture(refused, model, tmp_path, data):
     path = tmp_path / "picture.jpg"
     path.write_bytes(data)
-    text = mistake(classify, f"--model={model}", path)
+    text = refused(model, path)
     assert text.startswith(f"{path}: the picture cannot be decoded (")
 
 
-def test_a_picture_of_gigantic_size(model, tmp_path):
+def test_a_picture_of_gigantic_size(refused, model, tmp_path):
     path = tmp_path / "picture.jpg"
     path.write_bytes(picture_files.GIGANTIC["jpeg"])
-    text = mistake(classify, f"--model={model}", path)
+    text = refused(model, path)
     assert text.startswith(f"{path}: the picture has 30000 x 30000 pixels by its header")
 
 
-def test_missing_files(exported, tmp_path, digits_dir):  # noqa: F811
+def test_missing_files(refused, exported, tmp_path, digits_dir):  # noqa: F811
     model = exported + "/tiny.tflite"
-    assert (
-        mistake(classify, f"--model={model}", "/none.jpg")
-        == "/none.jpg does not exist: check the path."
-    )
-    assert str(tmp_path) in mistake(classify, f"--model={model}", tmp_path)
+    assert refused(model, "/none.jpg") == "/none.jpg does not exist: check the path."
+    assert str(tmp_path) in refused(model, tmp_path)
     for program, more in ((classify, "a.jpg"), (evaluate, f"--data_dir={digits_dir}")):
         text = mistake(program, "--model=/none.tflite", more)
         assert text.startswith("--model=/none.tflite does not exist")
@@ -216,11 +299,11 @@ def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_d
         assert said(classify, f"--model={tmp_path / name}", picture) == expected
 
 
-def test_a_broken_report(exported, tmp_path):  # noqa: F811
+def test_a_broken_report(refused, exported, tmp_path):  # noqa: F811
     (tmp_path / "export_report.json").write_text("{}")
     shutil.copy(exported + "/tiny.tflite", tmp_path)
     assert "is not a report of this program" in mistake(classify, f"--model={tmp_path}", "a.jpg")
-    text = mistake(classify, f"--model={tmp_path}/tiny.tflite", "/none.jpg")
+    text = refused(f"{tmp_path}/tiny.tflite", "/none.jpg")
     assert text == "/none.jpg does not exist: check the path."
 
 

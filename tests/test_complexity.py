@@ -130,6 +130,21 @@ def test_model_of_your_own(tmp_path, capsys):
     assert row["parameters"] == (27 * 8 + 16) + blocks + (8 * 16 + 32) + 16 * 1000 + 1000
 
 
+def test_latency_of_each_network(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("stages: [r1_k3_s22_e1_i8_o8]\nstem_size: 8\nhead_size: 16\n")
+    arguments = (f"--model_spec={path}", "--input_image_size=32,64", "--num_label_classes=10",
+                 "--latency")  # fmt: skip
+    content = json.loads(run(capsys, *arguments, "--json"))
+    for row in content["networks"]:
+        assert set(row["latency_ms"]) == {"float32", "int8"}
+        assert all(milliseconds > 0 for milliseconds in row["latency_ms"].values())
+    assert "on one thread of" in content["definitions"]["latency_ms"]
+    first, *_, last = run(capsys, *arguments, "--per_stage").splitlines()
+    assert first.endswith("float32 ms  int8 ms")
+    assert last.startswith("float32 ms, int8 ms: median of 60 runs in turns, with random weights")
+
+
 def test_the_multiplier_of_a_model_s_file_is_shown(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("stages: [r1_k3_s22_e1_i32_o16]\ndepth_multiplier: 0.5\n")

@@ -5,11 +5,17 @@ mnasnet-classify --model=EXPORT_DIR/mnasnet-a1.tflite picture.jpg ...
 
 from __future__ import annotations
 
+import argparse
+import json
+from typing import Any
+
 import numpy as np
+from absl import logging
 
 from utils.base import files, program
 from utils.base.errors import UserError
 from utils.exporting import classifiers
+from utils.pictures import decodable, opening
 from utils.reading import examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -17,52 +23,102 @@ import tensorflow.compat.v1 as tf  # isort: skip
 TOP = 5
 
 
-def main(argv: list[str]) -> None:
-    """Prints the top classes of each picture."""
+def _parser() -> argparse.ArgumentParser:
     parser = program.ArgumentParser(prog="mnasnet-classify", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )
     parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="JPEG, PNG, GIF or BMP file")
-    arguments = parser.parse_args(argv[1:])
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document; notices go to stderr"
+    )
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help=f"file: {opening.NAMES}; turned upright"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Prints the top classes of each picture; one that cannot be read does not stop the others.
+
+    Raises:
+      UserError: the model cannot be used, or, after all pictures, some could not be read.
+    """
+    arguments = _parser().parse_args(argv[1:])
+    opening.require_pillow()
     if not tf.io.gfile.exists(arguments.model):
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     model = classifiers.load(arguments.model)
     names = classifiers.label_names(arguments.model, arguments.labels)
-    for picture in arguments.pictures:
-        _print(picture, _classify(model, picture), names)
+    _check_names(names, model.num_classes)
+    results = []
+    for path in arguments.pictures:
+        results.append(_result(model, path, names))
+        if not arguments.json:
+            _print(results[-1])
+    if arguments.json:
+        print(json.dumps({"model": arguments.model, "pictures": results}, indent=2))
+    bad = sum("error" in result for result in results)
+    if bad:
+        raise UserError(f"{bad} of {len(results)} pictures could not be read.")
 
 
-def _classify(model, picture: str) -> np.ndarray:
-    image_bytes = _read(picture)
-    try:
-        return model.probabilities(image_bytes)
-    except tf.errors.OpError as e:
-        reason = examples.picture_problem(image_bytes) or examples.undecodable_because(e)
-        raise UserError(f"{picture}: {reason}") from e
-
-
-def _read(picture: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(picture, "rb") as f:
-            return f.read()
-    except tf.errors.NotFoundError as e:
-        raise UserError(f"{picture} does not exist: check the path.") from e
-    except tf.errors.OpError as e:
-        raise UserError(f"{picture} cannot be read: {files.reason(e)}.") from e
-
-
-def _print(picture: str, probabilities: np.ndarray, names: list[str] | None) -> None:
-    if names is not None and len(names) != len(probabilities):
+def _check_names(names: list[str] | None, num_classes: int) -> None:
+    if names is not None and len(names) != num_classes:
         raise UserError(
-            f"{len(names)} label names do not fit the model's {len(probabilities)} classes: "
+            f"{len(names)} label names do not fit the model's {num_classes} classes: "
             "name the right file with --labels."
         )
-    print(picture)
-    for index in np.argsort(-probabilities)[:TOP]:
-        name = names[index] if names else f"class {index}"
-        print(f"  {100 * probabilities[index]:6.2f} %  {name}")
+
+
+def _result(model, path: str, names: list[str] | None) -> dict[str, Any]:
+    """Returns a picture's path with its top `classes`, or with the `error` that was logged."""
+    try:
+        probabilities = _classify(model, path)
+    except opening.Unreadable as e:
+        logging.error("%s", e)
+        return {"path": path, "error": str(e)}
+    classes = [
+        {
+            "index": int(index),
+            "name": names[index] if names else f"class {index}",
+            "probability": float(probabilities[index]),
+        }
+        for index in np.argsort(-probabilities)[:TOP]
+    ]
+    return {"path": path, "classes": classes}
+
+
+def _classify(model, path: str) -> np.ndarray:
+    """Returns a picture's probabilities; Unreadable says which file has what wrong with it."""
+    image_bytes = _read(path)
+    try:
+        return model.probabilities(decodable.for_tensorflow(image_bytes))
+    except tf.errors.OpError as e:
+        reason = examples.picture_problem(image_bytes) or examples.undecodable_because(e)
+    except opening.Unreadable as e:
+        reason = examples.undecodable_because(e)
+    except opening.MissingDecoder as e:
+        reason = str(e)
+    raise opening.Unreadable(f"{path}: {reason}")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as f:
+            return f.read()
+    except tf.errors.NotFoundError as e:
+        raise opening.Unreadable(f"{path} does not exist: check the path.") from e
+    except tf.errors.OpError as e:
+        raise opening.Unreadable(f"{path} cannot be read: {files.reason(e)}.") from e
+
+
+def _print(result: dict[str, Any]) -> None:
+    if "error" in result:
+        return
+    print(result["path"])
+    for found in result["classes"]:
+        print(f"  {100 * found['probability']:6.2f} %  {found['name']}")
 
 
 def console() -> None:

@@ -2,8 +2,8 @@
 
 mnasnet-complexity --model_name=mnasnet-a1,mnasnet-b1 --input_image_size=224 --per_stage
 
-Nothing is trained or run: the inference graph for one image is built, and the shapes of its tensors
-give all figures. `DEFINITIONS`, which the command prints too, says what the columns mean.
+The inference graph for one image is built, and the shapes of its tensors give all figures; only
+--latency runs anything. `DEFINITIONS`, which the command prints too, says what the columns mean.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import mnasnet_main
 import mnasnet_models
 from utils.base import program, tables
 from utils.base.errors import UserError
 from utils.config import model_spec, network_settings, settings
+from utils.exporting import latency
 
 import tensorflow.compat.v1 as tf  # isort: skip
 from tf_slim import model_analyzer  # isort: skip  (it loads TensorFlow)
@@ -239,13 +241,18 @@ def report(network: Network, image_size: int, precision: str, per_stage: bool) -
     return result
 
 
+def _params(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns complete settings with those given that are not None."""
+    return {**settings.default_params(), **{k: v for k, v in given.items() if v is not None}}
+
+
 def build(given: Mapping[str, Any]) -> Network:
     """Builds the network that settings describe; UserError if they describe none.
 
     Args:
       given: setting name -> value; None or missing for the default.
     """
-    params = {**settings.default_params(), **{k: v for k, v in given.items() if v is not None}}
+    params = _params(given)
     try:
         return Network(params["model_name"], network_settings.overrides(params))
     except (NotImplementedError, ValueError) as e:
@@ -268,6 +275,12 @@ def table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     header = ["", *(title for title, _, _ in _COLUMNS)]
     cells = [[name, *(text(figures) for _, _, text in _COLUMNS)] for name, figures in rows]
     meanings = [f"{title}: {DEFINITIONS[key]}." for title, key, _ in _COLUMNS]
+    if any("latency_ms" in figures for _, figures in rows):
+        header += [f"{kind} ms" for kind in latency.KINDS]
+        for line, (_, figures) in zip(cells, rows, strict=True):
+            found = figures.get("latency_ms", {})  # stages have none
+            line += [f"{found[kind]:.2f}" if found else "" for kind in latency.KINDS]
+        meanings.append(f"float32 ms, int8 ms: {latency.definition()}.")
     return "\n".join([tables.plain(header, cells), "", *meanings])
 
 
@@ -299,6 +312,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_label_classes", help="number of classes (default: 1000)")
     parser.add_argument("--precision", help="of the activations")
     parser.add_argument("--per_stage", action="store_true", help="print stem, stages and head, too")
+    parser.add_argument(
+        "--latency",
+        action="store_true",
+        help="add milliseconds of the float32 and the int8 file, on one thread of this machine",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -314,18 +332,26 @@ def main(argv: list[str]) -> None:
             raise UserError("--model_spec and --model_name are both given: choose one network.")
         name, given["model_spec"] = model_spec.load(flags.model_spec)
         names = [name]
-    rows = []
+    rows, networks = [], []
     multipliers = _list_of("depth_multiplier", flags.depth_multiplier)
     sizes = _list_of("input_image_size", flags.input_image_size)
     for name, multiplier in itertools.product(names, multipliers):
-        network = build({**given, "model_name": name, "depth_multiplier": multiplier})
+        described = {**given, "model_name": name, "depth_multiplier": multiplier}
+        network = build(described)
         for size in sizes:
+            networks.append(_params({**described, "input_image_size": size}))
             # From the network, because the file of a network may set the multiplier.
             identity = {"model_name": name, "depth_multiplier": network.depth_multiplier,
                         "input_image_size": size, "precision": precision}  # fmt: skip
             rows.append({**identity, **report(network, size, precision, flags.per_stage)})
+    definitions = DEFINITIONS
+    if flags.latency:
+        definitions = {**DEFINITIONS, "latency_ms": latency.definition()}
+        found = latency.of_networks(networks, mnasnet_main.mnasnet_model_fn)
+        for row, milliseconds in zip(rows, found, strict=True):
+            row["latency_ms"] = milliseconds
     if flags.json:
-        print(json.dumps({"definitions": DEFINITIONS, "networks": rows}, indent=2))
+        print(json.dumps({"definitions": definitions, "networks": rows}, indent=2))
     else:
         print(table([line for row in rows for line in _lines(row)]))
 

@@ -3,8 +3,9 @@
 mnasnet-export-weights --model_dir=DIR --output=weights.safetensors
 
 The keys are those of timm's EfficientNet family, to which its semnasnet_*, mnasnet_* and
-mnasnet_small belong. The command logs what else timm needs (padding, epsilon). The file's metadata
-holds the network's specification, so that `utils.import_weights` can read the file back.
+mnasnet_small belong. The command logs what else timm needs: padding, epsilon, and how to prepare
+pictures. The file's metadata holds the network's specification, so that `utils.import_weights` can
+read the file back.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from utils.base.errors import UserError
 from utils.data import build_fake, pictures
 from utils.data import command as data_command
 from utils.data.build_fake import Options
+from utils.pictures import opening
 from utils.reading import dataset_info
 
 
 @pytest.fixture(autouse=True, scope="module")
 def pillow():
-    pictures.require_pillow()
+    opening.require_pillow()
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ BAD = {
     "truncated.jpg": picture_files.jpeg()[:-400],
     "text.jpg": b"not a picture",
     "empty.jpg": b"",
-    "picture.tiff": picture_files.save(picture_files.smooth(), "TIFF"),
+    "picture.ppm": picture_files.save(picture_files.smooth(), "PPM"),
 }
 
 

@@ -7,13 +7,14 @@ import picture_files
 import pytest
 from PIL import Image
 
-from utils.data import contact_sheet, pictures
+from utils.data import contact_sheet
 from utils.data.contact_sheet import CAPTION, GAP, SIDE
+from utils.pictures import opening
 
 
 @pytest.fixture(autouse=True, scope="module")
 def pillow():
-    pictures.require_pillow()
+    opening.require_pillow()
 
 
 def tile(sheet):

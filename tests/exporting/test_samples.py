@@ -2,12 +2,15 @@
 
 import io
 
+import exports
 import numpy as np
+import picture_files
 import pytest
 import tensorflow.compat.v1 as tf
 from exports import settings_of
 from PIL import Image
 
+import preprocessing
 from utils.base.errors import UserError
 from utils.exporting import samples
 from utils.reading import examples, records
@@ -36,6 +39,32 @@ def write_records(path, contents):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for content in contents:
             writer.write(content)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_calibration_turns_pictures_and_evaluation_takes_them_as_stored(tmp_path, orientation):
+    """As training takes them; their EXIF data reach the data sets of other builders alone."""
+    upright = picture_files.smooth()
+    stored = picture_files.STORED[orientation](upright)
+    marked = picture_files.save(stored, "PNG", exif=picture_files.exif(orientation))
+    for prefix in ("train", "validation"):
+        write_records(tmp_path / f"{prefix}-00000-of-00001", [examples.example(marked, 1)])
+    params = settings_of("none", "none", data_dir=str(tmp_path), num_eval_images=1)
+    expected = fed({"upright": upright, "stored": stored}, exports.SIZE, "bilinear")
+    (calibrated,) = samples.calibration_images(params)
+    np.testing.assert_array_equal(calibrated, expected["upright"])
+    ((evaluated, _),) = samples.evaluation_images(params)
+    np.testing.assert_array_equal(evaluated, expected["stored"])
+
+
+def fed(pictures_by_name, size, resize_method):
+    """What evaluation feeds of pixels uint8 [H, W, 3], by name."""
+    pixels = tf.placeholder(tf.uint8, [None, None, 3])
+    image = preprocessing.preprocess_image(
+        tf.io.encode_png(pixels), image_size=size, resize_method=resize_method
+    )
+    with tf.Session() as session:
+        return {name: session.run(image, {pixels: p}) for name, p in pictures_by_name.items()}
 
 
 @pytest.mark.parametrize("prefix", ["train", "validation"])

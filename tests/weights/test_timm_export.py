@@ -57,7 +57,8 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
         ("mnasnet-b1", 1.3, {}, r"timm's mnasnet_130, but .*_gen_mnasnet_b1\('mnasnet_100', 1.3, "),
         ("mnasnet-b1", None, {"head_size": 64}, r"_gen_mnasnet_b1\('mnasnet_100', 1, .*=64\)"),
         ("mnasnet-a1", None, {"stem_size": 24}, "semnasnet, but .*: write a model"),
-        ("mnasnet-small", None, {}, "timm has no model that builds this network"),
+        ("mnasnet-small", None, {}, "^timm has no model of this shape.* load the file here with "
+         "python -m utils.import_weights"),
     ],
 )  # fmt: skip
 def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, words, caplog):
@@ -71,6 +72,28 @@ def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, word
     state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}
     timm_export.log_how_to_load(state, stages, params)
     assert re.search(words, caplog.messages[-1]), caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("spec", "mean", "std"),
+    [
+        (None, "123.675/255, 116.28/255, 103.53/255", "58.395/255, 57.12/255, 57.375/255"),
+        (
+            {"mean_rgb": [127.0] * 3, "stddev_rgb": [128.0] * 3},
+            "127/255, 127/255, 127/255",
+            "128/255, 128/255, 128/255",
+        ),
+    ],
+)
+def test_timm_is_told_how_to_prepare_pictures(spec, mean, std, caplog):
+    caplog.set_level(logging.INFO, "absl")
+    timm_export.log_preparation(
+        {**settings.default_params(), "model_spec": spec, "input_image_size": 160}
+    )
+    assert caplog.messages == [
+        "Prepare pictures in timm with timm.data.create_transform(160, interpolation='bicubic', "
+        f"crop_pct=160/192, mean=({mean}), std=({std}))."
+    ]
 
 
 def test_timm_has_no_model_where_identities_differ():

@@ -17,7 +17,8 @@ from absl import logging
 
 from utils.base import memory, program
 from utils.benchmarks import pictures as benchmark_pictures
-from utils.data import build_folder, pictures, shared_arguments
+from utils.data import build_folder, shared_arguments
+from utils.pictures import opening
 
 NUM_CLASSES = 10
 RUNS = 3
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv[1:])
     logging.set_verbosity(logging.WARNING)
-    pictures.require_pillow()
+    opening.require_pillow()
     count = arguments.images
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "pictures")

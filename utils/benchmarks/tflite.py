@@ -7,30 +7,13 @@ what the normalization and the softmax inside the files cost.
 
 from __future__ import annotations
 
-import tempfile
-import time
-
-import numpy as np
-
 import mnasnet_main
 import mnasnet_models
 from utils.base import program, standard_streams
 from utils.config import settings
-from utils.exporting import contracts, tflite, tflite_metadata
+from utils.exporting import contracts, latency, tflite
 
 import tensorflow.compat.v1 as tf  # isort: skip
-
-ROUNDS = 60
-
-
-def _checkpoint(params, folder: str) -> str:
-    """Writes a checkpoint of random weights; returns its path."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.placeholder(tf.float32, [1, None, None, 3])
-        tf.train.get_or_create_global_step()
-        mnasnet_main.mnasnet_model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
-        session.run(tf.global_variables_initializer())
-        return tf.train.Saver().save(session, folder + "/model.ckpt", 0)
 
 
 def _bare(params) -> bytes:
@@ -60,32 +43,15 @@ def main(argv: list[str]) -> None:
         model_name=arguments.model_name, input_image_size=arguments.size, use_tpu=False,
         tflite_contract=arguments.tflite_contract,
     )  # fmt: skip
-    rng = np.random.RandomState(0)
-    pictures = rng.uniform(0, 255, (8, arguments.size, arguments.size, 3)).astype(np.float32)
     contents = {"bare network, float32": _bare(params)}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = _checkpoint(params, folder)
-        with tflite.Network(mnasnet_main.mnasnet_model_fn, params, checkpoint) as network:
-            for kind in tflite.SUFFIXES:
-                description = tflite_metadata.Description(
-                    network.contract, params["model_name"], (), *network.input_normalization(kind)
-                )
-                content = network.convert(kind, pictures)
-                contents[kind] = tflite_metadata.add(content, description)
-    interpreters = {n: tflite.Interpreter(content=c) for n, c in contents.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contents}
-    # The files take turns, so that a disturbance meets all of them.
-    for number in range(ROUNDS):
-        for name, interpreter in interpreters.items():
-            start = time.perf_counter()
-            interpreter.scores(pictures[number % len(pictures)])
-            seconds[name].append(time.perf_counter() - start)
-    print(f"{arguments.model_name} at {arguments.size}, one thread")
-    base = float(np.median(seconds["bare network, float32"]))
-    for name, times in seconds.items():
-        median = float(np.median(times))
+    kinds = tuple(tflite.SUFFIXES)
+    contents.update(latency.random_files(params, mnasnet_main.mnasnet_model_fn, kinds))
+    found = latency.medians(contents)
+    print(f"{arguments.model_name} at {arguments.size}, {latency.describe(latency.machine())}")
+    base = found["bare network, float32"]
+    for name, median in found.items():
         print(
-            f"  {name:<22} {len(contents[name]) / 1e6:6.2f} MB {1000 * median:7.2f} ms "
+            f"  {name:<22} {len(contents[name]) / 1e6:6.2f} MB {median:7.2f} ms "
             f"({median / base:.2f} x bare)"
         )
 

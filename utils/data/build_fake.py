@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from utils.base.errors import UserError
 from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
+from utils.pictures import opening
 
 NAME = "random pictures"
 IMAGES_A_SHARD = 1024
@@ -45,7 +46,7 @@ def build(options: Options) -> None:
     """
     if options.num_classes < 2:
         raise UserError(f"--num_classes={options.num_classes} is invalid: it must be at least 2.")
-    pictures.require_pillow()
+    opening.require_pillow()
     names = ("num_train", "num_validation", "num_classes", "seed")
     builder = shards.builder("fake", **{name: getattr(options, name) for name in names})
     label_names = [f"class_{number:03d}" for number in range(options.num_classes)]

@@ -11,18 +11,19 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
+from utils.data import picture_folders, shard_writer, shards, shared_arguments
 from utils.data.picture_folders import Found
+from utils.pictures import opening
 
 SHARE = 0.1
 PICTURES_A_SHARD = 1024
 MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
 Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
-else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP
-and WebP are recognized by their content; hidden files and texts are skipped. RGB and grey JPEGs
-keep their bytes. All others become RGB JPEGs: turned upright as EXIF says, transparency laid over
-white."""
+else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP,
+WebP, TIFF, HEIC and AVIF are recognized by their content; hidden files, texts and videos are
+skipped. RGB and grey JPEGs keep their bytes. All others become RGB JPEGs: turned upright as EXIF
+says, transparency laid over white."""
 _TEST = "test"
 # A network trained on these as classes would tell the splits apart.
 _SPLIT_NAMES = (shards.TRAIN, "training", *picture_folders.VALIDATION_FOLDERS, "eval", "dev", _TEST)
@@ -52,7 +53,7 @@ def build(options: Options) -> None:
       UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
-    pictures.require_pillow()
+    opening.require_pillow()
     picture_folders.need_dir(options.input_dir, "input_dir")
     picture_folders.check_apart(options.input_dir, options.output_dir)
     name, builder = _name(options), _builder(options)

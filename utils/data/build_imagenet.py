@@ -12,8 +12,9 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
+from utils.data import picture_folders, shard_writer, shards, shared_arguments
 from utils.data.picture_folders import Found
+from utils.pictures import opening
 from utils.reading.labels import IMAGENET_FILE
 
 NAME = "ImageNet (ILSVRC2012)"
@@ -47,7 +48,7 @@ def build(options: Options) -> None:
       UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
-    pictures.require_pillow()
+    opening.require_pillow()
     picture_folders.need_dir(options.input_dir, "input_dir")
     picture_folders.check_apart(options.input_dir, options.output_dir)
     given = shared_arguments.given(options, ("train_shards", "validation_shards", "seed"))

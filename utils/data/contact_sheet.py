@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.base import files
-from utils.data import pictures
+from utils.pictures import opening, pixels
 
 COLUMNS, ROWS = 8, 6
 # In pixels: side of a tile, space around it, height of its caption.
@@ -18,7 +18,7 @@ _BACKGROUND, _FRAME, _INK = "#ffffff", "#f1f3f5", "#212529"
 
 def write(path: str, tiles: Sequence[tuple[bytes, str]]) -> None:
     """Writes the sheet of encoded pictures and captions; UserError if that cannot be written."""
-    pictures.require_pillow()
+    opening.require_pillow()
     encoded = io.BytesIO()
     draw(tiles).save(encoded, "PNG")
     files.write_bytes(path, encoded.getvalue())
@@ -59,7 +59,7 @@ def _thumbnail(image_bytes: bytes) -> Any:
     try:
         image = Image.open(io.BytesIO(image_bytes))
         image.draft("RGB", (2 * SIDE, 2 * SIDE))
-        small = pictures.to_rgb(image, upright=False)
+        small = pixels.to_rgb(image, upright=False)
         scale = SIDE / max(small.size)
         size = tuple(max(1, round(scale * side)) for side in small.size)
         return small.resize(size, Image.Resampling.LANCZOS)

@@ -17,7 +17,7 @@ from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.data import pictures, shards
-from utils.data.pictures import Unreadable
+from utils.pictures.opening import Unreadable
 from utils.reading import examples
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -26,14 +26,17 @@ import tensorflow.compat.v1 as tf  # isort: skip
 # better than a picture that is left out.
 SKIPPED = (
     ".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini", ".py",
-    ".mat", ".npy", ".pkl",
+    ".mat", ".npy", ".pkl", ".mov", ".mp4", ".aae",
 )  # fmt: skip
 # The features of every record of a picture.
 FEATURES = (
     examples.IMAGE_KEY, "image/format", "image/height", "image/width", "image/filename",
     examples.LABEL_KEY, "image/class/text",
 )  # fmt: skip
-_PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
+_PICTURES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif",
+    ".heic", ".heif", ".hif",
+)  # fmt: skip
 
 VALIDATION_FOLDERS = (shards.VALIDATION, "val", "valid")
 SAMPLES_DIR = "pictures"

@@ -27,8 +27,8 @@ from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.version import __version__
 from utils.data import shards
-from utils.data.pictures import Unreadable
 from utils.data.shards import DONE, MADE, TEMPORARY, Item, Made, Shard, UnreadableItem
+from utils.pictures.opening import Unreadable
 from utils.reading import dataset_info
 from utils.reading.dataset_info import DatasetInfo
 

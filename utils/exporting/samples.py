@@ -12,6 +12,7 @@ from absl import logging
 import imagenet_input
 import preprocessing
 from utils.base.errors import UserError
+from utils.pictures import decodable, opening
 from utils.reading import bad_images, dataset_info, examples, records, scan, segments
 from utils.training import inputs, model_files
 
@@ -47,6 +48,34 @@ class _SqueezedInput(imagenet_input.ImageNetInput):
         _, label = super().dataset_parser(value, seed)
         image_bytes, _ = examples.parse(value)
         return squeeze(image_bytes, self.image_size), label
+
+
+class _UprightInput(imagenet_input.ImageNetInput):
+    """Feeds the pictures of records turned as EXIF says, as a phone shows them.
+
+    Training and evaluation take them as they are stored, as the published program does.
+    """
+
+    def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
+        opening.require_pillow()
+        stored = super().make_source_dataset(index, num_hosts)
+        return stored.map(
+            lambda serialized: tf.ensure_shape(
+                tf.numpy_function(_turned, [serialized], tf.string, stateful=False), []
+            )
+        )
+
+
+def _turned(serialized: bytes) -> bytes:
+    """Returns an example with its picture turned as EXIF says; one that is damaged as it is."""
+    features, problem = examples.features(serialized)
+    if problem:
+        return serialized
+    image_bytes = features[examples.IMAGE_KEY].bytes_list.value[0]
+    upright = decodable.upright(image_bytes)
+    if upright is image_bytes:
+        return serialized
+    return examples.example(upright, features[examples.LABEL_KEY].int64_list.value[0])
 
 
 def _source(
@@ -98,7 +127,8 @@ def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, i
     labelled = has_split(params, imagenet_input.EVAL_PREFIX)
     if labelled:
         total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
-        yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX), total)
+        source = _source(params, imagenet_input.EVAL_PREFIX, imagenet_input.ImageNetInput)
+        yield from _read(params, source, total)
         return
     size = params["input_image_size"]
     rng = np.random.RandomState(0)
@@ -118,13 +148,13 @@ def squeezed_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int
 def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
     """Returns training images, float32 [S, S, 3] in [0, 255], that set an int8 file's ranges.
 
-    They are prepared as for evaluation, because a phone prepares its pictures so. They come from
-    all parts of the files, because a data set may be sorted by class.
+    They are upright and prepared as for evaluation, because a phone prepares its pictures so. They
+    come from all parts of the files, because a data set may be sorted by class.
 
     Raises:
       UserError: the files hold no image, or a damaged one.
     """
-    source = _source(params, imagenet_input.TRAIN_PREFIX)
+    source = _source(params, imagenet_input.TRAIN_PREFIX, _UprightInput)
     source.segments = segments.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
     if not source.segments:
         raise UserError(

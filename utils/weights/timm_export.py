@@ -1,4 +1,4 @@
-"""Writes a checkpoint's weights under timm's keys, and says how timm loads them."""
+"""Writes a checkpoint's weights under timm's keys, and says how timm loads and feeds them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from absl import logging
 
 import mnasnet_model
 import mnasnet_models
+import preprocessing
 from mnasnet_model import GlobalParams
 from utils.base import files
 from utils.base.errors import UserError
@@ -62,6 +63,7 @@ def timm_state_dict(
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as e:
         raise UserError(f"{checkpoint} cannot be read: {files.reason(e)}.") from e
     log_how_to_load(state, stages, global_params)
+    log_preparation(params)
     return state
 
 
@@ -69,7 +71,11 @@ def log_how_to_load(state, stages, global_params: GlobalParams) -> None:
     """Logs how timm loads a state dict, if timm can."""
     model = timm_models.timm_model(state, stages, global_params)
     if model is None:
-        logging.info("The keys are timm's, but timm has no model that builds this network.")
+        logging.info(
+            "timm has no model of this shape, though the keys are named as in timm: load the file "
+            "here with python -m utils.import_weights, or into a PyTorch model of your own with "
+            "safetensors.torch.load_file(...)."
+        )
         return
     padding = "same" if global_params.padding == "same" else ""
     arguments = (
@@ -90,4 +96,23 @@ def log_how_to_load(state, stages, global_params: GlobalParams) -> None:
     logging.info(
         "The keys fit timm's %s, but timm has no ready-made model of these filters: %s.",
         model.name, remedy,
+    )  # fmt: skip
+
+
+def log_preparation(params: Mapping[str, Any]) -> None:
+    """Logs how timm has to prepare pictures: its models take other normalizations by default.
+
+    Args:
+      params: complete settings.
+    """
+    # timm scales pixels to [0, 1] first. A quotient is exact where a decimal fraction is not.
+    mean, std = (
+        ", ".join(f"{value:.12g}/255" for value in values)
+        for values in network_settings.mean_and_stddev(params)
+    )
+    size = params["input_image_size"]
+    logging.info(
+        "Prepare pictures in timm with timm.data.create_transform(%d, interpolation=%r, "
+        "crop_pct=%d/%d, mean=(%s), std=(%s)).",
+        size, params["resize_method"], size, size + preprocessing.CROP_PADDING, mean, std,
     )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Measures MnasNet-A1 and MobileNetV2 on this machine and writes data/latency_measured.json.
+
+python -m g3doc.measure_latency [OUTPUT.json]
+
+Every image size and depth multiplier with a published accuracy is measured, as float32 and as int8
+file, with random weights: about ten minutes on two cores. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import os
+import sys
+
+import mnasnet_main
+from utils.base import files, program, standard_streams
+from utils.config import settings
+from utils.exporting import latency
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+OUTPUT = os.path.join(FOLDER, "latency_measured.json")
+A1, MOBILENET_V2 = "MnasNet-A1", "MobileNetV2"
+TABLES = {A1: "mnasnet_a1_published.csv", MOBILENET_V2: "mobilenet_v2_published.csv"}
+ROUNDS = 200
+
+
+def configurations(model: str) -> list[tuple[float, int]]:
+    """Returns (depth multiplier, image size) of every published accuracy of a model."""
+    with open(os.path.join(FOLDER, TABLES[model])) as f:
+        rows = list(csv.DictReader(f))
+    return [(float(row["depth_multiplier"]), int(row["image_size"])) for row in rows]
+
+
+def _a1_files(multiplier: float, size: int) -> dict[str, bytes]:
+    params = settings.default_params()
+    params.update(
+        model_name="mnasnet-a1", depth_multiplier=multiplier, input_image_size=size, use_tpu=False
+    )
+    return latency.random_files(params, mnasnet_main.mnasnet_model_fn)
+
+
+def _mobilenet_v2_files(multiplier: float, size: int) -> dict[str, bytes]:
+    """Returns files like those of A1: they normalize pixels themselves and give logits."""
+    with tf.Graph().as_default(), tf.Session() as session, standard_streams.hold_native_output():
+        images = tf.placeholder(tf.float32, [1, size, size, 3])
+        tf.keras.backend.set_session(session)
+        tf.keras.backend.set_learning_phase(0)
+        network = tf.keras.applications.MobileNetV2(
+            (size, size, 3), multiplier, weights=None, classifier_activation=None
+        )
+        logits = network(images / 127.5 - 1)
+        session.run(tf.global_variables_initializer())
+        return {kind: _converter(session, images, logits, kind).convert() for kind in latency.KINDS}
+
+
+def _converter(session, images, logits, kind: str):
+    converter = tf.lite.TFLiteConverter.from_session(session, [images], [logits])
+    if kind == "int8":
+        pictures = latency.random_pictures(images.shape[1])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([picture[None]] for picture in pictures)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+    return converter
+
+
+def measure() -> dict:
+    """Returns the content of the file: machine, date, rounds and one row a network."""
+    contents = {}
+    for model, make in ((A1, _a1_files), (MOBILENET_V2, _mobilenet_v2_files)):
+        for multiplier, size in configurations(model):
+            for kind, content in make(multiplier, size).items():
+                contents[model, multiplier, size, kind] = content
+            print(f"made {model} {multiplier:g} @ {size}", file=sys.stderr, flush=True)
+    machine = latency.machine()  # the load before the measurement, which is a load itself
+    found = latency.medians(contents, ROUNDS)
+    rows = [
+        {
+            "model": model,
+            "depth_multiplier": multiplier,
+            "image_size": size,
+            **{kind: round(found[model, multiplier, size, kind], 3) for kind in latency.KINDS},
+        }
+        for model in TABLES
+        for multiplier, size in configurations(model)
+    ]
+    date = datetime.date.today().isoformat()
+    return {"machine": machine, "date": date, "rounds": ROUNDS, "median_ms": rows}
+
+
+def main(argv: list[str]) -> None:
+    """Measures and writes the file."""
+    files.write_text(argv[1] if len(argv) > 1 else OUTPUT, json.dumps(measure(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,1 @@
+"""Picture files as cameras and phones store them: opening, turning upright, decoding."""
