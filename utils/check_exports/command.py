@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = program.ArgumentParser(
-        prog="python -m utils.check_exports", description=(__doc__ or "").split("\n")[0]
+        prog="mnasnet-check-exports", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("export_dirs", nargs="+", metavar="EXPORT_DIR")
     parser.add_argument(
