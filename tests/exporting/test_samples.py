@@ -90,9 +90,9 @@ def test_training_files_without_a_record(tmp_path):
 
 
 def test_squeezed_images_show_the_whole_picture(tmp_path):
-    """A picture twice as wide as high, whose outer thirds are black and white."""
-    pixels = np.full((60, 120, 3), 128, np.uint8)
-    pixels[:, :20], pixels[:, 100:] = 0, 255
+    """A gray picture twice as wide as high, with black and white at its sides."""
+    pixels = np.full((60, 120, 3), 127, np.uint8)
+    pixels[:, :19], pixels[:, 100:] = 0, 255
     picture = io.BytesIO()
     Image.fromarray(pixels).save(picture, "PNG")
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
@@ -103,11 +103,11 @@ def test_squeezed_images_show_the_whole_picture(tmp_path):
     assert [label for _, label in found] == [2, 6]
     image = found[0][0]
     assert image.shape == (32, 32, 3) and image.dtype == np.float32
-    assert image[:, 0].max() == 0 and image[:, -1].min() == 255 and image[16, 16, 0] == 128
-    # Column 5 shows the picture at 5 * 120 / 32 = 18.75, column 26 at 97.5.
-    np.testing.assert_array_equal(image[0, :, 0] == 0, np.arange(32) < 6)
-    np.testing.assert_array_equal(image[0, :, 0] == 255, np.arange(32) >= 27)
+    # Column 5 shows the picture at 5 * 120 / 32 = 18.75, three quarters of the way from black to
+    # gray, rounded to a whole number; column 26 at 97.5.
+    row = [0] * 5 + [95] + [127] * 21 + [255] * 5
+    np.testing.assert_array_equal(image, np.tile(np.reshape(row, (1, 32, 1)), (32, 1, 3)))
     cropped = next(samples.evaluation_images(params))[0]
-    assert cropped.min() == cropped.max() == 128
+    assert cropped.min() == cropped.max() == 127
     one = {**params, "export_eval_images": 1}
     assert len(list(samples.squeezed_images(one))) == 1

@@ -34,11 +34,13 @@ def squeeze(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     """Decodes a picture and squeezes the whole of it into a square, as MediaPipe does on a CPU.
 
     MediaPipe maps the corners of pixels onto corners, and so does TensorFlow 1's bilinear kernel.
+    It resizes to whole numbers, which changes what a network makes of an unclear picture.
 
     Returns:
-      float32 [image_size, image_size, 3] in [0, 255].
+      float32 [image_size, image_size, 3], whole numbers in [0, 255].
     """
-    return preprocessing.resize(preprocessing.decode_whole(image_bytes), image_size, "bilinear")
+    whole = preprocessing.decode_whole(image_bytes)
+    return tf.round(preprocessing.resize(whole, image_size, "bilinear"))
 
 
 class _SqueezedInput(imagenet_input.ImageNetInput):
