@@ -67,13 +67,14 @@ pixels themselves. `python -m g3doc.measure_latency` repeats the measurement.
 
 **At the same latency A1 is the more accurate network on this processor, too**, by about as much as
 on the Pixel 1. It is worse at none of the latencies that were compared; its advantage is smallest
-among the cheapest networks.
+below 2 ms.
 
-- The times are those of the thread itself. Other programs kept the cores busy meanwhile, which slows
-  every network: on a quiet machine the float32 file of A1 at 224 takes 4.8 ms ([export](export.md)).
+- The times are those of the thread itself. Other programs kept the cores busy meanwhile, which
+  slows every network: on a quiet machine the float32 file of A1 at 224 takes 4.8 ms
+  ([export](export.md)).
 - Accuracies are those published for float32. What int8 costs each model was not measured here.
-- With this interpreter int8 is faster than float32 at 96 pixels, but hardly at 224, where it is slower
-  for multipliers of 0.75 and less.
+- With this interpreter int8 is faster than float32 at 96 pixels, but hardly at 224, where it is
+  slower for multipliers of 0.75 and less.
 
 Each row compares the best networks of A1, the points of its line in the picture, with the line of
 MobileNetV2 at the same cost; the gain is in points of top-1:
