@@ -8,31 +8,26 @@ file, with random weights: about ten minutes on two cores. Nothing else should r
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
-import os
 import sys
 
 import mnasnet_main
+from g3doc import cost_tables
 from utils.base import files, program, standard_streams
 from utils.config import settings
 from utils.exporting import latency
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
-OUTPUT = os.path.join(FOLDER, "latency_measured.json")
-A1, MOBILENET_V2 = "MnasNet-A1", "MobileNetV2"
-TABLES = {A1: "mnasnet_a1_published.csv", MOBILENET_V2: "mobilenet_v2_published.csv"}
-ROUNDS = 200
+ROUNDS = 100
 
 
 def configurations(model: str) -> list[tuple[float, int]]:
     """Returns (depth multiplier, image size) of every published accuracy of a model."""
-    with open(os.path.join(FOLDER, TABLES[model])) as f:
-        rows = list(csv.DictReader(f))
-    return [(float(row["depth_multiplier"]), int(row["image_size"])) for row in rows]
+    return [
+        (row["depth_multiplier"], int(row["image_size"])) for row in cost_tables.published(model)
+    ]
 
 
 def _a1_files(multiplier: float, size: int) -> dict[str, bytes]:
@@ -68,10 +63,13 @@ def _converter(session, images, logits, kind: str):
     return converter
 
 
+_MAKERS = {cost_tables.A1: _a1_files, cost_tables.MOBILENET_V2: _mobilenet_v2_files}
+
+
 def measure() -> dict:
     """Returns the content of the file: machine, date, rounds and one row a network."""
     contents = {}
-    for model, make in ((A1, _a1_files), (MOBILENET_V2, _mobilenet_v2_files)):
+    for model, make in _MAKERS.items():
         for multiplier, size in configurations(model):
             for kind, content in make(multiplier, size).items():
                 contents[model, multiplier, size, kind] = content
@@ -85,7 +83,7 @@ def measure() -> dict:
             "image_size": size,
             **{kind: round(found[model, multiplier, size, kind], 3) for kind in latency.KINDS},
         }
-        for model in TABLES
+        for model in _MAKERS
         for multiplier, size in configurations(model)
     ]
     date = datetime.date.today().isoformat()
@@ -94,7 +92,10 @@ def measure() -> dict:
 
 def main(argv: list[str]) -> None:
     """Measures and writes the file."""
-    files.write_text(argv[1] if len(argv) > 1 else OUTPUT, json.dumps(measure(), indent=1) + "\n")
+    files.write_text(
+        argv[1] if len(argv) > 1 else str(cost_tables.MEASURED),
+        json.dumps(measure(), indent=1) + "\n",
+    )
 
 
 if __name__ == "__main__":
