@@ -109,3 +109,11 @@ def test_the_fake_data_set_is_not_read(tmp_path):
     images, _ = tf.data.make_one_shot_iterator(dataset).get_next()
     with tf.Session() as session:
         assert not session.run(images).any()
+
+
+def test_zero_is_unset_in_settings_of_an_estimator_where_published_so():
+    zeros = {"min_depth": 0, "depth_multiplier": 0, "batch_norm_epsilon": 0, "dropout_rate": 0}
+    found = settings.completed(zeros)
+    assert {name: found[name] for name in zeros} == {
+        "min_depth": None, "depth_multiplier": None, "batch_norm_epsilon": None, "dropout_rate": 0
+    }  # fmt: skip
