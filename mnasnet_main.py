@@ -375,22 +375,24 @@ def run_export(params: Mapping[str, Any]) -> None:
     exporting.export(params, checkpoint, mnasnet_model_fn)
 
 
-def export(est: tf.estimator.Estimator, export_dir: str, post_quantize: bool = True) -> None:
+def export(est, export_dir: str, params=None, post_quantize: bool = True) -> None:
     """Exports the latest checkpoint of an estimator; the published name for it.
 
     Args:
       est: an estimator of `build_model_fn` or `mnasnet_model_fn`, as `build_estimator` returns it.
       export_dir: folder or bucket for the SavedModel and the .tflite files.
+      params: settings over those of `est`; a boolean is post_quantize, which first stood here.
       post_quantize: whether to write a .tflite file with weights quantized to 8 bits, too.
 
     Raises:
-      ValueError: export_dir is empty.
-      UserError: as `utils.exporting.export.export`.
+      UserError: export_dir is empty, or as `utils.exporting.export.export`.
     """
     if not export_dir:
-        raise ValueError("export_dir is empty: name a folder for the exported files.")
+        raise UserError("export_dir is empty: name a folder for the exported files.")
+    if isinstance(params, bool):
+        params, post_quantize = None, params
     given = {"model_dir": est.model_dir, "export_dir": export_dir, "post_quantize": post_quantize}
-    run_export(settings.completed({**est.params, **given}))
+    run_export(settings.completed({**est.params, **(params or {}), **given}))
 
 
 MODES = {

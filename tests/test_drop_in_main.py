@@ -52,16 +52,24 @@ def test_an_estimator_of_ones_own_trains_evaluates_and_exports(digits_dir, tmp_p
     assert not os.path.exists(tmp_path / "export" / "tiny_postquant.tflite")
 
 
-def test_an_export_quantizes_too_as_the_published_one_does(model_dir, tmp_path):  # noqa: F811
-    mnasnet_main.export(published_estimator(model_dir), str(tmp_path))
+@pytest.mark.parametrize(
+    ("given", "suffixes"),
+    [
+        ((), {"", "_postquant"}),
+        ((False,), {""}),
+        (({"label_smoothing": 0.0}, False), {""}),
+    ],
+)
+def test_an_export_quantizes_as_the_published_one_does(model_dir, tmp_path, given, suffixes):  # noqa: F811
+    mnasnet_main.export(published_estimator(model_dir), str(tmp_path), *given)
     names = {os.path.basename(path) for path in glob.glob(str(tmp_path / "*.tflite"))}
-    assert names == {"tiny.tflite", "tiny_postquant.tflite"}
+    assert names == {f"tiny{suffix}.tflite" for suffix in suffixes}
     assert len(glob.glob(str(tmp_path / "*" / "saved_model.pb"))) == 1
 
 
 @pytest.mark.parametrize("export_dir", ["", None])
 def test_an_export_needs_a_folder(model_dir, export_dir):  # noqa: F811
-    with pytest.raises(ValueError, match="export_dir"):
+    with pytest.raises(UserError, match="export_dir"):
         mnasnet_main.export(published_estimator(model_dir), export_dir)
 
 
