@@ -159,7 +159,7 @@ def test_the_multiplier_of_a_model_s_file_is_shown(tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--model_name=mnasnet-a2"], "mnasnet-a2.*choose one of mnasnet-a1"),
-        (["--depth_multiplier=0"], "depth_multiplier=0.*greater than 0"),
+        (["--depth_multiplier=-1"], "depth_multiplier=-1.*greater than 0"),
         (["--input_image_size=abc"], "input_image_size=abc is not a whole number"),
         (["--precision=int8"], "precision=int8.*choose one of float32, bfloat16"),
         (["--precision=float32,bfloat16"], "precision=float32,bfloat16 is invalid"),

@@ -24,7 +24,13 @@ def test_a_tpu_of_another_machine_is_refused(tmp_path, tpu, is_remote):
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [("picture", 0), ("picture", 100), ("label", 100), ("no example", 100)]
+    ("kind", "number"),
+    [
+        ("picture", 0),
+        ("picture", 100),
+        pytest.param("label", 100, marks=pytest.mark.slow),
+        pytest.param("no example", 100, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_names_the_row_it_ends_at(server, digits_dir, tmp_path, kind, number):
     value, reason = BAD_VALUES[kind]
@@ -44,7 +50,7 @@ def test_a_run_names_the_row_it_ends_at(server, digits_dir, tmp_path, kind, numb
     assert expected in sentence(status, err)
 
 
-@pytest.mark.parametrize("fault", ["kill", "freeze"])
+@pytest.mark.parametrize("fault", ["kill", pytest.param("freeze", marks=pytest.mark.slow)])
 def test_a_training_run_ends_with_an_error_and_keeps_its_checkpoint(
     server, digits_dir, tmp_path, fault
 ):
