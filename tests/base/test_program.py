@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 
 import numpy as np
@@ -258,3 +259,21 @@ def test_an_output_that_nobody_reads_ends_a_program_quietly():
     )
     os.close(writing)
     assert (finished.returncode, finished.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "traces"), [(IndexError("/a/events; File too large"), 0), (IndexError("a bug"), 1)]
+)
+def test_a_thread_that_meets_a_full_disk_prints_no_trace(run, monkeypatch, error, traces):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # is put back at the end
+
+    def fail():
+        raise error
+
+    def main(argv):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    status, err = run(main)
+    assert status == 0 and err.count("Traceback") == traces

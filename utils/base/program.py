@@ -10,6 +10,7 @@ import platform
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -64,6 +65,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     standard_streams.open_missing()
     set_up_logging()
     stopping.install()
+    threading.excepthook = _print_trace_unless_of_a_disk
     tf.disable_v2_behavior()
     try:
         with standard_streams.checked_output():
@@ -81,6 +83,12 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         status = 1
     python_logging.shutdown()
     sys.exit(status or 0)
+
+
+def _print_trace_unless_of_a_disk(given: threading.ExceptHookArgs) -> None:
+    """Ends a thread; TensorFlow raises what a disk refused its event files in the main thread."""
+    if given.exc_value is None or not disk_errors.find(given.exc_value):
+        threading.__excepthook__(given)
 
 
 def _foreseen(error: Exception) -> str | None:
