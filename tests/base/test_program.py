@@ -34,6 +34,7 @@ def run(capsys, monkeypatch):
     root = python_logging.getLogger()
     kept, filters = list(root.handlers), list(warnings.filters)
     level = tf.get_logger().level, tf.get_logger().propagate
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # is put back at the end
     # It would close the stream of absl's handler, which here is pytest's.
     monkeypatch.setattr(python_logging, "shutdown", lambda: None)
 
@@ -264,9 +265,7 @@ def test_an_output_that_nobody_reads_ends_a_program_quietly():
 @pytest.mark.parametrize(
     ("error", "traces"), [(IndexError("/a/events; File too large"), 0), (IndexError("a bug"), 1)]
 )
-def test_a_thread_that_meets_a_full_disk_prints_no_trace(run, monkeypatch, error, traces):
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # is put back at the end
-
+def test_a_thread_that_meets_a_full_disk_prints_no_trace(run, error, traces):
     def fail():
         raise error
 
@@ -277,3 +276,13 @@ def test_a_thread_that_meets_a_full_disk_prints_no_trace(run, monkeypatch, error
 
     status, err = run(main)
     assert status == 0 and err.count("Traceback") == traces
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_stop_though_a_scope_that_it_leaves_fails(run, number):
+    def main(argv):
+        with tf.Graph().as_default() as graph, graph.device("/cpu:0"):
+            graph._device_function_stack.pop_obj()  # as if the signal came while it was entered
+            os.kill(os.getpid(), number)
+
+    assert run(main) == (128 + number, "")

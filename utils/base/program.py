@@ -79,8 +79,10 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     except Exception as e:
         if debug:
             traceback.print_exception(e)
-        _print_error(_foreseen(e) or _unforeseen(e, debug))
-        status = 1
+        stop = stopping.behind(e)
+        if stop is None:
+            _print_error(_foreseen(e) or _unforeseen(e, debug))
+        status = 1 if stop is None else 128 + stop.signal_number
     python_logging.shutdown()
     sys.exit(status or 0)
 

@@ -27,6 +27,17 @@ class Stop(SystemExit):
         self.signal_number = signal_number
 
 
+def behind(error: BaseException) -> Stop | None:
+    """Returns the stop that an error took the place of, if any.
+
+    A signal may come at any line. TensorFlow's scopes that it unwinds raise errors of their own.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, Stop):
+        found = found.__context__
+    return found
+
+
 class _State:
     """Holds what the signal handler, other threads and the training hook share."""
 
