@@ -39,21 +39,22 @@ def _a1_files(multiplier: float, size: int) -> dict[str, bytes]:
 
 
 def _mobilenet_v2_files(multiplier: float, size: int) -> dict[str, bytes]:
-    """Returns files like those of A1: they normalize pixels themselves and give logits."""
+    """Returns files like those of A1: they normalize pixels and give probabilities."""
     with tf.Graph().as_default(), tf.Session() as session, standard_streams.hold_native_output():
         images = tf.placeholder(tf.float32, [1, size, size, 3])
         tf.keras.backend.set_session(session)
         tf.keras.backend.set_learning_phase(0)
-        network = tf.keras.applications.MobileNetV2(
-            (size, size, 3), multiplier, weights=None, classifier_activation=None
-        )
-        logits = network(images / 127.5 - 1)
+        network = tf.keras.applications.MobileNetV2((size, size, 3), multiplier, weights=None)
+        probabilities = network(images / 127.5 - 1)
         session.run(tf.global_variables_initializer())
-        return {kind: _converter(session, images, logits, kind).convert() for kind in latency.KINDS}
+        return {
+            kind: _converter(session, images, probabilities, kind).convert()
+            for kind in latency.KINDS
+        }
 
 
-def _converter(session, images, logits, kind: str):
-    converter = tf.lite.TFLiteConverter.from_session(session, [images], [logits])
+def _converter(session, images, probabilities, kind: str):
+    converter = tf.lite.TFLiteConverter.from_session(session, [images], [probabilities])
     if kind == "int8":
         pictures = latency.random_pictures(images.shape[1])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -49,8 +49,7 @@ def main(argv: list[str]) -> None:
     if not tf.io.gfile.exists(arguments.model):
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     model = classifiers.load(arguments.model)
-    names = classifiers.label_names(arguments.model, arguments.labels)
-    _check_names(names, model.num_classes)
+    names = classifiers.label_names(arguments.model, arguments.labels, model.num_classes)
     results = []
     for path in arguments.pictures:
         results.append(_result(model, path, names))
@@ -61,14 +60,6 @@ def main(argv: list[str]) -> None:
     bad = sum("error" in result for result in results)
     if bad:
         raise UserError(f"{bad} of {len(results)} pictures could not be read.")
-
-
-def _check_names(names: list[str] | None, num_classes: int) -> None:
-    if names is not None and len(names) != num_classes:
-        raise UserError(
-            f"{len(names)} label names do not fit the model's {num_classes} classes: "
-            "name the right file with --labels."
-        )
 
 
 def _result(model, path: str, names: list[str] | None) -> dict[str, Any]:

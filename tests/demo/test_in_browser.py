@@ -75,7 +75,7 @@ def answer(tab, picture):
 def of_classify(model, data, labels=None):
     """Returns name -> probability as `classify` finds them."""
     classifier = classifiers.load(model)
-    names = classifiers.label_names(model, labels)
+    names = classifiers.label_names(model, labels, classifier.num_classes)
     return dict(zip(names, classifier.probabilities(data), strict=True))
 
 

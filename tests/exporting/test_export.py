@@ -37,7 +37,7 @@ def test_every_file_is_measured_and_classifies(exported, pictures):
         assert row["images"] == 10 and row["latency_ms"] > 0 and row["bytes"] > 1000
         ours = classifiers.load(path).probabilities(pictures[3])
         np.testing.assert_allclose(ours, expected, atol=0.05)
-        assert classifiers.label_names(path, None) == [str(digit) for digit in range(10)]
+        assert classifiers.label_names(path, None, 10) == [str(digit) for digit in range(10)]
 
 
 def test_normalized_input_classifies_like_the_other(model_dir, exported, tmp_path, pictures):
@@ -68,7 +68,7 @@ def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, targ
         np.testing.assert_allclose(
             classifiers.load(path).probabilities(pictures[3]), expected, atol=1e-5
         )
-        assert classifiers.label_names(path, None) == [str(digit) for digit in range(10)]
+        assert classifiers.label_names(path, None, 10) == [str(digit) for digit in range(10)]
     make_export({**params, "post_quantize": False})
     second = listing(target)
     assert "tiny_postquant.tflite" not in second

@@ -1,6 +1,6 @@
 """Runs the .tflite files of exports in the runtimes of today's apps, LiteRT and MediaPipe.
 
-python -m utils.check_exports EXPORT_DIR ... --pictures picture.jpg ...
+mnasnet-check-exports EXPORT_DIR ... --pictures picture.jpg ...
 
 The command prints a table in Markdown. LiteRT, the successor of TensorFlow Lite, gets the same
 input as TensorFlow 2.15's interpreter; the two take turns on one thread for the latencies.
@@ -165,7 +165,7 @@ def _agreement(agreement: comparison.Agreement, total: int) -> list[str]:
 
 
 def console() -> None:
-    """Runs the command `python -m utils.check_exports`."""
+    """Runs the console command `mnasnet-check-exports`."""
     program.run(main)
 
 

@@ -48,7 +48,7 @@ def describe(path: str, given_labels: str | None = None) -> dict[str, Any]:
         "input": _quantization(taken),
         "output": _quantization(given),
         "is_probabilities": classifier.gives_probabilities,
-        "labels": _labels(path, given_labels, classifier.num_classes),
+        "labels": classifiers.label_names(path, given_labels, classifier.num_classes),
     }
 
 
@@ -71,13 +71,3 @@ def _quantization(tensor: dict[str, Any]) -> dict[str, float] | None:
         )
     scale, zero = tensor["quantization"]
     return {"scale": scale, "zero": zero}
-
-
-def _labels(path: str, given: str | None, num_classes: int) -> list[str] | None:
-    names = classifiers.label_names(path, given)
-    if names is not None and len(names) != num_classes:
-        raise UserError(
-            f"{len(names)} label names do not fit the model's {num_classes} classes: name the "
-            "right file with --labels."
-        )
-    return names

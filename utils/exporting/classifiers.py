@@ -89,19 +89,29 @@ def is_tflite(path: str) -> bool:
     return path.lower().endswith(".tflite")
 
 
-def label_names(path: str, given: str | None) -> list[str] | None:
+def label_names(path: str, given: str | None, num_classes: int) -> list[str] | None:
     """Returns the names of a model's classes, or None if there are none.
 
     Args:
       path: the model, as for `load`.
       given: the user's file of names, one a line, which comes first. Without it, the names come
         from inside the model, or from the label file next to it.
+      num_classes: of the model.
 
     Raises:
-      UserError: the file of names cannot be read.
+      UserError: the file of names cannot be read, or holds another number of names.
     """
-    if given:
-        return files.read_text(given).splitlines()
+    names = files.read_text(given).splitlines() if given else _stored_names(path)
+    if names is not None and len(names) != num_classes:
+        raise UserError(
+            f"{len(names)} label names do not fit the model's {num_classes} classes: name the "
+            "right file with --labels."
+        )
+    return names
+
+
+def _stored_names(path: str) -> list[str] | None:
+    """Returns the names inside a model, or in the label file next to it."""
     inside = tflite_metadata.label_names(path) if is_tflite(path) else None
     if inside:
         return inside

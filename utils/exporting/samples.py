@@ -129,7 +129,7 @@ def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, i
     labelled = has_split(params, imagenet_input.EVAL_PREFIX)
     if labelled:
         total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
-        source = _source(params, imagenet_input.EVAL_PREFIX, imagenet_input.ImageNetInput)
+        source = _source(params, imagenet_input.EVAL_PREFIX)
         yield from _read(params, source, total)
         return
     size = params["input_image_size"]
