@@ -36,6 +36,11 @@ _COMMANDS: dict[str, list[list[str]]] = {
         ["--model={}", "--data_dir={data}"], ["--model={tflite}", "--data_dir={}"],
     ],
     "utils.check_exports": [["{}", "--pictures", "{picture}"]],
+    "utils.demo_page": [
+        ["--model={}", "--output_dir={new}"],
+        ["--model={tflite}", "--output_dir={new}", "--labels={}"],
+        ["--model={tflite}", "--output_dir={new}", "{}"],
+    ],
     "utils.export_table": [["{}"]],
     "utils.export_weights": [
         ["--model_dir={}", "--output={new}"], ["--model_dir={model}", "--output={}"],

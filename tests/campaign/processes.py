@@ -30,8 +30,12 @@ UNREAD = "a pipe that nobody reads"
 FULL = "/dev/full"
 
 
-# A package's command is in a module of it, as its __main__ has it.
-_PACKAGES = {"utils.data": "utils.data.command", "utils.tpu_check": "utils.tpu_check.command"}
+def _main_of(module: str) -> Callable:
+    """Returns the main function of a program; a package has it in its module `command`."""
+    found = importlib.import_module(module)
+    if hasattr(found, "__path__"):
+        found = importlib.import_module(f"{module}.command")
+    return found.main
 
 
 class Outcome(NamedTuple):
@@ -64,7 +68,7 @@ def _program(module: str, argv: list[str], folder: str, limits: Mapping[int, int
     sys.argv = [module, *argv]
     from utils.base import program
 
-    program.run(importlib.import_module(_PACKAGES.get(module, module)).main)
+    program.run(_main_of(module))
 
 
 class Program:
