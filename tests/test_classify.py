@@ -121,10 +121,11 @@ def test_pictures_are_turned_upright(said, exported, tmp_path, kind, tolerance):
         ]
         assert len(others) == 8
         for other in others:
-            assert list(other) == list(upright)
-            np.testing.assert_allclose(
-                [*other.values()], [*upright.values()], atol=tolerance / 200, rtol=0
-            )
+            # A lossy format may swap classes that are as probable, or leave the last one out.
+            assert tolerance or list(other) == list(upright)
+            least = min(other.values())
+            for name, probability in upright.items():
+                assert abs(other.get(name, least) - probability) <= tolerance / 200
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "TIFF", "AVIF", "HEIF"])
