@@ -237,7 +237,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
         )
     found = evaluations.metrics_of(values, split.num_skipped)
     split.check_count(found["images"] + found["skipped_images"])
-    evaluations.log(found, time.monotonic() - start)
+    evaluations.log(found, time.monotonic() - start, params["num_label_classes"])
     evaluations.keep(params["model_dir"], checkpoint, found)
     return found
 

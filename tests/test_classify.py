@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from utils import classify, evaluate
 from utils.base.errors import UserError
 from utils.reading import dataset_info, examples
+from utils.reporting import figures
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -76,7 +78,53 @@ def test_every_kind_of_file_classifies(said, model, digits_dir):
 
 def test_every_kind_of_file_is_evaluated(said, model, digits_dir):
     (line,) = said(evaluate, f"--model={model}", f"--data_dir={digits_dir}", "--images=20")
-    assert line.startswith(f"{model}: top-1 ") and " on 20 images, " in line
+    assert re.fullmatch(
+        rf"{model}: top-1 [\d.]+ % \(95 % interval [\d.]+ to [\d.]+ %\), top-5 [\d.]+ % on 20 "
+        r"images, [\d.]+ ms a picture with decoding \(median, one thread\)",
+        line,
+    )
+
+
+def test_the_figures_of_each_class(said, exported, digits_dir):  # noqa: F811
+    arguments = f"--model={exported}/tiny.tflite", f"--data_dir={digits_dir}", "--images=100"
+    found = json.loads(said(evaluate, *arguments, "--per_class", "--json", whole=True))
+    right = sum(entry["right"] for entry in found["classes"])
+    assert right == found["top_1_accuracy"] * 100
+    assert sum(entry["images"] for entry in found["classes"]) == found["images"] == 100
+    assert sum(entry["predicted"] for entry in found["classes"]) == 100
+    assert found["top_1_interval"] == list(figures.wilson_interval(right, 100))
+    names = [entry["name"] for entry in found["classes"]]
+    assert names == [str(digit) for digit in range(10)]
+    wrong = [entry for entry in found["classes"] if entry["confused"]]
+    assert wrong and all(e["confused_with"] in set(names) - {e["name"]} for e in wrong)
+    lines = said(evaluate, *arguments, "--per_class")
+    assert lines[1].split() == "class images precision % recall % F1 % most confused with".split()
+    for line, entry in zip(lines[2:], found["classes"], strict=True):
+        name, images, precision, recall, f1, *other = line.split()
+        assert (name, int(images)) == (entry["name"], entry["images"])
+        for text, key in ((precision, "precision"), (recall, "recall"), (f1, "f1")):
+            assert text == ("-" if entry[key] is None else f"{100 * entry[key]:.2f}")
+        assert other == ([entry["confused_with"], f"({entry['confused']})"]
+                         if entry["confused"] else ["-"])  # fmt: skip
+    assert "classes" not in json.loads(said(evaluate, *arguments, "--json", whole=True))
+
+
+@pytest.mark.parametrize("classes", [5, 6])
+def test_top_5_of_five_classes_is_not_told(said, tmp_path, digits_dir, classes):
+    path = tmp_path / "few.tflite"
+    tflite_file(path, [1, 32, 32, 3], 1e-6, classes)
+    serialized = examples.example(picture_of((9, 9), "PNG"), 1)
+    with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
+        writer.write(serialized)
+    arguments = f"--model={path}", f"--data_dir={tmp_path}"
+    (line,) = said(evaluate, *arguments)
+    assert ("top-5" in line) is (classes > 5)
+    found = json.loads(said(evaluate, *arguments, "--json", "--per_class", whole=True))
+    assert ("top_5_accuracy" in found) is (classes > 5)
+    assert found["classes"][1] == {
+        "name": "class 1", "images": 0, "predicted": 0, "right": 0, "precision": None,
+        "recall": None, "f1": None, "confused_with": None, "confused": 0,
+    }  # fmt: skip
 
 
 def picture_of(size, image_format, mode="RGB"):
@@ -262,11 +310,11 @@ def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words): 
     )
 
 
-def tflite_file(path, shape, weight):
-    """Writes a .tflite file of one layer with 10 classes, all of whose weights are one number."""
+def tflite_file(path, shape, weight, classes=10):
+    """Writes a .tflite file of one layer, all of whose weights are one number."""
     with tf.Graph().as_default(), tf.Session() as session:
         values = tf.placeholder(tf.float32, shape)
-        weights = tf.constant(weight, tf.float32, [int(np.prod(shape)), 10])
+        weights = tf.constant(weight, tf.float32, [int(np.prod(shape)), classes])
         result = tf.matmul(tf.reshape(values, [1, -1]), weights)
         content = tf.lite.TFLiteConverter.from_session(session, [values], [result]).convert()
     path.write_bytes(content)

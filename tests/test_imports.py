@@ -22,13 +22,14 @@ MAY_IMPORT = {
     "training": _BELOW_TRAINING,
     "exporting": {*_BELOW_TRAINING, "training"},
     "weights": {*_BELOW_TRAINING, "training"},
+    "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "demo": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": _BELOW_MAIN,
     "environments": {"base"},
     "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
     "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
     "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
-    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo"},
+    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
 }
 MOST_MODULES = 14  # of a folder, beyond which it no longer explains itself
 MOST_LINES = {"mnasnet_main": 420}

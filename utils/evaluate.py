@@ -5,46 +5,150 @@ mnasnet-evaluate --model=EXPORT_DIR/mnasnet-a1.tflite --data_dir=DIR
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
+import json
 import time
+from typing import Any
+
+import numpy as np
 
 import imagenet_input
-from utils.base import files, program, progress
+from utils.base import files, program, progress, tables
 from utils.base.errors import UserError
 from utils.exporting import classifiers, measure
 from utils.reading import dataset_info, examples, records
+from utils.reporting import figures
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
+_HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
 
-def main(argv: list[str]) -> None:
-    """Prints top-1, top-5 and latency of a .tflite file or a SavedModel."""
+
+def _parser() -> argparse.ArgumentParser:
     parser = program.ArgumentParser(prog="mnasnet-evaluate", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model", required=True, help="a .tflite file, a SavedModel's folder, or an --export_dir"
     )
     parser.add_argument("--data_dir", required=True, help="folder of validation-* TFRecords")
     parser.add_argument("--images", type=int, help="number of images (default: all)")
-    arguments = parser.parse_args(argv[1:])
+    parser.add_argument(
+        "--per_class", action="store_true", help="also print the figures of each class"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document; notices go to stderr"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Prints top-1 with its 95 % interval, top-5 and latency of a .tflite file or a SavedModel."""
+    arguments = _parser().parse_args(argv[1:])
     files.check_dir_name(arguments.data_dir, "data_dir")
     if not tf.io.gfile.exists(arguments.model):
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     if arguments.images is not None and arguments.images < 1:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     model = classifiers.load(arguments.model)
-    measurement = _measure(model, arguments.data_dir, arguments.images)
+    info = dataset_info.load(arguments.data_dir)
+    evaluation = _measure(model, arguments.data_dir, info, arguments.images)
+    found = _found(evaluation, arguments, model.num_classes)
+    if arguments.per_class:
+        names = _class_names(arguments.model, info, model.num_classes)
+        found["classes"] = _classes(evaluation, names)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if arguments.json else _text(found))
+
+
+@dataclasses.dataclass
+class _Evaluation:
+    """What an evaluation found: sums, and the right and the likeliest class of each image."""
+
+    measurement: measure.Measurement = dataclasses.field(default_factory=measure.Measurement)
+    labels: list[int] = dataclasses.field(default_factory=list)
+    predicted: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, probabilities: np.ndarray, label: int, seconds: float) -> None:
+        """Counts one image, as `measure.Measurement.add` does."""
+        self.measurement.add(probabilities, label, seconds)
+        self.labels.append(label)
+        self.predicted.append(int(np.argmax(probabilities)))
+
+
+def _found(evaluation: _Evaluation, arguments, num_classes: int) -> dict[str, Any]:
+    """Returns what the JSON document says of all images."""
+    measurement = evaluation.measurement
     report = measurement.report(labelled=True)
-    print(
-        f"{arguments.model}: top-1 {100 * report['top_1_accuracy']:.2f} %, "
-        f"top-5 {100 * report['top_5_accuracy']:.2f} % on {measurement.images} images, "
-        f"{report['latency_ms']:.2f} ms a picture with decoding (median, one thread)"
+    found = {
+        "model": arguments.model,
+        "data_dir": arguments.data_dir,
+        "images": measurement.images,
+        "top_1_accuracy": report["top_1_accuracy"],
+        "top_1_interval": figures.wilson_interval(measurement.top_1, measurement.images),
+        "top_5_accuracy": report["top_5_accuracy"],
+        "latency_ms": report["latency_ms"],
+    }
+    if num_classes <= measure.TOP_K:  # any answer would be right
+        del found["top_5_accuracy"]
+    return found
+
+
+def _class_names(path: str, info: dataset_info.DatasetInfo | None, num_classes: int) -> list[str]:
+    """Returns the names of the classes: the model's, else the data set's, else their indices."""
+    names = classifiers.label_names(path, None, num_classes) or (info and list(info.label_names))
+    return names or [f"class {index}" for index in range(num_classes)]
+
+
+def _classes(evaluation: _Evaluation, names: list[str]) -> list[dict[str, Any]]:
+    """Returns the figures of each class, with names in place of indices."""
+    confusion = figures.confusion_matrix(
+        np.array(evaluation.labels), np.array(evaluation.predicted), len(names)
     )
+    return [
+        {
+            "name": name,
+            **dataclasses.asdict(figure),
+            "confused_with": None if figure.confused == 0 else names[figure.confused_with],
+        }
+        for name, figure in zip(names, figures.class_figures(confusion), strict=True)
+    ]
 
 
-def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
+def _text(found: dict[str, Any]) -> str:
+    """Returns the line on all images, and the table of the classes if there is one."""
+    low, high = found["top_1_interval"]
+    parts = [f"top-1 {_percent(found['top_1_accuracy'])} % (95 % interval {_percent(low)} to "
+             f"{_percent(high)} %)"]  # fmt: skip
+    if "top_5_accuracy" in found:
+        parts.append(f"top-5 {_percent(found['top_5_accuracy'])} %")
+    line = (
+        f"{found['model']}: {', '.join(parts)} on {found['images']} images, "
+        f"{found['latency_ms']:.2f} ms a picture with decoding (median, one thread)"
+    )
+    if "classes" not in found:
+        return line
+    return f"{line}\n{tables.plain(_HEADER, map(_row, found['classes']))}"
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    """Returns the cells of a class; '-' stands for a figure that has no images."""
+    shares = [
+        "-" if entry[name] is None else _percent(entry[name])
+        for name in ("precision", "recall", "f1")
+    ]
+    other = f"{entry['confused_with']} ({entry['confused']})" if entry["confused"] else "-"
+    return [entry["name"], str(entry["images"]), *shares, other]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _measure(
+    model, data_dir: str, info: dataset_info.DatasetInfo | None, count: int | None
+) -> _Evaluation:
     """Measures the model on the encoded pictures of the evaluation set."""
     paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
-    info = dataset_info.load(data_dir)
     if info and info.num_label_classes != model.num_classes:
         raise UserError(
             f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
@@ -52,19 +156,19 @@ def _measure(model, data_dir: str, count: int | None) -> measure.Measurement:
         )
     total = count or (info.num_eval_images if info else 0)
     with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:
-        measurement = _measure_files(model, paths, count, bar)
-    if not measurement.images:
+        evaluation = _measure_files(model, paths, count, bar)
+    if not evaluation.labels:
         raise UserError(
             f"--data_dir={data_dir} has no images: its {imagenet_input.EVAL_PREFIX}* are empty."
         )
-    return measurement
+    return evaluation
 
 
-def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.Measurement:
-    measurement = measure.Measurement()
+def _measure_files(model, paths: list[str], count: int | None, bar) -> _Evaluation:
+    evaluation = _Evaluation()
     for path in paths:
         for number, record in enumerate(records.read_records(path)):
-            if count is not None and measurement.images >= count:
+            if count is not None and len(evaluation.labels) >= count:
                 break
             image_bytes, label = records.unpack(record, path, number)
             start = time.perf_counter()
@@ -78,9 +182,9 @@ def _measure_files(model, paths: list[str], count: int | None, bar) -> measure.M
                     f"{path}, record {number}: label {label} is not in 1..{len(probabilities)}, "
                     "the model's classes: name a data set with these classes."
                 )
-            measurement.add(probabilities, label - 1, time.perf_counter() - start)
-            bar.update(measurement.images)
-    return measurement
+            evaluation.add(probabilities, label - 1, time.perf_counter() - start)
+            bar.update(len(evaluation.labels))
+    return evaluation
 
 
 def console() -> None:

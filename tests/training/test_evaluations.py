@@ -168,3 +168,11 @@ def test_a_published_archive_without_a_checkpoint_keeps_nothing(model_dir):
     for path in archive.glob("model.ckpt*"):
         path.unlink()
     assert evaluations.best(model_dir) is None
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(5, ""), (6, " top-5 99.00 %,")])
+def test_the_log_leaves_out_top_5_where_any_answer_is_among_them(caplog, classes, shown):
+    found = {"top_5_accuracy": 0.99, "cross_entropy": 1, "skipped_images": 0}
+    with caplog.at_level("INFO", "absl"):
+        evaluations.log({**metrics(7, 0.5), **found}, 2.5, classes)
+    assert caplog.messages == [f"Step 7: top-1 50.00 %,{shown} loss 1.0000 on 10 images in 2.5 s."]

@@ -14,6 +14,7 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.training import checkpoints
+from utils.training.metrics import TOP_K
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -45,12 +46,16 @@ def metrics_of(values: Mapping[str, Any], num_skipped: int) -> dict[str, Any]:
     return metrics
 
 
-def log(metrics: Mapping[str, Any], seconds: float) -> None:
-    """Prints the line of an evaluation that took so many seconds."""
+def log(metrics: Mapping[str, Any], seconds: float, num_classes: int) -> None:
+    """Prints the line of an evaluation that took so many seconds.
+
+    It leaves out top-5 of at most five classes, among which any answer would be right.
+    """
     skipped = metrics["skipped_images"]
+    top_5 = f" top-5 {100 * metrics['top_5_accuracy']:.2f} %," if num_classes > TOP_K else ""
     logging.info(
-        "Step %d: top-1 %.2f %%, top-5 %.2f %%, loss %.4f on %d images%s in %.1f s.",
-        metrics["global_step"], 100 * metrics["top_1_accuracy"], 100 * metrics["top_5_accuracy"],
+        "Step %d: top-1 %.2f %%,%s loss %.4f on %d images%s in %.1f s.",
+        metrics["global_step"], 100 * metrics["top_1_accuracy"], top_5,
         metrics["cross_entropy"], metrics["images"],
         f" ({skipped} bad ones left out)" if skipped else "", seconds,
     )  # fmt: skip
