@@ -37,6 +37,7 @@ from utils.training import (
     metrics,
     model_files,
     optimization,
+    summaries,
     warm_start,
 )
 
@@ -151,7 +152,7 @@ def _train_spec(loss, cross_entropy, params):
         mode=tf.estimator.ModeKeys.TRAIN,
         loss=loss,
         train_op=op,
-        host_call=hooks.summaries(loss, scalars, global_step, params),
+        host_call=summaries.of_training(loss, scalars, global_step, params),
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
         training_hooks=[*hooks.saver_hooks(params), stopping.StopHook()],
@@ -199,19 +200,18 @@ def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
 
     Raises:
       UserError: the images, the checkpoint or the loss are not usable.
-      stopping.Stopped: a signal asked for the end; what was trained is saved.
+      stopping.Stop: a signal asked for the end; what was trained is saved.
     """
     estimator = build_estimator(params, training=True)
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
-    all_hooks = [hooks.ShapesHook(checkpoint), hooks.ProgressHook(params, step)]
+    all_hooks = [
+        hooks.ShapesHook(checkpoint),
+        summaries.EventsHook(params, step, split),
+        hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
+    ]
     with explanations.explaining_errors(split), hooks.closing(all_hooks):
         estimator.train(input_fn=split.input(step).input_fn, max_steps=until, hooks=all_hooks)
-    if stopping.is_requested():
-        saved = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
-        logging.info(
-            "Saved step %d in %s: the same command resumes from there.", saved, params["model_dir"]
-        )
     stopping.raise_if_requested()
 
 
@@ -407,7 +407,7 @@ def main(argv: list[str]) -> None:
     """Reads the settings, checks them and the data, and runs the mode."""
     params = configuration.resolve(setting_flags.parse_settings(argv, DESCRIPTION))
     configuration.log_summary(params)
-    with explanations.explaining_disk_errors(params):
+    with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):
         absl_flags.call(MODES[params["mode"]], params)
 
 

@@ -27,12 +27,13 @@ def flags(**values):
     return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
 
 
-def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE):
+def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE, **more):
     environment = {**os.environ, **(environment or {})}
     environment.pop("TPU_NAME", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
         stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd, env=environment,
+        **more,
     )  # fmt: skip
 
 

@@ -7,6 +7,9 @@ def screen(text):
     for character in text:
         if character == "\n":
             lines.append("")
+        if character == "\b":
+            column = max(0, column - 1)
+            continue
         column = 0 if character in "\r\n" else column + 1
         if column:
             lines[-1] = lines[-1][: column - 1] + character + lines[-1][column:]

@@ -1,10 +1,12 @@
 """Tests of trainings that end early or run next to an evaluation: real processes and signals."""
 
+import fcntl
 import glob
 import os
 import pty
 import re
 import signal
+import termios
 import threading
 import time
 
@@ -43,14 +45,19 @@ def test_sigterm_saves_first(digits_dir, tmp_path):
 
 def test_ctrl_c_on_a_terminal_saves_first_and_says_so(digits_dir, tmp_path):
     main, other = pty.openpty()
+
+    def take_terminal():  # in the child: keys then send signals, as they do to a user's program
+        os.setsid()
+        fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+
     arguments = flags(data_dir=digits_dir, model_dir=tmp_path, train_steps=100000, mode="train")
-    process = start(*arguments, stderr=other)
+    process = start(*arguments, stderr=other, preexec_fn=take_terminal)
     os.close(other)
     limit = threading.Timer(300, process.kill)
     limit.start()
     try:
         text = read_terminal(main, until=r"train step [1-9]")
-        process.send_signal(signal.SIGINT)
+        os.write(main, b"\x03")
         text += read_terminal(main)
         process.communicate()
     finally:
@@ -63,7 +70,9 @@ def test_ctrl_c_on_a_terminal_saves_first_and_says_so(digits_dir, tmp_path):
     assert re.fullmatch(
         r"[\d:]{8} SIGINT: finishing this step and saving a checkpoint; .*", request
     )
-    assert live.startswith(f"train step {step}/100000  loss ")
+    # The terminal's ^C is gone.
+    assert "^C" in text
+    assert re.fullmatch(rf"train step {step}/100000  loss [\d.]+(  images/s .*ETA [\d:]+)?", live)
     assert saved[9:] == f"Saved step {step} in {tmp_path}: the same command resumes from there."
     assert end == ""
 

@@ -6,7 +6,10 @@ that has lost its folder to another program ends without saving.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 
 from absl import logging
@@ -48,6 +51,8 @@ class _State:
 
 def _handle(signal_number, frame) -> None:
     del frame
+    if signal_number == signal.SIGINT:
+        _erase_echo()
     if _State.training and _State.requested is None:
         _State.requested = signal_number
         logging.info(
@@ -56,6 +61,14 @@ def _handle(signal_number, frame) -> None:
         )
         return
     raise Stop(signal_number)
+
+
+def _erase_echo() -> None:
+    """Erases the ^C that a terminal shows behind a line where Ctrl-C is pressed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
+        if sys.stderr.isatty():
+            # Not through the stream, in whose middle of writing the signal may have come.
+            os.write(sys.stderr.fileno(), b"\b\b  \b\b")
 
 
 def install() -> None:

@@ -160,6 +160,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
                 minimum=1, maximum=MOST_STEPS),
         Setting("add_summaries", bool, True, "Write training summaries for TensorBoard."),
+        Setting("add_histograms", bool, False, "Write histograms of the weights, too."),
         Setting("save_checkpoints_steps", int, None, "Steps between checkpoints.",
                 unset="on a TPU iterations_per_loop or 100, else steps_per_eval or 1000",
                 minimum=1, maximum=MOST_STEPS),

@@ -1,4 +1,4 @@
-"""Turns the errors that end a run into sentences that name the record, flag or variable."""
+"""Turns the errors that end a run, and signals, into sentences that name what the user needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from utils.base import disk_errors
+from absl import logging
+
+from utils.base import disk_errors, stopping
 from utils.base.errors import UserError
 from utils.reading import scan
 from utils.training import checkpoints, inputs
@@ -60,3 +62,27 @@ def explaining_disk_errors(params: Mapping[str, Any]) -> Iterator[None]:
             raise
         kept = checkpoints.latest(params["model_dir"])
         raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e
+
+
+@contextlib.contextmanager
+def naming_what_is_saved(params: Mapping[str, Any]) -> Iterator[None]:
+    """Says, if a signal ends a training or its evaluation, which step is saved and how to go on."""
+    try:
+        yield
+    except BaseException as e:
+        if stopping.behind(e) and params["mode"] in ("train", "train_and_eval"):
+            _log_saved(params["model_dir"])
+        raise
+
+
+def _log_saved(model_dir: str) -> None:
+    """Logs the last line of a training that a signal ended."""
+    try:
+        checkpoint = checkpoints.latest(model_dir)
+    except (UserError, tf.errors.OpError):  # the folder, too, may have been why it was stopped
+        return
+    if checkpoint:
+        step = checkpoints.step_of(checkpoint)
+        logging.info("Saved step %d in %s: the same command resumes from there.", step, model_dir)
+    else:
+        logging.info("No step was saved in %s: the same command begins anew.", model_dir)

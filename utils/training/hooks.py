@@ -1,4 +1,4 @@
-"""Hooks that a run adds to the estimator: saving, shapes, progress and summaries."""
+"""Hooks that a run adds to the estimator: saving, shapes and progress."""
 
 from __future__ import annotations
 
@@ -59,7 +59,17 @@ class ProgressHook(tf.train.SessionRunHook):
             done=self._start,
             log_every=self._params["log_step_count_steps"],
         )
-        self._first = True
+        self._setting_up = self._steps_that_set_up()
+
+    def _steps_that_set_up(self) -> int:
+        """How many steps at the start also prepare what they run, and say nothing of the speed.
+
+        Where the estimator writes summaries, a session prepares itself for the first step, which
+        has them, and for the second, which has not.
+        """
+        params = self._params
+        has_summaries = params["add_summaries"] and not params["use_tpu"]
+        return 2 if has_summaries and params["log_step_count_steps"] > 1 else 1
 
     def before_run(self, run_context):
         return tf.train.SessionRunArgs(self._loss)
@@ -68,10 +78,9 @@ class ProgressHook(tf.train.SessionRunHook):
         # Read after the step: read next to it, the value may be of before or after the update.
         self._step_done = int(run_context.session.run(self._step))
         self._progress.record(self._step_done)
-        if self._first:
-            # The first step also sets things up; it says nothing of the speed.
+        if self._setting_up:
             self._progress.restart_clock()
-            self._first = False
+            self._setting_up -= 1
         values = {"loss": float(run_values.results)}
         if self._images_a_second():
             values["images/s"] = round(self._images_a_second(), 1)
@@ -152,42 +161,3 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
     def after_create_session(self, session, coord):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
-
-
-def summaries(
-    loss: tf.Tensor,
-    scalars: Mapping[str, tf.Tensor],
-    global_step: tf.Tensor,
-    params: Mapping[str, Any],
-):
-    """Adds summaries of scalars to the training graph, if the settings ask for summaries.
-
-    Returns:
-      The host_call that writes them, and the loss, from a TPU; None elsewhere, where the estimator
-      writes them.
-    """
-    if not params["add_summaries"]:
-        return None
-    if not params["use_tpu"]:
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value)
-        return None
-    if params["skip_host_call"] or not params["model_dir"]:
-        return None
-    return _host_call({"loss": loss, **scalars}, global_step, params)
-
-
-def _host_call(scalars, global_step, params):
-    """Returns (function, tensors): the host writes them, and gets each value as a vector."""
-    names = sorted(scalars)
-    model_dir, queue = params["model_dir"], params["iterations_per_loop"]
-
-    def write(step, *values):
-        writer = tf.compat.v2.summary.create_file_writer(model_dir, max_queue=queue)
-        with writer.as_default(), tf.compat.v2.summary.record_if(True):
-            for name, value in zip(names, values, strict=True):
-                tf.compat.v2.summary.scalar(name, tf.reduce_mean(value), step=step[0])
-            return tf.summary.all_v2_summary_ops()
-
-    vectors = [tf.reshape(tf.cast(scalars[name], tf.float32), [1]) for name in names]
-    return write, [tf.reshape(global_step, [1]), *vectors]

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 
 import imagenet_input
@@ -26,6 +27,10 @@ from utils.reading import (
 from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
+
+
+# For a session that must leave the memory of a GPU to the training.
+HOST_ALONE = tf.ConfigProto(device_count={"GPU": 0})
 
 
 class Split:
@@ -78,6 +83,32 @@ class Split:
         return imagenet_input.ImageNetInput(
             data_dir=self.params["data_dir"], segments=self._segments(), **common
         )
+
+    def first_images(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the first images as a run from step 0 would be fed them, whatever the device.
+
+        With --tf_random_seed they are the first of its first batch, else others.
+
+        Args:
+          count: number of images.
+
+        Returns:
+          (images, uint8 [count, S, S, 3]; labels, int32 [count], 0-based); None if the input is
+          black images.
+        """
+        if not self._has_files and not self._is_table:
+            return None
+        source = self.input()
+        # As a person sees them, not as a TPU takes them; and nobody reads them a second time.
+        source.use_bfloat16 = source.transpose_input = source.cache = False
+        with tf.Graph().as_default(), tf.Session(config=HOST_ALONE) as session:
+            batches = source.input_fn({"batch_size": count})
+            iterator = tf.data.make_initializable_iterator(batches)
+            images, labels = iterator.get_next()
+            session.run(iterator.initializer)
+            # Bicubic resizing leaves the range of a byte.
+            pixels = tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+            return session.run((pixels, labels))
 
     @property
     def is_endless(self) -> bool:
