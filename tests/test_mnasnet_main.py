@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 
 import numpy as np
@@ -36,7 +37,7 @@ def trained(digits_dir, tmp_path_factory):
     model_dir = str(tmp_path_factory.mktemp("model"))
     status, _, err = run(
         *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
-               post_quantize=True)
+               post_quantize=True, add_histograms=True)
     )  # fmt: skip
     assert status == 0, err
     return model_dir, err
@@ -117,7 +118,7 @@ def ask(url):
         return json.load(answer)
 
 
-def test_tensorboard_starts_and_shows_the_scalars(trained):
+def test_tensorboard_starts_and_shows_scalars_pictures_and_weights(trained):
     model_dir, _ = trained
     with tensorboard(model_dir) as address:
         scalars = address + "data/plugin/scalars/"
@@ -125,7 +126,20 @@ def test_tensorboard_starts_and_shows_the_scalars(trained):
         assert {"loss", "learning_rate", "images_per_second"} <= tags["."]
         # Wall time, step and value of each point.
         points = ask(scalars + "scalars?tag=loss&run=.")
+        pictures = ask(address + "data/plugin/images/tags")["."]
+        weights = ask(address + "data/plugin/histograms/tags")["."]
+        graph = ask(address + "data/plugin/graphs/info")["."]
+        tag = urllib.parse.quote(min(pictures))
+        (sample,) = ask(f"{address}data/plugin/images/images?run=.&tag={tag}&sample=0")
+        with urllib.request.urlopen(
+            f"{address}data/plugin/images/individualImage?{sample['query']}", timeout=60
+        ) as answer:
+            picture = answer.read()
     assert all(0 <= step <= SMALL["train_steps"] for _, step, _ in points) and points
+    assert all(re.fullmatch(r"training_images/\d\d \d", tag) for tag in pictures)
+    assert len(pictures) == 16 and picture.startswith(b"\x89PNG")
+    assert any(tag.endswith("dense/kernel") for tag in weights)
+    assert graph["run_graph"]
 
 
 def test_complete_run_says_so_and_ends(trained, digits_dir, caplog):

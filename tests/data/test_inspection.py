@@ -11,9 +11,10 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from utils.base.errors import UserError
-from utils.data import build_fake, contact_sheet, inspection
+from utils.data import build_fake, inspection
 from utils.data import command as data_command
 from utils.data.build_fake import Options
+from utils.inspecting import contact_sheet, splits
 from utils.reading import dataset_info, examples
 
 
@@ -34,7 +35,7 @@ def folder(tmp_path):
     target.mkdir()
     write(target / "train-00000-of-00002", [example(n, n % 3 + 1) for n in range(7)])
     write(target / "train-00001-of-00002", [example(n, n % 3 + 1) for n in range(7, 12)])
-    write(target / "validation-00000-of-00001", [example(n, n % 2 + 1) for n in range(4)])
+    write(target / "validation-00000-of-00001", [example(20 + n, n % 2 + 1) for n in range(4)])
     sizes = {path.name: path.stat().st_size for path in target.iterdir()}
     dataset_info.DatasetInfo(
         name="letters",
@@ -103,7 +104,7 @@ def test_a_data_set_without_description(folder, capsys):
 )
 def test_a_wild_label_in_a_data_set_without_description(folder, labels, shown, status):
     os.remove(folder / "dataset_info.json")
-    made = [example(0, 2), *(example(1, label) for label in labels)]
+    made = [example(20, 2), *(example(21, label) for label in labels)]
     write(folder / "validation-00000-of-00001", made)
     found_status, found = inspect(folder)
     classes = found["splits"]["validation"]["classes"]
@@ -226,11 +227,11 @@ def test_the_sample_is_spread_over_all_readable_records(folder):
     made = [example(n, n % 3 + 1) for n in range(7, 12)]
     made[2] = examples.example(b"text", 1)
     write(folder / "train-00001-of-00002", made)
-    train = inspection.scan_splits(str(folder), 3)[0]
+    train = splits.scan_splits(str(folder), 3)[0]
     expected = [(picture_files.jpeg(n), n % 3 + 1) for n in range(12) if n != 9]
-    assert inspection.sample(train, 48) == expected
-    assert inspection.sample(train, 3) == [expected[0], expected[5], expected[10]]
-    assert inspection.sample(train, 1) == expected[:1]
+    assert splits.sample(train, 48) == expected
+    assert splits.sample(train, 3) == [expected[0], expected[5], expected[10]]
+    assert splits.sample(train, 1) == expected[:1]
 
 
 def test_a_contact_sheet_shows_pictures_with_wrong_labels(folder, tmp_path):

@@ -28,8 +28,8 @@ from utils.reading.dataset_info import DatasetInfo
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-TRAIN, VALIDATION = "train", "validation"
-PREFIXES = {TRAIN: records.TRAIN_PREFIX, VALIDATION: records.EVAL_PREFIX}  # of the files' names
+PREFIXES = records.SPLIT_PREFIXES
+TRAIN, VALIDATION = PREFIXES
 UNREADABLE_FILE_NAME = "unreadable.txt"
 MAX_BAD_SHARE = 0.01
 _LOGGED = 20  # unreadable pictures named in the log; the file names all

@@ -23,6 +23,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 TRAIN_PREFIX = "train-"
 EVAL_PREFIX = "validation-"
+SPLIT_PREFIXES = {"train": TRAIN_PREFIX, "validation": EVAL_PREFIX}  # by the split's name
 NULL_DATA = "null"  # the data_dir that feeds black images, to measure a model alone
 # The published program names this bucket for made-up images. It is not read: black ones do.
 FAKE_DATA_DIR = "gs://cloud-tpu-test-datasets/fake_imagenet"

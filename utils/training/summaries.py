@@ -120,8 +120,8 @@ class EventsHook(tf.train.SessionRunHook):
                 session.run(tf.summary.image(_PICTURES_TAG, found[0], _PICTURES))
             )
         for number, (value, label) in enumerate(zip(summary.value, found[1], strict=True)):
-            value.tag = f"{_PICTURES_TAG}/{number:02}"
-            value.metadata.display_name = names.get(label, f"class {label}")
+            # In the tag: TensorBoard's fast server leaves out the display name of a picture.
+            value.tag = f"{_PICTURES_TAG}/{number:02} {names.get(label, f'class {label}')}"
         self._writer.add_summary(summary, self._start)
 
 

@@ -7,8 +7,8 @@ import picture_files
 import pytest
 from PIL import Image
 
-from utils.data import contact_sheet
-from utils.data.contact_sheet import CAPTION, GAP, SIDE
+from utils.inspecting import contact_sheet
+from utils.inspecting.contact_sheet import CAPTION, GAP, SIDE
 from utils.pictures import opening
 
 

@@ -1,0 +1,95 @@
+"""Scans the splits of a data set, and takes samples of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.reading import examples, framing, records, scan
+from utils.reading.segments import Segment
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+# The number of classes if it is unknown: GREATEST_LABEL itself stands for all labels beyond it.
+_ANY_LABEL = examples.GREATEST_LABEL - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What the files of a split hold.
+
+    Attributes:
+      name: train or validation.
+      scans: of the files, in order.
+      sizes: of the files in bytes, in the same order.
+    """
+
+    name: str
+    scans: Sequence[scan.FileScan]
+    sizes: Sequence[int]
+
+    @property
+    def facts(self) -> np.ndarray:
+        """Label, height, width and bytes of each picture: int32 [readable records, 4]."""
+        return np.concatenate([found.facts for found in self.scans])
+
+    @property
+    def num_records(self) -> int:
+        """The number of records, good and bad."""
+        return sum(found.num_records for found in self.scans)
+
+
+def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
+    """Scans both splits; leaves out a split that has no files.
+
+    Args:
+      data_dir: folder or bucket.
+      num_classes: labels beyond it are problems; None accepts any label from 1 up.
+
+    Raises:
+      UserError: there are no files at all, or one cannot be read.
+    """
+    splits = []
+    for name, prefix in records.SPLIT_PREFIXES.items():
+        if tf.io.gfile.glob(os.path.join(data_dir, f"{prefix}*")):
+            paths = records.list_files(data_dir, prefix)
+            sizes = [state.size for state in records.states(paths)]
+            scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")
+            splits.append(Split(name, scans, sizes))
+    if not splits:
+        records.list_files(data_dir, records.TRAIN_PREFIX)  # raises the error
+    return splits
+
+
+def class_counts(split: Split, num_classes: int | None) -> dict[int, int]:
+    """Counts the images of each label; with `num_classes` known, also of labels without images."""
+    labels, counts = np.unique(split.facts[:, 0], return_counts=True)
+    found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    # Without that number, one wrong label could ask for a table of billions.
+    expected = range(1, num_classes + 1) if num_classes else [n for n in found if n > 0]
+    others = sorted(set(found) - set(expected))
+    return {label: found.get(label, 0) for label in (*expected, *others)}
+
+
+def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
+    """Returns (encoded picture, label) of readable records spread evenly over a split."""
+    segments = [segment for found in split.scans for segment in found.segments]
+    ends = np.cumsum([segment.count for segment in segments], dtype=int)
+    total = int(ends[-1]) if segments else 0
+    chosen = np.linspace(0, total - 1, min(count, total)).astype(int)
+    numbers = np.searchsorted(ends, chosen, side="right")
+    return [
+        _read(segments[n], int(i - ends[n]) + segments[n].count)
+        for n, i in zip(numbers, chosen, strict=True)
+    ]
+
+
+def _read(segment: Segment, number: int) -> tuple[bytes, int]:
+    """Returns (encoded picture, label) of a record of a segment, given its number in it."""
+    frames = framing.frames(segment.path, segment.offset)
+    frame = next(itertools.islice(frames, number, None))
+    return records.unpack(framing.content(segment.path, frame), segment.path, number)
