@@ -15,15 +15,17 @@ from utils.inspecting import fingerprints
 from utils.inspecting.fingerprints import Fingerprints
 from utils.inspecting.splits import Split
 
-# Bits of 256 in which the hashes of nearly the same pictures differ. Compressing again, resizing
-# and making grey change up to 6 of a handwritten digit; those of other digits differ in 12 at
-# least, though they are drawn alike.
-MOST_BITS = 10
-# Of hashes that differ in so few bits, one of these bands of bits is equal (pigeonhole). Two
-# pictures by chance share a band of 23 bits once in 8 million.
-_BANDS = MOST_BITS + 1
-# Pictures that share a band are compared with so many that follow them; more do so only if they
-# are of a kind that the hash cannot tell apart.
+# Two pictures are compared if one of these bands of 16 of the 64 bits of their hashes is equal, so
+# that nobody compares each with each. Of pairs that differ in 3 bits or less none is missed.
+_BANDS = 4
+_MOST_BITS = 6  # in which the hashes of nearly the same pictures differ
+# How alike their small grey pictures are: correlation, and root mean square difference in grey
+# levels after that. No two of the 1797 handwritten digits are so much alike; new compression, half
+# the size or no colour leave 93 to 100 % of digits and photographs so.
+_LEAST_CORRELATION = 0.99
+_MOST_LEVELS = 4.0
+# A picture is compared with so many that follow it in its band; more share one only if they are of
+# a kind that the hash cannot tell apart.
 _MOST_COMPARED = 200
 
 SAME, NEAR = "same", "near"
@@ -89,11 +91,7 @@ def near_groups(found: Fingerprints) -> list[np.ndarray]:
     equal, a group has the first of each split and class, because `same_groups` names them all.
     """
     chosen = _distinct(found)
-    hashes, where = np.unique(found.hashes[chosen], axis=0, return_inverse=True)
-    where = where.reshape(-1)
-    if not len(hashes):
-        return []
-    roots = _roots(len(hashes), near_pairs(hashes))[where]
+    roots = _roots(len(chosen), near_pairs(found.hashes[chosen], found.small[chosen]))
     order = np.argsort(roots, kind="stable")
     groups = [np.sort(chosen[order[a:b]]) for a, b in _runs(roots[order][:, None])]
     # Copies of one picture in two splits are a group of `same_groups` already.
@@ -110,32 +108,35 @@ def _distinct(found: Fingerprints) -> np.ndarray:
     return with_hash[np.sort(np.unique(keys, axis=0, return_index=True)[1])]
 
 
-def near_pairs(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the pairs of hashes that differ in at most MOST_BITS bits, some of them repeatedly.
-
-    The time grows as n log n where few hashes share a band: 1.28 million take half a minute.
+def near_pairs(
+    hashes: np.ndarray, small: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the pairs of pictures that are nearly the same, some of them repeatedly.
 
     Args:
-      hashes: uint64 [N, words], all different.
+      hashes: uint64 [N].
+      small: uint8 [N, pixels].
 
     Yields:
       Two int64 vectors of the same length: the pairs' indices.
     """
-    bits = np.unpackbits(hashes.view(np.uint8), axis=1)
+    bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1)
     for band in range(_BANDS):
-        # Bits that stand next to each other in a hash depend on each other; those of a band do not.
-        keys = np.packbits(bits[:, band::_BANDS], axis=1)
-        keys = np.pad(keys, ((0, 0), (0, 8 - keys.shape[1]))).view(np.uint64)[:, 0]
-        order = np.argsort(keys, kind="stable")
+        # Bits that stand next to each other in a hash depend on each other more than these.
+        keys = np.packbits(bits[:, band::_BANDS], axis=1).view(np.uint16).reshape(-1)
+        # Equal hashes come together, so that the limit of comparisons does not part them.
+        order = np.lexsort((hashes, keys))
         keys = keys[order]
-        first = np.arange(len(order) - 1)
+        first = np.arange(len(order))
         for distance in range(1, _MOST_COMPARED + 1):
             first = first[: np.searchsorted(first, len(order) - distance)]
             first = first[keys[first] == keys[first + distance]]
             if not len(first):
                 break
             one, other = order[first], order[first + distance]
-            near = _differing_bits(hashes[one], hashes[other]) <= MOST_BITS
+            near = _differing_bits(hashes[one], hashes[other]) <= _MOST_BITS
+            one, other = one[near], other[near]
+            near = _are_alike(small[one], small[other])
             yield one[near], other[near]
 
 
@@ -143,8 +144,23 @@ _BITS_OF_BYTE = np.array([bin(byte).count("1") for byte in range(256)], np.uint8
 
 
 def _differing_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns int64 [N]: in how many bits two vectors of hashes, uint64 [N, words], differ."""
-    return _BITS_OF_BYTE[(one ^ other).view(np.uint8)].sum(axis=1, dtype=np.int64)
+    """Returns int64 [N]: in how many bits two vectors of hashes, uint64 [N], differ."""
+    return _BITS_OF_BYTE[(one ^ other).view(np.uint8).reshape(-1, 8)].sum(axis=1, dtype=np.int64)
+
+
+def _are_alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns bool [N]: whether pairs of small pictures, uint8 [N, pixels], show the same.
+
+    Brightness and contrast may differ.
+    """
+    one, other = one.astype(np.float32), other.astype(np.float32)
+    one -= one.mean(axis=1, keepdims=True)
+    other -= other.mean(axis=1, keepdims=True)
+    # Pictures of one colour, which have no contrast, are not among them; see `fingerprints`.
+    variance = np.sqrt(np.maximum((one**2).mean(axis=1) * (other**2).mean(axis=1), 1e-6))
+    correlation = (one * other).mean(axis=1) / variance
+    levels = np.sqrt(np.maximum(2 * (1 - correlation), 0) * variance)
+    return (correlation >= _LEAST_CORRELATION) & (levels <= _MOST_LEVELS)
 
 
 def _roots(count: int, pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Computes by what two pictures are told to be the same, or nearly the same.
 
-Two pictures are the same if their encoded bytes are. They are nearly the same if their perceptual
-hashes differ in few bits: the library ImageHash makes 256 bits of a picture's coarse structure,
-which stays when the picture is compressed again, resized or made grey.
+Two pictures are the same if their encoded bytes are. They may be nearly the same if their perceptual
+hashes differ in few bits: the library ImageHash makes 64 bits of a picture's coarse structure, which
+stays when the picture is compressed again, resized or made grey. As other pictures may have that
+structure, too (handwritten digits do), small grey pictures are kept and compared as well.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ from utils.inspecting.splits import Split
 from utils.pictures import opening
 from utils.reading import framing, records, scan
 
-_HASH_SIDE = 16  # 256 bits
-HASH_WORDS = _HASH_SIDE**2 // 64
-_SIDE = 4 * _HASH_SIDE  # of the grey picture that the hash is made of
+_SIDE = 64  # of the grey picture that hash and small picture are made of
+_SMALL_SIDE = 16
 _DIGEST_BYTES = 16
 # Grey levels. A picture that varies less is one colour with noise, of which the hash would be made.
 _LEAST_CONTRAST = 3.0
@@ -42,7 +42,8 @@ class Fingerprints(NamedTuple):
       records: int32 [N], numbers of the records in their files.
       labels: int32 [N], as stored.
       digests: uint64 [N, 2], equal if the encoded pictures are.
-      hashes: uint64 [N, 4].
+      hashes: uint64 [N].
+      small: uint8 [N, 256], the grey pictures.
       has_hash: bool [N]; a picture of one colour has no hash, and none has without ImageHash.
     """
 
@@ -53,6 +54,7 @@ class Fingerprints(NamedTuple):
     labels: np.ndarray
     digests: np.ndarray
     hashes: np.ndarray
+    small: np.ndarray
     has_hash: np.ndarray
 
 
@@ -111,23 +113,26 @@ def _numbers(found: scan.FileScan) -> np.ndarray:
     return np.setdiff1d(np.arange(found.num_records, dtype=np.int32), bad)
 
 
-def _of_file(found: scan.FileScan, count) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns digests, hashes and has_hash of a file's readable records."""
+def _of_file(found: scan.FileScan, count) -> tuple[np.ndarray, ...]:
+    """Returns digests, hashes, small and has_hash of a file's readable records."""
     total = len(found.facts)
     digests = np.zeros((total, _DIGEST_BYTES // 8), np.uint64)
-    hashes = np.zeros((total, HASH_WORDS), np.uint64)
+    hashes = np.zeros(total, np.uint64)
+    small = np.zeros((total, _SMALL_SIDE**2), np.uint8)
     has_hash = np.zeros(total, bool)
     phash = _phash()
     for number, image_bytes in enumerate(_pictures(found)):
         digest = hashlib.blake2b(image_bytes, digest_size=_DIGEST_BYTES).digest()
         digests[number] = np.frombuffer(digest, np.uint64)
-        words = phash and _hash(phash, image_bytes)
-        if words is not None:
-            hashes[number], has_hash[number] = words, True
+        image = _grey(image_bytes) if phash else None
+        if image is not None:
+            hashes[number] = np.packbits(phash(image).hash).view(np.uint64)[0]
+            small[number] = np.asarray(image.reduce(_SIDE // _SMALL_SIDE)).ravel()
+            has_hash[number] = True
         if number % _PER_UPDATE == _PER_UPDATE - 1:
             count(_PER_UPDATE)
     count(total % _PER_UPDATE)
-    return digests, hashes, has_hash
+    return digests, hashes, small, has_hash
 
 
 def _pictures(found: scan.FileScan) -> Iterator[bytes]:
@@ -139,10 +144,11 @@ def _pictures(found: scan.FileScan) -> Iterator[bytes]:
         yield records.unpack(content, found.path, number)[0]
 
 
-def _hash(phash: Callable[..., Any], image_bytes: bytes) -> np.ndarray | None:
-    """Returns a picture's hash, uint64 [4]; None if it has no structure, or Pillow cannot read it.
+def _grey(image_bytes: bytes) -> Any:
+    """Returns Pillow's grey picture of 64 x 64 pixels; None of one without any structure.
 
-    TensorFlow, which reads the picture in a training, takes some damaged ones.
+    None also if Pillow cannot read it: TensorFlow, which reads it in a training, takes some damaged
+    ones.
     """
     try:
         image = opening.open_picture(image_bytes)
@@ -151,6 +157,4 @@ def _hash(phash: Callable[..., Any], image_bytes: bytes) -> np.ndarray | None:
             image = image.convert("L").resize((_SIDE, _SIDE))
     except opening.Unreadable:
         return None
-    if np.asarray(image).std() < _LEAST_CONTRAST:
-        return None
-    return np.packbits(phash(image, _HASH_SIDE).hash).view(np.uint64)
+    return image if np.asarray(image).std() >= _LEAST_CONTRAST else None
