@@ -21,6 +21,9 @@ EXTRAS = {
     # Pictures of iPhones. An extra, because its wheels hold x265, which is under the GPL. 1.8
     # refuses a picture that is larger than its header claims.
     "heic": ["pillow-heif>=1.8"],
+    # Perceptual hashes, by which `inspect` finds pictures that are nearly the same. An extra,
+    # because it brings SciPy and PyWavelets, 120 MB, of which one cosine transform is run.
+    "duplicates": ["ImageHash>=4.3.2"],
     # The sample data (scikit-image: photographs, its code is not run), the plots and the notebook.
     "demo": [
         "scikit-learn>=1.4",

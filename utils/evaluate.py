@@ -108,7 +108,7 @@ def _classes(evaluation: _Evaluation, names: list[str]) -> list[dict[str, Any]]:
         {
             "name": name,
             **dataclasses.asdict(figure),
-            "confused_with": None if figure.confused == 0 else names[figure.confused_with],
+            "confused_with": None if figure.confused_with is None else names[figure.confused_with],
         }
         for name, figure in zip(names, figures.class_figures(confusion), strict=True)
     ]

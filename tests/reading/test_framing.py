@@ -57,3 +57,17 @@ def test_half_a_length_is_not_a_whole_record(three):
     os.truncate(path, last.begin + 4)
     assert framing.count_whole(path) == 2
     assert framing.whole_frame_at(path, last.begin) is None
+
+
+def test_contents_are_read_in_one_pass(tmp_path):
+    path = str(tmp_path / "records")
+    written = [b"a", b"", b"c" * 70_000, b"dd"]
+    with tf.io.TFRecordWriter(path) as writer:
+        for content in written:
+            writer.write(content)
+    begins = [frame.begin for frame in framing.frames(path)]
+    assert list(framing.contents(path, 0, 4)) == written
+    assert list(framing.contents(path, begins[1], 2)) == written[1:3]
+    with tf.io.gfile.GFile("ram://test_framing/records", "wb") as f, open(path, "rb") as source:
+        f.write(source.read())
+    assert list(framing.contents("ram://test_framing/records", begins[2], 2)) == written[2:]

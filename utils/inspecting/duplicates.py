@@ -108,9 +108,7 @@ def _distinct(found: Fingerprints) -> np.ndarray:
     return with_hash[np.sort(np.unique(keys, axis=0, return_index=True)[1])]
 
 
-def near_pairs(
-    hashes: np.ndarray, small: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def near_pairs(hashes: np.ndarray, small: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the pairs of pictures that are nearly the same, some of them repeatedly.
 
     Args:

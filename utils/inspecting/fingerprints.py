@@ -1,9 +1,10 @@
 """Computes by what two pictures are told to be the same, or nearly the same.
 
-Two pictures are the same if their encoded bytes are. They may be nearly the same if their perceptual
-hashes differ in few bits: the library ImageHash makes 64 bits of a picture's coarse structure, which
-stays when the picture is compressed again, resized or made grey. As other pictures may have that
-structure, too (handwritten digits do), small grey pictures are kept and compared as well.
+Two pictures are the same if their encoded bytes are. They may be nearly the same if their
+perceptual hashes differ in few bits: the library ImageHash makes 64 bits of a picture's coarse
+structure, which stays when the picture is compressed again, resized or made grey. As other pictures
+may have that structure, too (handwritten digits do), small grey pictures are kept and compared as
+well.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _of_file(found: scan.FileScan, count) -> tuple[np.ndarray, ...]:
         digest = hashlib.blake2b(image_bytes, digest_size=_DIGEST_BYTES).digest()
         digests[number] = np.frombuffer(digest, np.uint64)
         image = _grey(image_bytes) if phash else None
-        if image is not None:
+        if phash and image is not None:
             hashes[number] = np.packbits(phash(image).hash).view(np.uint64)[0]
             small[number] = np.asarray(image.reduce(_SIDE // _SMALL_SIDE)).ravel()
             has_hash[number] = True
@@ -148,7 +149,7 @@ def _grey(image_bytes: bytes) -> Any:
     """Returns Pillow's grey picture of 64 x 64 pixels; None of one without any structure.
 
     None also if Pillow cannot read it: TensorFlow, which reads it in a training, takes some damaged
-    ones.
+    ones. Call `opening.require_pillow` before.
     """
     try:
         image = opening.open_picture(image_bytes)

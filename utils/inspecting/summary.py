@@ -98,6 +98,4 @@ def spread(values: np.ndarray) -> dict[str, int]:
 def is_good(found: Mapping[str, Any]) -> bool:
     """Whether nothing is wrong with the data set of a `summary`, nor with its `duplicates`."""
     groups = found.get("duplicates", {}).get("groups", ())
-    return not (
-        found["problems"] or found["differences"] or any(map(duplicates.is_wrong, groups))
-    )
+    return not (found["problems"] or found["differences"] or any(map(duplicates.is_wrong, groups)))

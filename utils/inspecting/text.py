@@ -60,7 +60,7 @@ def _duplicate_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _group(group: Mapping[str, Any]) -> str:
     """Returns a line on pictures that are the same."""
     places = [
-        f"{entry['file']}, record {entry['record']} ({_short(entry['name'] or str(entry['label']))})"
+        f"{entry['file']}, record {entry['record']} ({_short(entry['name'] or entry['label'])})"
         for entry in group["records"][:_PLACES]
     ]
     more = len(group["records"]) - _PLACES
@@ -140,8 +140,9 @@ def _extreme_lines(name: str, classes: Sequence[Mapping[str, Any]]) -> Iterator[
         yield f"    {what}: {'; '.join(texts)}"
 
 
-def _short(name: str) -> str:
-    """Returns a name as it fits on a line of extremes."""
+def _short(name: str | int) -> str:
+    """Returns a name, or a label without one, as it fits on a line of several."""
+    name = str(name)
     return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1].rstrip(" ,") + "…"
 
 

@@ -54,14 +54,15 @@ class Split:
         )
         self.num_images = params["num_train_images" if is_training else "num_eval_images"]
 
-    def input(self, step: int = 0) -> imagenet_input.ImageNetTFExampleInput:
+    def input(self, step: int = 0, **others: Any) -> imagenet_input.ImageNetTFExampleInput:
         """Builds the input: from TFRecords, from Bigtable, or of black images.
 
         Args:
           step: global step at which a training resumes; its input starts behind the images that
             the steps before took.
+          others: arguments of the input in place of those that follow from the settings.
         """
-        common = dict(
+        common: dict[str, Any] = dict(
             is_training=self.is_training,
             use_bfloat16=self.params["precision"] == "bfloat16",
             transpose_input=self.params["use_tpu"] and self.params["transpose_input"],
@@ -76,6 +77,7 @@ class Split:
             seed=self.params["tf_random_seed"],
             first_image=step * self.params["train_batch_size"] if self.is_training else 0,
         )
+        common.update(others)
         if self._is_table:
             return imagenet_input.ImageNetBigtableInput(
                 selection=self._selection(), num_images=self.num_images, **common
@@ -98,9 +100,8 @@ class Split:
         """
         if not self._has_files and not self._is_table:
             return None
-        source = self.input()
         # As a person sees them, not as a TPU takes them; and nobody reads them a second time.
-        source.use_bfloat16 = source.transpose_input = source.cache = False
+        source = self.input(use_bfloat16=False, transpose_input=False, cache=False)
         with tf.Graph().as_default(), tf.Session(config=HOST_ALONE) as session:
             batches = source.input_fn({"batch_size": count})
             iterator = tf.data.make_initializable_iterator(batches)
