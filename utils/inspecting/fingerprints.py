@@ -80,10 +80,12 @@ def compute(splits: Sequence[Split]) -> Fingerprints:
     total = sum(counts)
     progress = Progress("compare", total, "image", log_every=max(10_000, total // 10))
     lock = threading.Lock()
-    done = 0
+    done, stopped = 0, False
 
     def count(pictures: int) -> None:
         nonlocal done
+        if stopped:  # a signal, or the error of another file
+            raise concurrent.futures.CancelledError
         with lock:
             done += pictures
             progress.update(done)
@@ -96,6 +98,7 @@ def compute(splits: Sequence[Split]) -> Fingerprints:
         try:
             parts = [future.result() for future in futures]
         finally:
+            stopped = True
             for future in futures:
                 future.cancel()
     return Fingerprints(
