@@ -79,13 +79,13 @@ def folder(tmp_path):
 def test_planted_duplicates_are_found_and_nothing_else(folder, capsys):
     train = [(jpeg(scene(seed)), seed % 3 + 1) for seed in range(60)]
     validation = [(jpeg(scene(seed)), seed % 3 + 1) for seed in range(100, 120)]
-    changes = [recompressed, smaller, grey, brighter, as_png]
+    changes = [recompressed, smaller, grey, as_png, brighter]
     for number, change in enumerate(changes):  # across the splits
         validation[number] = (change(scene(number)), number % 3 + 1)
     validation[10] = train[20]
     train[30] = train[31]  # within a split
     train[40] = (train[43][0], train[43][1] % 3 + 1)
-    train[50] = (recompressed(scene(53)), 1)
+    train[50] = (recompressed(scene(15)), 2)
     write(folder, "train", train)
     write(folder, "validation", validation)
     status, found = inspect(folder)
@@ -96,9 +96,9 @@ def test_planted_duplicates_are_found_and_nothing_else(folder, capsys):
         ("same", True, ("train", 20), ("validation", 10)),
         ("same", False, ("train", 30), ("train", 31)),
         ("same", False, ("train", 40), ("train", 43)),
-        ("near", False, ("train", 50), ("train", 53)),
+        ("near", False, ("train", 15), ("train", 50)),
     }
-    assert [places(g)[0][1] for g in found["groups"] if g["across_classes"]] == [40, 50]
+    assert [places(g)[0][1] for g in found["groups"] if g["across_classes"]] == [40, 15]
     # What makes numbers a lie comes first.
     across = [group["across_splits"] for group in found["groups"]]
     assert across == sorted(across, reverse=True)
@@ -132,7 +132,7 @@ def test_the_exit_status_says_whether_it_matters(folder, pairs, status):
 
 
 def test_copies_and_near_copies_of_one_picture(folder):
-    original, changed = jpeg(scene(1)), recompressed(scene(1))
+    original, changed = jpeg(scene(6)), recompressed(scene(6))
     write(folder, "train", [(original, 1), (original, 1), (changed, 1), (jpeg(scene(2)), 1)])
     write(folder, "validation", [(original, 1), (jpeg(scene(3)), 1)])
     _, found = inspect(folder)
