@@ -102,9 +102,9 @@ def _distinct(found: Fingerprints) -> np.ndarray:
     """Returns the indices of pictures with a hash: of equal ones, one a split and class."""
     with_hash = np.flatnonzero(found.has_hash)
     splits = np.unique(found.splits, return_inverse=True)[1][found.files[with_hash]]
-    keys = np.column_stack(
-        [found.digests[with_hash], splits, found.labels[with_hash].astype(np.int64)]
-    )
+    # All of one type, because NumPy would make floats of two.
+    numbers = np.column_stack([splits, found.labels[with_hash]]).astype(np.uint64)
+    keys = np.column_stack([found.digests[with_hash], numbers])
     return with_hash[np.sort(np.unique(keys, axis=0, return_index=True)[1])]
 
 
