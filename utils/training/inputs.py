@@ -96,7 +96,7 @@ class Split:
 
         Returns:
           (images, uint8 [count, S, S, 3]; labels, int32 [count], 0-based); None if the input is
-          black images.
+          black images, or ends before the first batch, as the training will say.
         """
         if not self._has_files and not self._is_table:
             return None
@@ -109,7 +109,10 @@ class Split:
             session.run(iterator.initializer)
             # Bicubic resizing leaves the range of a byte.
             pixels = tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
-            return session.run((pixels, labels))
+            try:
+                return session.run((pixels, labels))
+            except tf.errors.OutOfRangeError:
+                return None
 
     @property
     def is_endless(self) -> bool:
