@@ -1,0 +1,106 @@
+"""Computes figures of a classifier: intervals of accuracies, confusions, and what each class has."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+_Z = 1.959963984540054  # of a 95 % interval: the 97.5 % quantile of the normal distribution
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """Returns the 95 % interval (low, high) in [0, 1] of a share, by Wilson (1927).
+
+    Unlike share +- 2 standard deviations it stays within [0, 1], and does not shrink to nothing
+    where all or none are right.
+
+    Args:
+      right: how many of `total` count, 0..total.
+      total: number of independent trials; without any the interval is (0, 1).
+
+    Raises:
+      ValueError: `right` is not in 0..total.
+    """
+    if not 0 <= right <= total:
+        raise ValueError(f"{right} right of {total} is not a share.")
+    if not total:
+        return 0.0, 1.0
+    share, extra = right / total, _Z**2 / total
+    middle = (share + extra / 2) / (1 + extra)
+    half = _Z * math.sqrt(share * (1 - share) / total + extra / (4 * total)) / (1 + extra)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFigures:
+    """What is known of one class.
+
+    Attributes:
+      images: how many images have this label.
+      predicted: how many images were taken for this class.
+      right: how many images of this label were taken for it.
+      precision: right / predicted; None if no image was taken for it.
+      recall: right / images; None if no image has this label.
+      f1: harmonic mean of both, 2 right / (images + predicted); None if both are None.
+      confused_with: index of the class that most of its other images were taken for, the first of
+        several; None if all are right.
+      confused: how many were taken for `confused_with`.
+    """
+
+    images: int
+    predicted: int
+    right: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    confused_with: int | None
+    confused: int
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts the images of each label (row) that were taken for each class (column).
+
+    Args:
+      labels: integers [N] in 0..num_classes-1, the right classes.
+      predicted: integers [N] in the same range.
+      num_classes: number of rows and columns.
+
+    Returns:
+      int64 [num_classes, num_classes].
+    """
+    cells = np.asarray(labels, np.int64) * num_classes + np.asarray(predicted, np.int64)
+    counts = np.bincount(cells, minlength=num_classes * num_classes)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def class_figures(confusion: np.ndarray) -> list[ClassFigures]:
+    """Returns the figures of each class, in the order of the classes.
+
+    Args:
+      confusion: as `confusion_matrix` returns it.
+    """
+    images, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    right = np.diagonal(confusion)
+    elsewhere = confusion - np.diag(right)
+    favourites = elsewhere.argmax(axis=1)
+    found = []
+    for label, favourite in enumerate(favourites):
+        confused = int(elsewhere[label, favourite])
+        counts = int(images[label]), int(predicted[label]), int(right[label])
+        found.append(
+            ClassFigures(
+                *counts,
+                precision=_share(counts[2], counts[1]),
+                recall=_share(counts[2], counts[0]),
+                f1=_share(2 * counts[2], counts[0] + counts[1]),
+                confused_with=int(favourite) if confused else None,
+                confused=confused,
+            )
+        )
+    return found
+
+
+def _share(part: int, total: int) -> float | None:
+    return part / total if total else None
