@@ -1,4 +1,4 @@
-"""Computes figures of a classifier: intervals of accuracies, confusions, and what each class has."""
+"""Computes the figures of a classifier: intervals of shares, confusions, figures of each class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     share, extra = right / total, _Z**2 / total
     middle = (share + extra / 2) / (1 + extra)
     half = _Z * math.sqrt(share * (1 - share) / total + extra / (4 * total)) / (1 + extra)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exact at both ends, where rounding may miss the limits by the last digit.
+    return (middle - half if right else 0.0), (middle + half if right < total else 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
