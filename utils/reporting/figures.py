@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 _Z = 1.959963984540054  # of a 95 % interval: the 97.5 % quantile of the normal distribution
+NUM_BINS = 10  # of the reliability diagram
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
@@ -105,3 +106,60 @@ def class_figures(confusion: np.ndarray) -> list[ClassFigures]:
 
 def _share(part: int, total: int) -> float | None:
     return part / total if total else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """The pictures whose most probable class has a probability in a range.
+
+    Attributes:
+      low: lower end of the range.
+      high: upper end.
+      images: how many pictures.
+      confidence: their mean probability; None without pictures.
+      accuracy: the share of them that is right; None without pictures.
+      interval: the 95 % interval of `accuracy`.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+    interval: tuple[float, float]
+
+
+def calibration_bins(confidence: np.ndarray, is_right: np.ndarray) -> list[Bin]:
+    """Sorts pictures into `NUM_BINS` ranges of equal width by the probability of their class.
+
+    Args:
+      confidence: float [N] in [0, 1], the probability of each most probable class.
+      is_right: bool [N], whether it is the right one.
+    """
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    places = np.clip(np.ceil(np.asarray(confidence) * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    found = []
+    for number in range(NUM_BINS):
+        inside = places == number
+        images, right = int(inside.sum()), int(is_right[inside].sum())
+        found.append(
+            Bin(
+                float(edges[number]),
+                float(edges[number + 1]),
+                images,
+                float(confidence[inside].mean()) if images else None,
+                _share(right, images),
+                wilson_interval(right, images),
+            )
+        )
+    return found
+
+
+def expected_calibration_error(bins: list[Bin]) -> float:
+    """Returns the mean distance of accuracy and confidence over pictures (Naeini et al., 2015)."""
+    total = sum(one.images for one in bins)
+    return sum(
+        one.images / total * abs(one.accuracy - one.confidence)
+        for one in bins
+        if one.accuracy is not None and one.confidence is not None
+    )
