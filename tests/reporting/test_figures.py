@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import metrics
+from sklearn import calibration, metrics
 
 from utils.reporting import figures
 
@@ -58,3 +58,28 @@ def test_shares_of_nothing_are_none():
     assert (absent.precision, absent.recall, absent.f1) == (None, None, None)
     assert (unseen.precision, unseen.recall, unseen.f1) == (None, 0, 0)
     assert (one.precision, one.recall, one.f1) == (1 / 3, 1, 0.5)
+
+
+def test_the_bins_are_scikit_learns():
+    confidence = DRAWN.rand(500)
+    is_right = DRAWN.rand(500) < confidence
+    accuracy, mean = calibration.calibration_curve(is_right, confidence, n_bins=figures.NUM_BINS)
+    found = figures.calibration_bins(confidence, is_right)
+    np.testing.assert_allclose([one.accuracy for one in found], accuracy)
+    np.testing.assert_allclose([one.confidence for one in found], mean)
+    assert sum(one.images for one in found) == 500
+    assert all(one.interval[0] <= one.accuracy <= one.interval[1] for one in found)
+
+
+def test_the_calibration_error_weighs_bins_by_their_images():
+    confidence = np.array([0.95, 0.95, 0.95, 0.15])
+    found = figures.calibration_bins(confidence, np.array([True, True, False, True]))
+    expected = 3 / 4 * (0.95 - 2 / 3) + 1 / 4 * (1 - 0.15)
+    assert figures.expected_calibration_error(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("confidence", "place"), [(0.0, 0), (0.1, 0), (0.1001, 1), (1.0, 9)])
+def test_the_ends_belong_to_a_bin(confidence, place):
+    found = figures.calibration_bins(np.array([confidence]), np.array([True]))
+    assert [one.images for one in found].index(1) == place
+    assert [one.accuracy for one in found].count(None) == 9

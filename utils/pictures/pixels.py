@@ -85,12 +85,13 @@ def thumbnail(image_bytes: bytes, side: int, enlarge: bool = False) -> Any:
 
     try:
         image = Image.open(io.BytesIO(image_bytes))
-        image.draft("RGB", (2 * side, 2 * side))
+        # A JPEG decodes to half or a quarter of its size in a fraction of the time.
+        image.draft("RGB", (3 * side // 2, 3 * side // 2))
         small = to_rgb(image, upright=False)
         scale = side / max(small.size)
         if scale >= 1 and not enlarge:
             return small
         size = tuple(max(1, round(scale * length)) for length in small.size)
-        return small.resize(size, Image.Resampling.LANCZOS)
+        return small.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     except Exception:  # Pillow's decoders raise errors of many kinds
         return None

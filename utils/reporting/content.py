@@ -96,7 +96,7 @@ def _headline(predictions: Predictions) -> dict[str, Any]:
 
 
 def _cells(confusion: np.ndarray) -> list[list[int]]:
-    """Returns [label, predicted, images] of the cells that hold images; most of 1000 x 1000 do not."""
+    """Returns [label, predicted, images] of the cells that have images, which are few of many."""
     rows, columns = np.nonzero(confusion)
     return np.stack([rows, columns, confusion[rows, columns]], axis=1).tolist()
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import imagenet_input
-from utils.base import files
 from utils.base.errors import UserError
 from utils.exporting import classifiers, export_report
+from utils.reading import dataset_info
 from utils.reporting import predictions
 from utils.training import averages, checkpoints, configuration, devices, evaluations, model_files
 
@@ -62,8 +62,8 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
     """
     if not tf.io.gfile.exists(path) and checkpoints.find(path) is None:
         raise UserError(f"--model={path} does not exist: name a trained or an exported model.")
-    if classifiers.is_tflite(path) or _is_export(path):
-        return _of_file(path, labels)
+    if _is_exported(path):
+        return _of_file(path, data_dir, labels)
     checkpoint = checkpoints.find(path)
     if checkpoint is None:
         raise UserError(
@@ -75,9 +75,17 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
     return of_checkpoint(params, checkpoint, model_fn, labels)
 
 
-def _is_export(path: str) -> bool:
-    marks = (export_report.FILE_NAME, "saved_model.pb")
-    return any(tf.io.gfile.exists(os.path.join(path, mark)) for mark in marks)
+def _is_exported(path: str) -> bool:
+    """Returns whether a path is one that `classifiers.load` takes."""
+    return (
+        classifiers.is_tflite(path)
+        or _is_export_folder(path)
+        or tf.io.gfile.exists(os.path.join(path, "saved_model.pb"))
+    )
+
+
+def _is_export_folder(path: str) -> bool:
+    return tf.io.gfile.exists(os.path.join(path, export_report.FILE_NAME))
 
 
 def _training_dir(checkpoint: str) -> str:
@@ -88,29 +96,24 @@ def _training_dir(checkpoint: str) -> str:
     return folder
 
 
-def _of_file(path: str, labels: str | None) -> Model:
-    """Opens an exported model."""
+def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
+    """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
-    is_tflite = classifiers.is_tflite(path)
-    folder = os.path.dirname(files.absolute(path).rstrip("/")) if is_tflite else path
-    if export_report.read(folder) is None:
-        folder = os.path.dirname(files.absolute(path).rstrip("/"))
+    folder = path if _is_export_folder(path) else os.path.dirname(path.rstrip("/")) or "."
     report = export_report.read(folder)
     identity = report["identity"] if report else {}
-    model_dir = os.path.dirname(identity.get("checkpoint") or "")
-    if os.path.basename(model_dir) == evaluations.ARCHIVE_DIR:
-        model_dir = os.path.dirname(model_dir)
+    model_dir = _training_dir(identity.get("checkpoint") or "")
     stored = _stored(model_dir)
+    is_tflite = classifiers.is_tflite(path)
+    file_name = os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+    info = dataset_info.load(data_dir)
+    names = classifiers.label_names(path, labels, classifier.num_classes)
     return Model(
-        name=os.path.splitext(os.path.basename(path.rstrip("/")))[0]
-        if is_tflite
-        else identity.get("model_name") or os.path.basename(path.rstrip("/")),
+        name=file_name if is_tflite else identity.get("model_name") or file_name,
         kind="TensorFlow Lite file" if is_tflite else "SavedModel",
         path=path,
         num_classes=classifier.num_classes,
-        label_names=_named(
-            classifiers.label_names(path, labels, classifier.num_classes), classifier.num_classes
-        ),
+        label_names=_named(names or (info and info.label_names), classifier.num_classes),
         classify=lambda pictures: np.stack([classifier.probabilities(p) for p in pictures]),
         step=identity.get("global_step"),
         model_dir=model_dir if stored else None,
@@ -189,5 +192,7 @@ def _restored(
 
 
 def _named(names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """Returns the names of classes, or their numbers as `classify` prints them."""
-    return list(names) if names else [f"class {number}" for number in range(num_classes)]
+    """Returns the names of classes; their numbers, as `classify` prints them, without names."""
+    if names and len(names) == num_classes:
+        return list(names)
+    return [f"class {number}" for number in range(num_classes)]

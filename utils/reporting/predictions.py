@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,19 @@ class Source:
     def __iter__(self) -> Iterator[Sample]:
         """Yields the samples in the order of the files; UserError names a record that is wrong."""
         return itertools.islice(self._all(), self._count)
+
+    def pick(self, wanted: Iterable[tuple[int, int]]) -> Iterator[Sample]:
+        """Yields the samples of which file and record are given, in the order of the files."""
+        left = collections.defaultdict(set)
+        for file, record in wanted:
+            left[file].add(record)
+        for index in sorted(left):
+            for number, record in self._records(self.paths[index]):
+                if number in left[index]:
+                    yield self._sample(index, number, record)
+                    left[index].remove(number)
+                if not left[index]:
+                    break
 
     def _all(self) -> Iterator[Sample]:
         for index, path in enumerate(self.paths):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from utils.base import progress
 from utils.pictures import opening, pixels
 from utils.reporting.predictions import Predictions, Source
 
@@ -60,14 +62,12 @@ def make(source: Source, predictions: Predictions, chosen: list[int]) -> dict[in
         for number in chosen
     }
     made: dict[int, bytes] = {}
-    for sample in source:
-        number = places.pop((sample.file, sample.record), None)
-        if number is not None:
+    with contextlib.closing(progress.Progress("thumbnail", len(places), "image")) as bar:
+        for count, sample in enumerate(source.pick(places), start=1):
             small = _small(sample.image_bytes)
             if small is not None:
-                made[number] = small
-        if not places:
-            break
+                made[places[sample.file, sample.record]] = small
+            bar.update(count)
     sizes = itertools.accumulate(len(made.get(number, b"")) for number in chosen)
     fitting = [number for number, size in zip(chosen, sizes, strict=True) if size <= MOST_BYTES]
     return {number: made[number] for number in fitting if number in made}
