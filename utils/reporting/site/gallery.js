@@ -28,8 +28,9 @@ function pictureCard(number) {
   const bars = isRight
     ? [bar("right", nameOf(predicted), probability), second ? bar("other", nameOf(second[0]), second[1]) : null]
     : [bar("wrong", nameOf(predicted), probability), bar("right", nameOf(picture.label), picture.label_probability)];
+  const best = picture.top.map(([index, share]) => `${nameOf(index)} ${percent(share, 1)}`).join("\n");
   return element("figure", {class: "picture", "data-number": number},
-    element("div", {class: "frame"}, image),
+    element("div", {class: "frame", title: best}, image),
     element("figcaption", {}, element("p", {class: "true"}, element("span", {class: "quiet"}, "label "), nameOf(picture.label)),
       ...bars, element("p", {class: "place", title: `${picture.file}, record ${picture.record}`},
         picture.picture ? `${picture.picture} · ` : "", `${picture.file} #${picture.record}`)));
