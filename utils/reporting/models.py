@@ -113,7 +113,7 @@ def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
         kind="TensorFlow Lite file" if is_tflite else "SavedModel",
         path=path,
         num_classes=classifier.num_classes,
-        label_names=_named(names or (info and info.label_names), classifier.num_classes),
+        label_names=_named(names or (info.label_names if info else None), classifier.num_classes),
         classify=lambda pictures: np.stack([classifier.probabilities(p) for p in pictures]),
         step=identity.get("global_step"),
         model_dir=model_dir if stored else None,

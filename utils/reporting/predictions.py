@@ -81,9 +81,9 @@ class Source:
         for file, record in wanted:
             left[file].add(record)
         for index in sorted(left):
-            for number, record in self._records(self.paths[index]):
+            for number, content in self._records(self.paths[index]):
                 if number in left[index]:
-                    yield self._sample(index, number, record)
+                    yield self._sample(index, number, content)
                     left[index].remove(number)
                 if not left[index]:
                     break

@@ -22,7 +22,7 @@ function shareOf(label, predicted) {
 
 /** Returns how strongly a share is coloured, in percent: few mistakes must show as well. */
 function strength(share) {
-  return share ? Math.round(12 + 88 * share ** 0.6) : 0;
+  return share ? Math.round(20 + 80 * share ** 0.6) : 0;
 }
 
 function cellTitle(label, predicted) {
@@ -59,7 +59,7 @@ function cellContent(label, predicted) {
     element("h3", {}, ...heading),
     element("p", {class: "quiet"}, total === 0 ? "No picture is in this cell." :
       `${whole(shown.length)} of ${counted(total, "picture")} shown${rest}. ` +
-      `They are ${percent(shareOf(label, predicted), 1)} of the class ${nameOf(label)}.`),
+      `That is ${percent(shareOf(label, predicted), 1)} of the class ${nameOf(label)}.`),
     element("div", {class: "gallery"}, ...shown.map(pictureCard)),
   ];
 }
