@@ -21,7 +21,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 PAGE, FIGURES, TABLE = "report.html", "report.json", "predictions.csv"
 FOLDER = "report"  # in a model_dir
-_FIRST_COLUMNS = ("file", "record", "picture", "true", "true_probability")
+_FIRST_COLUMNS = ("file", "record", "picture", "true", "true_probability", "suspicion")
 # What the beginning of each file has that an earlier report wrote.
 _MARKS = {
     PAGE: f'content="{content.MAKER}"',
@@ -100,11 +100,13 @@ def _table(found: predictions.Predictions, names) -> str:
     k = found.top.shape[1]
     ranks = [f"{what}_{rank}" for rank in range(1, k + 1) for what in ("class", "probability")]
     writer.writerow([*_FIRST_COLUMNS, *ranks])
+    suspicion = found.suspicion()
     base_names = [os.path.basename(path) for path in found.paths]
     for number in range(len(found)):
         row: list[Any] = [
             base_names[found.files[number]], found.records[number], found.pictures[number],
             names[found.labels[number]], f"{found.label_probabilities[number]:.5f}",
+            f"{suspicion[number]:.5f}",
         ]  # fmt: skip
         for rank in range(k):
             probability = found.top_probabilities[number, rank]
