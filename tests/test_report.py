@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import made_predictions
 import pytest
@@ -59,7 +60,7 @@ def test_what_is_refused(exported, digits_dir, tmp_path, changed, words):  # noq
     assert os.listdir(tmp_path) == []
 
 
-def test_data_of_other_classes(exported, digits_dir, tmp_path):  # noqa: F811
+def test_data_of_other_classes(exported, model_dir, tmp_path):  # noqa: F811
     data = tmp_path / "data"
     data.mkdir()
     made_predictions.write_records(data, [3, 11])
@@ -70,8 +71,12 @@ def test_data_of_other_classes(exported, digits_dir, tmp_path):  # noqa: F811
         "name": "x", "num_train_images": 0, "num_eval_images": 2, "num_label_classes": 12,
     }  # fmt: skip
     (data / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(UserError, match="has 12 classes and the model 10"):
-        run(model, f"--data_dir={data}", f"--output_dir={tmp_path}/out")
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    (folder / "params.yaml").write_text("model_name: mnasnet-small\nnum_label_classes: 10\n")
+    for path in (f"{exported}/tiny.tflite", folder):
+        with pytest.raises(UserError, match="has 12 classes and the model 10"):
+            run(f"--model={path}", f"--data_dir={data}", f"--output_dir={tmp_path}/out")
 
 
 def test_a_network_without_training(digits_dir, tmp_path):

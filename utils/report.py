@@ -30,11 +30,6 @@ def main(argv: list[str]) -> None:
     model = models.load(
         arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels
     )
-    if info and info.num_label_classes != model.num_classes:
-        raise UserError(
-            f"--data_dir={arguments.data_dir} has {info.num_label_classes} classes and the model "
-            f"{model.num_classes}: name a data set with the classes of the model."
-        )
     report.check_folder(arguments.output_dir, "output_dir")
     source = predictions.Source(paths, model.num_classes, arguments.images)
     subject = content.Subject(model, arguments.data_dir, arguments.split)

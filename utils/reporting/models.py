@@ -70,8 +70,10 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
             f"--model={path} is not a model: name a .tflite file, a SavedModel, the folder of an "
             "export, a --model_dir or a checkpoint."
         )
-    given = {"mode": "eval", "model_dir": _training_dir(checkpoint), "data_dir": data_dir}
-    params = configuration.resolve({**given, "use_tpu": False})
+    model_dir = _training_dir(checkpoint)
+    _check_classes(_stored(model_dir).get("num_label_classes"), data_dir)
+    given = {"mode": "eval", "model_dir": model_dir, "data_dir": data_dir, "use_tpu": False}
+    params = configuration.resolve(given)
     return of_checkpoint(params, checkpoint, model_fn, labels)
 
 
@@ -82,6 +84,16 @@ def _is_exported(path: str) -> bool:
         or _is_export_folder(path)
         or tf.io.gfile.exists(os.path.join(path, "saved_model.pb"))
     )
+
+
+def _check_classes(num_classes: int | None, data_dir: str) -> None:
+    """Raises UserError if a data set says that it has other classes than a model."""
+    info = dataset_info.load(data_dir)
+    if info and num_classes not in (None, info.num_label_classes):
+        raise UserError(
+            f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
+            f"{num_classes}: name a data set with the classes of the model."
+        )
 
 
 def _is_export_folder(path: str) -> bool:
@@ -99,6 +111,7 @@ def _training_dir(checkpoint: str) -> str:
 def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
     """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
+    _check_classes(classifier.num_classes, data_dir)
     folder = path if _is_export_folder(path) else os.path.dirname(path.rstrip("/")) or "."
     report = export_report.read(folder)
     identity = report["identity"] if report else {}
