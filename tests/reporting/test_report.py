@@ -235,7 +235,7 @@ def test_what_is_refused_before_the_training(digits_dir, tmp_path):
 
 
 def test_a_thousand_classes(tmp_path):
-    _, sizes = benchmark.write_report(str(tmp_path), 2000, [made_predictions.jpeg(80)])
+    sizes = benchmark.write_report(str(tmp_path), 2000, [made_predictions.jpeg(80)]).sizes
     assert set(sizes) == {report.PAGE, report.FIGURES, report.TABLE}
     data = json.loads(Page(tmp_path / "report" / report.PAGE).scripts[0])
     assert len(data["classes"]) == 1000
@@ -248,7 +248,7 @@ def test_fifty_thousand_pictures_fit_in_20_mb(tmp_path):
     """The pictures of the page are photographs, which take as much as ImageNet's."""
     large = benchmark.benchmark_pictures.make_pictures(20)
     pictures = [picture_files.save(pixels.thumbnail(one, 160), "JPEG") for one in large]
-    _, sizes = benchmark.write_report(str(tmp_path), 50_000, pictures)
+    sizes = benchmark.write_report(str(tmp_path), 50_000, pictures).sizes
     assert 2e6 < sizes[report.PAGE] < 10e6
     assert sum(sizes.values()) < 20e6
     assert len(rows_in(tmp_path / "report")) == 50_000

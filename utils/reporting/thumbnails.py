@@ -20,13 +20,16 @@ MOST_BYTES = 3_500_000  # of all pictures; as text of a page they take a third m
 MOST_PICTURES = 1_500
 # In each cell of the confusion matrix: so many mistakes, so many that are right.
 MOST_WRONG, MOST_RIGHT = 40, 24
+# A cell gets so many at its turn: with 1000 classes, one of each would leave none for a second.
+A_TURN = 4
 
 
 def choose(predictions: Predictions, first: Iterable[int]) -> list[int]:
     """Returns the numbers of the pictures that are worth showing, the most important first.
 
-    After the given ones come those of each cell of the confusion matrix: first one of each cell,
-    then a second, and so on; mistakes before what is right, cells with many pictures before others.
+    After the given ones come those of each cell of the confusion matrix, in turns: `A_TURN` of each
+    cell, then as many more, and so on; mistakes before what is right, cells with many pictures
+    before others.
 
     Args:
       predictions: of all pictures.
@@ -39,13 +42,14 @@ def choose(predictions: Predictions, first: Iterable[int]) -> list[int]:
 
 
 def _by_turns(predictions: Predictions, numbers: np.ndarray, most: int) -> Iterator[int]:
-    """Yields one picture of each cell after the other, at most `most` of a cell."""
+    """Yields some pictures of each cell after the other, at most `most` of a cell."""
     cells: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
     for number in numbers.tolist():
         cells[predictions.labels[number], predictions.predicted[number]].append(number)
     ordered = sorted(cells.values(), key=len, reverse=True)
-    for turn in range(most):
-        yield from (cell[turn] for cell in ordered if turn < len(cell))
+    for first in range(0, most, A_TURN):
+        for cell in ordered:
+            yield from cell[first : first + A_TURN]
 
 
 def make(source: Source, predictions: Predictions, chosen: list[int]) -> dict[int, bytes]:

@@ -122,7 +122,9 @@ function drawing() {
     });
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, DRAWING_PIXELS, DRAWING_PIXELS);
-    for (const [label, predicted] of DATA.confusion) {
+    // What is right comes last: the dots of mistakes are larger than their cells.
+    const mistakesFirst = [...DATA.confusion].sort((a, b) => (a[0] === a[1]) - (b[0] === b[1]));
+    for (const [label, predicted] of mistakesFirst) {
       const isRight = label === predicted, size = Math.max(side, isRight ? 2 : 3);
       context.fillStyle = isRight ? right : wrong;
       context.globalAlpha = strength(shareOf(label, predicted)) / 100;
