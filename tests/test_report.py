@@ -6,7 +6,7 @@ import shutil
 
 import made_predictions
 import pytest
-from exports import exported, model_dir  # noqa: F401
+from exports import model_dir, plain  # noqa: F401
 
 from utils import evaluate, report
 from utils.base.errors import UserError
@@ -21,8 +21,8 @@ def figures_in(folder):
         return json.load(f)
 
 
-def test_a_file_is_as_good_as_evaluate_says(exported, digits_dir, tmp_path, capsys):  # noqa: F811
-    model = f"{exported}/tiny_int8.tflite"
+def test_a_file_is_as_good_as_evaluate_says(plain, digits_dir, tmp_path, capsys):  # noqa: F811
+    model = f"{plain}/tiny.tflite"
     out = str(tmp_path / "new" / "report")
     run(f"--model={model}", f"--data_dir={digits_dir}", f"--output_dir={out}", "--images=90")
     assert capsys.readouterr().out == f"Wrote {out}/report.html: open it in a browser.\n"
@@ -31,13 +31,11 @@ def test_a_file_is_as_good_as_evaluate_says(exported, digits_dir, tmp_path, caps
     found = figures_in(out)["headline"]
     assert f"top-1 {100 * found['accuracy']:.2f} %" in said
     assert f"top-5 {100 * found['top_k_accuracy']:.2f} % on 90 images" in said
-    assert [row[0] for row in figures_in(out)["exports"]["rows"]][1:] == [
-        "tiny.tflite", "tiny_postquant.tflite", "tiny_float16.tflite", "tiny_int8.tflite",
-    ]  # fmt: skip
+    assert [row[0] for row in figures_in(out)["exports"]["rows"]][1:] == ["tiny.tflite"]
 
 
-def test_the_training_pictures(exported, digits_dir, tmp_path):  # noqa: F811
-    run(f"--model={exported}/tiny.tflite", f"--data_dir={digits_dir}", "--split=train",
+def test_the_training_pictures(plain, digits_dir, tmp_path):  # noqa: F811
+    run(f"--model={plain}/tiny.tflite", f"--data_dir={digits_dir}", "--split=train",
         f"--output_dir={tmp_path}", "--images=400")  # fmt: skip
     assert figures_in(tmp_path)["data"]["split"] == "train"
     with open(tmp_path / "predictions.csv") as f:
@@ -53,18 +51,18 @@ def test_the_training_pictures(exported, digits_dir, tmp_path):  # noqa: F811
     ({"labels": "nowhere.txt"}, r"nowhere\.txt"),
     ({"output_dir": "/proc/report"}, "--output_dir=/proc/report cannot be made"),
 ])  # fmt: skip
-def test_what_is_refused(exported, digits_dir, tmp_path, changed, words):  # noqa: F811
-    given = {"model": f"{exported}/tiny.tflite", "data_dir": digits_dir, "output_dir": tmp_path}
+def test_what_is_refused(plain, digits_dir, tmp_path, changed, words):  # noqa: F811
+    given = {"model": f"{plain}/tiny.tflite", "data_dir": digits_dir, "output_dir": tmp_path}
     with pytest.raises(UserError, match=words):
         run(*(f"--{name}={value}" for name, value in {**given, **changed}.items()))
     assert os.listdir(tmp_path) == []
 
 
-def test_data_of_other_classes(exported, model_dir, tmp_path):  # noqa: F811
+def test_data_of_other_classes(plain, model_dir, tmp_path):  # noqa: F811
     data = tmp_path / "data"
     data.mkdir()
     made_predictions.write_records(data, [3, 11])
-    model = f"--model={exported}/tiny.tflite"
+    model = f"--model={plain}/tiny.tflite"
     with pytest.raises(UserError, match=r"record 1: label 12 is not in 1\.\.10"):
         run(model, f"--data_dir={data}", f"--output_dir={tmp_path}/out")
     info = {
@@ -74,7 +72,7 @@ def test_data_of_other_classes(exported, model_dir, tmp_path):  # noqa: F811
     folder = tmp_path / "model"
     shutil.copytree(model_dir, folder)
     (folder / "params.yaml").write_text("model_name: mnasnet-small\nnum_label_classes: 10\n")
-    for path in (f"{exported}/tiny.tflite", folder):
+    for path in (f"{plain}/tiny.tflite", folder):
         with pytest.raises(UserError, match="has 12 classes and the model 10"):
             run(f"--model={path}", f"--data_dir={data}", f"--output_dir={tmp_path}/out")
 

@@ -7,7 +7,7 @@ import made_predictions
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from exports import exported, model_dir, saved_model_in, settings_of  # noqa: F401
+from exports import model_dir, plain, saved_model_in, settings_of  # noqa: F401
 
 import mnasnet_main
 from utils.base.errors import UserError
@@ -31,19 +31,19 @@ def pictures_of(data_dir, count=5):
     return found[:count]
 
 
-def test_a_checkpoint_and_its_exports_give_the_same(model_dir, exported, digits_dir, tmp_path):  # noqa: F811
+def test_a_checkpoint_and_its_exports_give_the_same(model_dir, plain, digits_dir, tmp_path):  # noqa: F811
     """The exports have the averaged weights of the checkpoint, and so has the report."""
     pictures = pictures_of(digits_dir)
-    expected = classifiers.load(exported)
+    expected = classifiers.load(plain)
     expected = np.stack([expected.probabilities(picture) for picture in pictures])
     for path, kind in (
-        (exported, "SavedModel"),
-        (saved_model_in(exported), "SavedModel"),
-        (f"{exported}/tiny.tflite", "TensorFlow Lite file"),
+        (plain, "SavedModel"),
+        (saved_model_in(plain), "SavedModel"),
+        (f"{plain}/tiny.tflite", "TensorFlow Lite file"),
     ):
         model = load(path, digits_dir)
         assert (model.kind, model.step, model.num_classes) == (kind, 3, 10)
-        assert (model.export_dir, model.name) == (exported, "tiny")
+        assert (model.export_dir, model.name) == (plain, "tiny")
         np.testing.assert_allclose(model.classify(pictures), expected, atol=1e-5)
     params = settings_of(model_dir, None, data_dir=digits_dir)
     model = models.of_checkpoint(params, f"{model_dir}/model.ckpt-3", mnasnet_main.mnasnet_model_fn)
@@ -66,9 +66,9 @@ def test_a_model_dir_its_checkpoints_and_its_archive(trained, digits_dir):
         assert model.export_dir is None
 
 
-def test_names_of_classes(trained, exported, digits_dir, tmp_path):  # noqa: F811
+def test_names_of_classes(trained, plain, digits_dir, tmp_path):  # noqa: F811
     (tmp_path / "names.txt").write_text("".join(f"digit {name}\n" for name in NAMES))
-    for path in (trained, exported):
+    for path in (trained, plain):
         model = load(path, digits_dir, str(tmp_path / "names.txt"))
         assert model.label_names[3] == "digit 3"
     (tmp_path / "few.txt").write_text("a\nb\n")
@@ -76,8 +76,8 @@ def test_names_of_classes(trained, exported, digits_dir, tmp_path):  # noqa: F81
         load(trained, digits_dir, str(tmp_path / "few.txt"))
 
 
-def test_without_names_classes_have_numbers(exported, tmp_path):  # noqa: F811
-    saved = shutil.copytree(saved_model_in(exported), tmp_path / "model")
+def test_without_names_classes_have_numbers(plain, tmp_path):  # noqa: F811
+    saved = shutil.copytree(saved_model_in(plain), tmp_path / "model")
     shutil.rmtree(saved / "assets.extra", ignore_errors=True)
     data = tmp_path / "data"
     data.mkdir()

@@ -9,6 +9,7 @@ import shutil
 import made_predictions
 import picture_files
 import pytest
+import record_files
 from main_runs import refusal, run_here
 from sklearn import metrics
 
@@ -207,6 +208,20 @@ def test_an_evaluation_writes_one_too(trained, digits_dir, tmp_path, caplog):
         )  # fmt: skip
     assert f"Wrote {folder}/report/report.html: open it in a browser." in caplog.messages
     assert figures_in(folder / report.FOLDER)["headline"]["images"] == 360
+
+
+def test_bad_images_are_left_out_as_in_the_evaluation(trained, tmp_path):
+    folder, data = shutil.copytree(trained, tmp_path / "model"), tmp_path / "data"
+    data.mkdir()
+    records = [*record_files.good(7), record_files.BAD["no picture"][0](), *record_files.good(2)]
+    record_files.write(data / "validation-00000-of-00001", records)
+    run_here(
+        "--mode=eval", f"--data_dir={data}", f"--model_dir={folder}", "--report",
+        "--skip_bad_images", "--num_eval_images=10", "--train_steps=20", "--num_label_classes=10",
+    )  # fmt: skip
+    found = figures_in(folder / report.FOLDER)
+    assert (found["headline"]["images"], found["data"]["skipped_images"]) == (9, 1)
+    assert [row["record"] for row in rows_in(folder / report.FOLDER)] == [*"0123456", "8", "9"]
 
 
 def test_what_is_refused_before_the_training(digits_dir, tmp_path):
