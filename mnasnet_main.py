@@ -409,7 +409,7 @@ def main(argv: list[str]) -> None:
 
 
 def console() -> None:
-    """The console command `mnasnet`."""
+    """Runs the program; it is the console command `mnasnet`."""
     program.run(main)
 
 

@@ -279,7 +279,7 @@ class MnasNetModel:
 
     @property
     def trainable_variables(self) -> list[tf.Variable]:
-        """The variables that a training changes: all but moving statistics and frozen ones."""
+        """Returns the variables that training changes: no moving statistics, nothing frozen."""
         return [variable for variable in self.variables if variable.trainable]
 
     def count_params(self) -> int:

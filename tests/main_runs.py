@@ -4,7 +4,9 @@ import re
 
 import pytest
 import tensorflow.compat.v1 as tf
+import yaml
 from absl import flags, logging
+from programs import TINY_NETWORK
 
 import mnasnet_main
 from utils.base.errors import UserError
@@ -35,13 +37,18 @@ def refusal(*arguments):
     return str(error.value)
 
 
-def small_params(**more):
-    params = settings.default_params()
-    params.update(
-        model_name="mnasnet-small", num_label_classes=10, input_image_size=32, use_tpu=False
-    )
-    params.update(more)
-    return params
+def tiny_params(**more):
+    """Settings of the tiny network on small pictures of ten classes, without a TPU."""
+    spec = yaml.safe_load(TINY_NETWORK.read_text())
+    return {
+        **settings.default_params(),
+        "model_name": spec.pop("name"),
+        "model_spec": spec,
+        "num_label_classes": 10,
+        "input_image_size": 32,
+        "use_tpu": False,
+        **more,
+    }
 
 
 def is_frozen(name, freeze):

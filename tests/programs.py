@@ -8,14 +8,13 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+TINY_NETWORK = ROOT / "tests" / "tiny_network.yaml"
 
-
-SMALL = {
-    "model_name": "mnasnet-small",
+TINY = {
+    "model_spec": TINY_NETWORK,
     "input_image_size": 32,
     "train_batch_size": 16,
     "eval_batch_size": 100,
-    "depth_multiplier": 0.35,
     "base_learning_rate": 0.1,
     "train_steps": 8,
     "steps_per_eval": 8,
@@ -24,7 +23,8 @@ SMALL = {
 
 
 def flags(**values):
-    return [f"--{name}={value}" for name, value in {**SMALL, **values}.items()]
+    """Flags of a short training of the tiny network; a value replaces or adds one."""
+    return [f"--{name}={value}" for name, value in {**TINY, **values}.items()]
 
 
 def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE):

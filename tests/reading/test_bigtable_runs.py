@@ -8,7 +8,7 @@ import pytest
 from bigtable_tables import BAD_VALUES, make_selection, pictures
 from programs import ROOT, flags, run, sentence, wait_for_line
 
-from utils.data import bigtable_load
+from utils.data import bigtable_load, command
 from utils.reading import bigtable
 from utils.training import checkpoints
 
@@ -54,18 +54,17 @@ def test_a_run_names_the_row_it_ends_at(server, digits_dir, tmp_path, kind, numb
 def test_a_training_run_ends_with_an_error_and_keeps_its_checkpoint(
     server, digits_dir, tmp_path, fault
 ):
-    environment = {**os.environ, "BIGTABLE_EMULATOR_HOST": server.host}
-    subprocess.run(
-        [sys.executable, "-m", "utils.data", "bigtable-load", "--create",
-         f"--data_dir={digits_dir}", "--project=p", "--instance=i"],
-        cwd=ROOT, env=environment, check=True, capture_output=True,
+    command.main(
+        ["data", "bigtable-load", "--create", f"--data_dir={digits_dir}", "--project=p",
+         "--instance=i"]
     )  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "mnasnet_main.py"), "--mode=train", "--use_cache=false",
          *flags(model_dir=tmp_path, train_steps=100000, save_checkpoints_steps=2),
          "--bigtable_project=p", "--bigtable_instance=i", "--num_train_images=1437",
          "--num_label_classes=10"],
-        env=environment, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "BIGTABLE_EMULATOR_HOST": server.host}, stderr=subprocess.PIPE,
+        text=True,
     )  # fmt: skip
     wait_for_line(process, "train step 4/")
     getattr(server, fault)()

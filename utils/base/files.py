@@ -127,7 +127,7 @@ def _unfinished_name(path: str) -> str:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is in a bucket (gs://, s3:// and the like)."""
+    """Tells whether a path is in a bucket (gs://, s3:// and the like)."""
     return "://" in path
 
 

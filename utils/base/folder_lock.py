@@ -155,7 +155,7 @@ def _boot() -> str:
 
 
 def _lives(path: str, holder: _Holder, locked: bool) -> bool:
-    """Whether a holder still runs; on another host only its sign of life tells.
+    """Tells whether a holder still runs; on another host only its sign of life shows it.
 
     Args:
       path: of the file.

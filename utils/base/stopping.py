@@ -71,7 +71,7 @@ def abandon(reason: str) -> None:
 
 
 def is_requested() -> bool:
-    """Whether a signal ended the training."""
+    """Tells whether a signal ended the training."""
     return _State.requested is not None
 
 

@@ -41,7 +41,7 @@ class GoodRecords:
 
     @property
     def num_records(self) -> int:
-        """How many records the split has, good and bad ones."""
+        """Counts the records of the split, good and bad ones."""
         return sum(segment.count for segment in self.segments) + len(self.problems)
 
 

@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The byte at which the next record begins; beyond the file's end after damage."""
+        """Returns the byte at which the next record begins; after damage, beyond the file's end."""
         return self.begin + self.length + FRAME_BYTES
 
 

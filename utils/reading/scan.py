@@ -53,7 +53,7 @@ class FileScan:
 
     @property
     def problems(self) -> list[Problem]:
-        """The records that cannot be used, in the order of the file."""
+        """Returns the records that cannot be used, in the order of the file."""
         return sorted([*self.unreadable, *self.mislabelled], key=lambda problem: problem.record)
 
 

@@ -1,4 +1,4 @@
-"""Restores averaged weights where a checkpoint has them."""
+"""Restores averaged weights where a checkpoint has them, and says which weights were used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AveragesSaver(tf.train.Saver):
 
 
 def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
-    """Whether a checkpoint holds averages: all those named, or any at all."""
+    """Tells whether a checkpoint holds averages: all those named, or any if none is named."""
     held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     if names is None:
         return any(name.endswith(SUFFIX) for name in held)
@@ -61,4 +61,5 @@ def export_scaffold(params):
 
 
 def averages_scaffold(use_averages: bool) -> Callable[[], tf.train.Scaffold]:
+    """Returns the scaffold_fn that restores averaged weights, or the raw ones if asked for."""
     return lambda: tf.train.Scaffold(saver=AveragesSaver(use_averages))

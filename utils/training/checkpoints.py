@@ -24,16 +24,16 @@ _POLL_SECONDS = 1
 
 
 def step_of(path: str | None) -> int:
-    """The global step in a checkpoint's name; 0 for None or a name without one."""
+    """Reads the global step off a checkpoint's name; 0 for None or a name without one."""
     match = re.search(r"-(\d+)$", path or "")
     return int(match.group(1)) if match else 0
 
 
 def is_complete(path: str) -> bool:
-    """Whether every tensor of a checkpoint can be read.
+    """Tells whether every tensor of a checkpoint can be read.
 
     Raises:
-      UserError: its files cannot be read now, so that nobody can tell.
+      UserError: its files cannot be read now, so it may be complete or not.
     """
     if _opens(path):
         return True
@@ -46,7 +46,7 @@ def is_complete(path: str) -> bool:
 
 
 def _opens(path: str) -> bool:
-    """Whether TensorFlow can read every tensor."""
+    """Tells whether TensorFlow can read every tensor."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():
@@ -76,7 +76,7 @@ def _unreadable(path: str, error: Exception) -> UserError:
 
 
 def _names(folder: str) -> list[str]:
-    """The names of all files and folders in a folder; none if the folder is missing."""
+    """Lists the names of all files and folders in a folder; none if the folder is missing."""
     try:
         return [name.rstrip("/") for name in tf.io.gfile.listdir(folder or ".")]
     except tf.errors.NotFoundError:
@@ -86,13 +86,13 @@ def _names(folder: str) -> list[str]:
 
 
 def _listed(folder: str) -> list[str]:
-    """Checkpoints in the folder, newest first, whatever the state file says."""
+    """Lists the checkpoints in the folder, newest first, whatever the state file says."""
     found = [os.path.join(folder, m[1]) for m in map(_INDEX.fullmatch, _names(folder)) if m]
     return sorted(found, key=step_of, reverse=True)
 
 
 def _state(folder: str) -> tuple[str | None, list[str]]:
-    """The newest checkpoint and all of them as the state file says: (None, []) if it is invalid."""
+    """Reads the state file: (newest checkpoint, all of them), or (None, []) if it is invalid."""
     try:
         state = tf.train.get_checkpoint_state(folder)
     except ValueError:  # it is empty or not text
@@ -130,10 +130,13 @@ def _candidates(folder: str) -> tuple[list[str], str | None]:
 
 
 def latest(model_dir: str, seen: str | None = None) -> str | None:
-    """The newest complete checkpoint of a folder; None if there is none.
+    """Returns the newest complete checkpoint of a folder; None if there is none.
 
-    Only what the state file does not vouch for is looked through, and that costs as much as
-    loading it: `seen` is one of which the caller knows already that it is complete.
+    A checkpoint that the state file does not name is read whole, to see whether it is complete.
+
+    Args:
+      model_dir: folder of the checkpoints.
+      seen: a checkpoint that the caller knows to be complete, so that it is not read again.
 
     Raises:
       UserError: files that may be good cannot be read.
@@ -172,7 +175,7 @@ def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
 
 
 def find(path: str) -> str | None:
-    """The checkpoint that a folder, a file of a checkpoint or its name stands for; None if none."""
+    """Finds the checkpoint that a folder, a file of a checkpoint or its name means, or None."""
     checkpoint = (latest(path) or "") if tf.io.gfile.isdir(path) else path
     checkpoint = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", checkpoint)
     return checkpoint if checkpoint and tf.io.gfile.exists(checkpoint + ".index") else None
@@ -194,7 +197,7 @@ def variable_names(path: str) -> set[str]:
 
 
 def has_any(model_dir: str) -> bool:
-    """Whether there is a checkpoint in the folder, even one that the state file does not name."""
+    """Tells whether the folder has a checkpoint, even one that the state file does not name."""
     return bool(_candidates(model_dir)[0])
 
 
@@ -272,7 +275,7 @@ def _count_all(model_dir: str, newest: str, keep: int | None) -> None:
 
 
 def _surplus(paths: Sequence[str], counted: Sequence[str], keep: int | None) -> int:
-    """How many checkpoints there are only because a save was killed.
+    """Counts the checkpoints that are there only because a save was killed.
 
     An earlier training with a larger keep_checkpoint_max kept more on purpose: those it counted.
     """

@@ -136,6 +136,8 @@ def _pairs(flag: str, pairs: list[tuple[str, str, str]]) -> dict[str, Any]:
 def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[str, Any]:
     """Reads a layer's model file; the file names the model unless the layer does."""
     spec = layer.get("model_spec")
+    if spec == "":  # as for every other file, an empty name means none
+        return {**layer, "model_spec": None}
     if isinstance(spec, str):
         name, content = model_spec.load(spec)
         return {"model_name": name, **layer, "model_spec": content}

@@ -1,4 +1,7 @@
-"""Where TensorFlow runs: the TPU, and the session's configuration (figures: `make bench`)."""
+"""Decides where TensorFlow runs: the TPU, and the session's configuration.
+
+The figures in the docstrings come from `make bench`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 
 def config(params: Mapping[str, Any], training: bool) -> tf.ConfigProto:
-    """The configuration for a run.
+    """Returns the session's configuration for a run.
 
     On a CPU the graph optimizer (Grappler) is off for training: for A1 at 224 it takes 4 s of the
     start and 8 % more memory, and its fusions slow oneDNN's training step down by 15 %.
@@ -24,12 +27,12 @@ def config(params: Mapping[str, Any], training: bool) -> tf.ConfigProto:
 
 
 def one_thread() -> tf.ConfigProto:
-    """The configuration for latencies that compare with those of phones' interpreters."""
+    """Returns the configuration for latencies that compare with those of phones' interpreters."""
     return tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
 
 
 def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPUClusterResolver:
-    """The cluster of --tpu; UserError if it cannot be found."""
+    """Looks up the cluster of --tpu; raises UserError if it cannot be found."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             params["tpu"], zone=params["tpu_zone"], project=params["gcp_project"]
@@ -44,5 +47,5 @@ def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPU
 
 
 def has_gpu() -> bool:
-    """Whether TensorFlow sees a GPU on this machine."""
+    """Tells whether TensorFlow sees a GPU on this machine."""
     return bool(tf.config.list_physical_devices("GPU"))

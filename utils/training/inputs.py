@@ -82,7 +82,7 @@ class Split:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the evaluation has to count its steps, as its input never ends.
+        """Tells whether the evaluation has to count its steps, as its input never ends.
 
         Padding follows the images on a TPU, where all cores take the same number of batches. Black
         images have no end anywhere.
@@ -91,7 +91,7 @@ class Split:
 
     @property
     def num_skipped(self) -> int:
-        """How many bad images --skip_bad_images leaves out."""
+        """Counts the bad images that --skip_bad_images leaves out."""
         return len(self._good.problems) if self._good else 0
 
     def log_skipped(self) -> None:
@@ -167,14 +167,14 @@ class Split:
 
     @functools.cached_property
     def _good(self) -> bad_images.GoodRecords | None:
-        """The records that --skip_bad_images leaves; None if it is not given: all are read."""
+        """Returns the records that --skip_bad_images leaves; None without it, as all are read."""
         if not self._has_files or not self.params["skip_bad_images"]:
             return None
         return bad_images.of_files(self.params, self.file_prefix, self._states)
 
     @functools.cached_property
     def _caches(self) -> bool | None:
-        """Whether the encoded pictures stay in memory; None if each host of a TPU is to decide.
+        """Decides whether encoded pictures stay in memory; None if each host of a TPU decides.
 
         The hosts of a TPU decide by the share of the files that each of them reads.
         """
@@ -186,7 +186,7 @@ class Split:
         return memory.fits_bytes(sum(state.size for state in self._states))
 
     def _segments(self) -> list[segments.Segment] | None:
-        """The parts of the files to read; None for black images."""
+        """Returns the parts of the files to read; None for black images."""
         if not self._has_files:
             return None
         if self._good:
@@ -234,7 +234,7 @@ class Split:
         self.check_count(total)
 
     def _is_enough(self, counted: int) -> bool:
-        """Whether so many images are what num_eval_images asks for.
+        """Checks that so many images are what num_eval_images asks for.
 
         An evaluation on a TPU has a number of steps and may ask for fewer images than there are;
         its last batch then brings some more. Elsewhere the data end it, so the number must be

@@ -1,4 +1,4 @@
-"""Learning-rate schedule, optimizer and averages of the published recipe."""
+"""Builds the published recipe: learning-rate schedule, optimizer and averages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ _WEIGHTS = ("kernel", "depthwise_kernel", "bias", "gamma", "beta")
 
 
 def steps_per_epoch(params: Mapping[str, Any]) -> float:
-    """Training steps an epoch; not rounded."""
+    """Returns the training steps an epoch, not rounded."""
     return params["num_train_images"] / params["train_batch_size"]
 
 
 def learning_rate(global_step: tf.Tensor, params: Mapping[str, Any]) -> tf.Tensor:
-    """Linear warm-up from 0, then a staircase of powers counted from step 0; a float32 scalar."""
+    """Returns the learning rate of a step, a float32 scalar.
+
+    It rises linearly from 0, then falls in a staircase of powers that is counted from step 0.
+    """
     peak = params["base_learning_rate"] * params["train_batch_size"] / BASE_BATCH_SIZE
     epoch = steps_per_epoch(params)
     step = tf.cast(global_step, tf.float32)
@@ -34,7 +37,10 @@ def learning_rate(global_step: tf.Tensor, params: Mapping[str, Any]) -> tf.Tenso
 
 
 def regularized_variables() -> list[tf.Variable]:
-    """Trainable variables under weight decay: all but batch normalization's (biases included)."""
+    """Returns the variables under weight decay: all trainable ones but batch normalization's.
+
+    Biases are included, as in the published program.
+    """
     return [v for v in tf.trainable_variables() if "batch_normalization" not in v.name]
 
 
@@ -69,7 +75,7 @@ def averaged_variables() -> list[tf.Variable]:
 def moving_average(
     params: Mapping[str, Any], global_step: tf.Tensor | None = None
 ) -> tf.train.ExponentialMovingAverage | None:
-    """The averages, or None if `moving_average_decay` is 0."""
+    """Returns the averages, or None if `moving_average_decay` is 0."""
     if params["moving_average_decay"] == 0:
         return None
     return tf.train.ExponentialMovingAverage(params["moving_average_decay"], global_step)

@@ -1,4 +1,4 @@
-"""Fine-tuning: initial weights from any checkpoint of this family (`--init_checkpoint`).
+"""Starts fine-tuning from the weights of any checkpoint of this family (`--init_checkpoint`).
 
 Variables are matched by name and shape, averaged weights first. Networks with Keras layers and with
 tf.layers have the same variables under other names, so names are compared in a common form.
@@ -50,7 +50,7 @@ def common_names(names: Iterable[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """What of a network a checkpoint supplies.
+    """Says which variables of a network a checkpoint supplies.
 
     Attributes:
       restored: name in the checkpoint -> variable of the graph.
@@ -66,7 +66,7 @@ class Matches:
 
 
 def _weights(shapes: dict[str, list[int]]) -> dict[str, str]:
-    """Common name -> name to read in the checkpoint, the average where there is one."""
+    """Maps a common name to the name to read in the checkpoint: the average where there is one."""
     plain = [n for n in shapes if not re.search(r"/(RMSProp(_1)?|ExponentialMovingAverage)$", n)]
     return {
         common: name + averages.SUFFIX if name + averages.SUFFIX in shapes else name
@@ -96,7 +96,7 @@ def match(variables: list[tf.Variable], shapes: dict[str, list[int]]) -> Matches
 
 
 def resolve(path: str) -> str:
-    """The checkpoint that a file or folder name stands for; UserError if there is none."""
+    """Finds the checkpoint that a file or folder name means; raises UserError if there is none."""
     checkpoint = checkpoints.find(path)
     if checkpoint is None:
         raise UserError(
@@ -162,7 +162,7 @@ def _size(variables: Iterable[tf.Variable]) -> int:
 
 
 def _report_frozen(found: Matches, checkpoint: str) -> None:
-    """Prints how much is frozen and how much trains; UserError if something frozen is random."""
+    """Logs how much is frozen and how much trains; raises UserError if a frozen layer is random."""
     trained, frozen = tf.trainable_variables(), optimization.frozen_variables()
     if not frozen:
         return
@@ -182,7 +182,7 @@ def _report_frozen(found: Matches, checkpoint: str) -> None:
 
 
 def _report(found: Matches, checkpoint: str) -> None:
-    """Prints what matched; UserError if it is too little."""
+    """Logs what matched; raises UserError if it is too little."""
     backbone = [
         v for v in found.restored.values() if _HEAD not in "/" + v.op.name.replace(_KERAS_SCOPE, "")
     ]
