@@ -21,8 +21,8 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help train finetune classify finetune-curves demo table bench bench-input bench-build bench-bigtable \
-        bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint format \
-        numbers clean
+        bench-report bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint \
+        format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -45,8 +45,9 @@ $(DIGITS)/dataset_info.json: $(STAMP)
 
 train: $(STAMP) $(DIGITS)/dataset_info.json  ## Train on the bundled digits, evaluate, export, classify
 	$(BIN)/python mnasnet_main.py --config_file=sample --data_dir=$(DIGITS) --model_dir=$(MODEL) \
-	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8
+	  --export_dir=$(MODEL)/export --post_quantize=True --quantize=float16,int8 --report
 	$(BIN)/python -m utils.classify --model=$(MODEL)/export/mnasnet-small.tflite $(DIGITS)/pictures/*.jpg
+	@echo "Open the report in a browser: $(MODEL)/report/report.html"
 
 $(LITE0)/checkpoint: | $(STAMP)
 	@$(BIN)/python -m utils.pretrained --model_dir=$(LITE0)
@@ -56,8 +57,9 @@ $(NATURAL)/dataset_info.json: | $(STAMP)
 
 finetune: $(LITE0)/checkpoint $(NATURAL)/dataset_info.json  ## Fine-tune ImageNet weights on eleven other classes
 	$(BIN)/python mnasnet_main.py --config_file=finetune --init_checkpoint=$(LITE0) --data_dir=$(NATURAL) \
-	  --model_dir=$(TUNED) --export_dir=$(TUNED)/export --post_quantize=True --quantize=float16,int8
+	  --model_dir=$(TUNED) --export_dir=$(TUNED)/export --post_quantize=True --quantize=float16,int8 --report
 	$(BIN)/python -m utils.classify --model=$(TUNED)/export/efficientnet-lite0.tflite $(NATURAL)/pictures/*.jpg
+	@echo "Open the report in a browser: $(TUNED)/report/report.html"
 
 $(LITE0)/export/efficientnet-lite0.tflite: $(LITE0)/checkpoint
 	@$(BIN)/python mnasnet_main.py --mode=export_only --model_dir=$(LITE0) --export_dir=$(@D)
@@ -100,6 +102,9 @@ bench-build: $(STAMP)  ## Measure building a data set, next to plain copying
 
 bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 	$(BIN)/python -m utils.benchmarks.bigtable
+
+bench-report: $(STAMP)  ## Measure a report of 50,000 pictures, 1000 classes
+	$(BIN)/python -m utils.benchmarks.report
 
 bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
 	$(BIN)/python -m utils.benchmarks.tflite

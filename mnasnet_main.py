@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +22,8 @@ from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
 from utils.config import absl_flags, network_settings, setting_flags, settings
 from utils.exporting import export as exporting  # `export` is a published function
-from utils.reading import bad_images
 from utils.reading.records import FAKE_DATA_DIR  # noqa: F401  (published here)
+from utils.reporting import report
 from utils.training import (
     averages,
     checkpoints,
@@ -247,10 +246,12 @@ def run_training(params: Mapping[str, Any]) -> None:
     splits = inputs.checked_splits(params)
     files.make_writable_dir(params["model_dir"], "model_dir")
     exporting.check(params)
+    report.check(params)
     with folder_lock.hold(params["model_dir"], "model_dir", "training"):
         params = _prepare(params)
         _train_and_evaluate(params, splits)
-        _finish(params, splits)
+        splits.train.log_skipped()
+        _finish(params)
 
 
 def _prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -312,15 +313,11 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
             raise UserError(f"The training images ended at step {step}: are there any?")
 
 
-def _finish(params: Mapping[str, Any], splits: inputs.Splits) -> None:
-    """Says what was left out, and exports if export_dir is given."""
-    if splits.train.num_skipped:
-        logging.info(
-            "%d bad training images were left out in each epoch: see %s.",
-            splits.train.num_skipped, os.path.join(params["model_dir"], bad_images.FILE_NAME),
-        )  # fmt: skip
+def _finish(params: Mapping[str, Any]) -> None:
+    """Exports and reports, if export_dir and report are given."""
     if params["export_dir"]:
         run_export(params)
+    report.finish(params, mnasnet_model_fn)
 
 
 def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None, split: inputs.Split) -> None:
@@ -336,6 +333,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     model_dir = params["model_dir"]
     model_files.check_what_is_there(model_dir)
     exporting.check(params)
+    report.check(params)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
@@ -362,8 +360,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
             f"{params['eval_timeout']}: is the training running, and writing there?"
         )
     evaluations.log_best(model_dir)
-    if params["export_dir"]:
-        run_export(params)
+    _finish(params)
 
 
 def run_export(params: Mapping[str, Any]) -> None:

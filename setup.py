@@ -67,6 +67,7 @@ setuptools.setup(
         "utils.config": ["profiles/*.yaml"],
         "utils.demo": ["site/*"],
         "utils.reading": ["imagenet_labels.txt"],
+        "utils.reporting": ["site/*"],
     },
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.
@@ -96,6 +97,7 @@ setuptools.setup(
             "mnasnet-data = mnasnet_start:data",
             "mnasnet-classify = mnasnet_start:classify",
             "mnasnet-evaluate = mnasnet_start:evaluate",
+            "mnasnet-report = mnasnet_start:report",
             "mnasnet-export-table = mnasnet_start:export_table",
             "mnasnet-complexity = mnasnet_start:complexity",
             "mnasnet-import = mnasnet_start:import_weights",

@@ -188,7 +188,9 @@ def folder(tmp_path, monkeypatch):
 
 @each_page
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text())):
+    text = prose(page.read_text())
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    for target in targets:
         if target.startswith(("http://", "https://")):
             continue
         path, _, anchor = target.partition("#")

@@ -184,6 +184,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 unset="for ever", minimum=0, maximum=10**9),
         Setting("eval_after_training", bool, False, "Evaluate the last checkpoint of a --mode=train"
                 "; --mode=train_and_eval always does."),
+        Setting("report", bool, False, "At the end of a training or an evaluation, write "
+                "model_dir/report/report.html: a page with confused classes, wrong pictures and "
+                "curves."),
         Setting("eval_master", str, None, "Flag of the published program, for the address of "
                 "another machine that evaluates; only an empty one is taken here, --mode=eval runs "
                 "on any machine.", unset="empty"),

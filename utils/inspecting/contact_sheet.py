@@ -44,27 +44,12 @@ def _tile(image_bytes: bytes) -> Any:
     """Returns a square with the picture in its middle, or with words if it cannot be shown."""
     from PIL import Image
 
-    small = _thumbnail(image_bytes)
+    small = pixels.thumbnail(image_bytes, SIDE, enlarge=True)
     if small is None:
         return _text("not shown", SIDE, _FRAME)
     tile = Image.new("RGB", (SIDE, SIDE), _FRAME)
     tile.paste(small, ((SIDE - small.width) // 2, (SIDE - small.height) // 2))
     return tile
-
-
-def _thumbnail(image_bytes: bytes) -> Any:
-    """Returns the picture as training sees it, not turned by EXIF; None if it cannot be read."""
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(image_bytes))
-        image.draft("RGB", (2 * SIDE, 2 * SIDE))
-        small = pixels.to_rgb(image, upright=False)
-        scale = SIDE / max(small.size)
-        size = tuple(max(1, round(scale * side)) for side in small.size)
-        return small.resize(size, Image.Resampling.LANCZOS)
-    except Exception:  # Pillow's decoders raise errors of many kinds; TensorFlow's could read it
-        return None
 
 
 def _text(text: str, height: int, background: str) -> Any:

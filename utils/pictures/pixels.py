@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 from utils.pictures.opening import Unreadable
@@ -67,3 +68,30 @@ def to_rgb(image: Any, upright: bool = True) -> Any:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def thumbnail(image_bytes: bytes, side: int, enlarge: bool = False) -> Any:
+    """Returns Pillow's small RGB picture as training sees it, not turned by EXIF.
+
+    Args:
+      image_bytes: an encoded picture.
+      side: of the longer side, in pixels.
+      enlarge: whether a picture that is smaller becomes as large, too.
+
+    Returns:
+      None if Pillow cannot read the picture; TensorFlow may have read it.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(image_bytes))
+        # A JPEG decodes to half or a quarter of its size in a fraction of the time.
+        image.draft("RGB", (3 * side // 2, 3 * side // 2))
+        small = to_rgb(image, upright=False)
+        scale = side / max(small.size)
+        if scale >= 1 and not enlarge:
+            return small
+        size = tuple(max(1, round(scale * length)) for length in small.size)
+        return small.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    except Exception:  # Pillow's decoders raise errors of many kinds
+        return None

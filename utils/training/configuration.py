@@ -248,6 +248,10 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             "--mode=export_only needs --export_dir.",
         ),
         (
+            mode == "export_only" and params["report"],
+            "--report is for trainings and evaluations: mnasnet-report makes one of any model.",
+        ),
+        (
             mode != "export_only" and params["export_checkpoint"],
             "--export_checkpoint is for --mode=export_only: a training exports its last one.",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -127,6 +128,14 @@ class Split:
     def num_skipped(self) -> int:
         """Counts the bad images that --skip_bad_images leaves out."""
         return len(self._good.problems) if self._good else 0
+
+    def log_skipped(self) -> None:
+        """Says how many bad training images --skip_bad_images left out, if any."""
+        if self.num_skipped:
+            logging.info(
+                "%d bad training images were left out in each epoch: see %s.",
+                self.num_skipped, os.path.join(self.params["model_dir"], bad_images.FILE_NAME),
+            )  # fmt: skip
 
     def check(self) -> None:
         """Checks, before anything is built, that the split exists and its first records are good.
@@ -290,7 +299,7 @@ def checked_splits(params: Mapping[str, Any]) -> Splits:
     if records.has_files(data_dir) and not tf.io.gfile.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir} is not a folder: check the path.")
     used = {"train": [splits.train], "eval": [splits.eval], "train_and_eval": splits}
-    if params["eval_after_training"]:
+    if params["eval_after_training"] or params["report"]:
         used["train"] = splits
     for split in used[params["mode"]]:
         split.check()

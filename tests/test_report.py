@@ -1,0 +1,84 @@
+"""The command mnasnet-report."""
+
+import json
+import os
+import shutil
+
+import made_predictions
+import pytest
+from exports import model_dir, plain  # noqa: F401
+
+from utils import evaluate, report
+from utils.base.errors import UserError
+
+
+def run(*arguments):
+    report.main(["mnasnet-report", *arguments])
+
+
+def figures_in(folder):
+    with open(os.path.join(folder, "report.json")) as f:
+        return json.load(f)
+
+
+def test_a_file_is_as_good_as_evaluate_says(plain, digits_dir, tmp_path, capsys):  # noqa: F811
+    model = f"{plain}/tiny.tflite"
+    out = str(tmp_path / "new" / "report")
+    run(f"--model={model}", f"--data_dir={digits_dir}", f"--output_dir={out}", "--images=90")
+    assert capsys.readouterr().out == f"Wrote {out}/report.html: open it in a browser.\n"
+    evaluate.main(["evaluate", f"--model={model}", f"--data_dir={digits_dir}", "--images=90"])
+    said = capsys.readouterr().out
+    found = figures_in(out)["headline"]
+    assert f"top-1 {100 * found['accuracy']:.2f} %" in said
+    assert f"top-5 {100 * found['top_k_accuracy']:.2f} % on 90 images" in said
+    assert [row[0] for row in figures_in(out)["exports"]["rows"]][1:] == ["tiny.tflite"]
+
+
+def test_the_training_pictures(plain, digits_dir, tmp_path):  # noqa: F811
+    run(f"--model={plain}/tiny.tflite", f"--data_dir={digits_dir}", "--split=train",
+        f"--output_dir={tmp_path}", "--images=400")  # fmt: skip
+    assert figures_in(tmp_path)["data"]["split"] == "train"
+    with open(tmp_path / "predictions.csv") as f:
+        files = {line.partition(",")[0] for line in f.readlines()[1:]}
+    assert files == {"train-00000-of-00004", "train-00001-of-00004"}
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"model": "nowhere"}, "--model=nowhere does not exist"),
+    ({"data_dir": "nowhere"}, r"--data_dir=nowhere has no files validation-\*"),
+    ({"data_dir": ""}, "--data_dir is missing"),
+    ({"images": "0"}, "--images=0 is invalid"),
+    ({"labels": "nowhere.txt"}, r"nowhere\.txt"),
+    ({"output_dir": "/proc/report"}, "--output_dir=/proc/report cannot be made"),
+])  # fmt: skip
+def test_what_is_refused(plain, digits_dir, tmp_path, changed, words):  # noqa: F811
+    given = {"model": f"{plain}/tiny.tflite", "data_dir": digits_dir, "output_dir": tmp_path}
+    with pytest.raises(UserError, match=words):
+        run(*(f"--{name}={value}" for name, value in {**given, **changed}.items()))
+    assert os.listdir(tmp_path) == []
+
+
+def test_data_of_other_classes(plain, model_dir, tmp_path):  # noqa: F811
+    data = tmp_path / "data"
+    data.mkdir()
+    made_predictions.write_records(data, [3, 11])
+    model = f"--model={plain}/tiny.tflite"
+    with pytest.raises(UserError, match=r"record 1: label 12 is not in 1\.\.10"):
+        run(model, f"--data_dir={data}", f"--output_dir={tmp_path}/out")
+    info = {
+        "name": "x", "num_train_images": 0, "num_eval_images": 2, "num_label_classes": 12,
+    }  # fmt: skip
+    (data / "dataset_info.json").write_text(json.dumps(info))
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    (folder / "params.yaml").write_text("model_name: mnasnet-small\nnum_label_classes: 10\n")
+    for path in (f"{plain}/tiny.tflite", folder):
+        with pytest.raises(UserError, match="has 12 classes and the model 10"):
+            run(f"--model={path}", f"--data_dir={data}", f"--output_dir={tmp_path}/out")
+
+
+def test_a_network_without_training(digits_dir, tmp_path):
+    """A folder with a checkpoint's settings but no checkpoint is no model."""
+    (tmp_path / "params.yaml").write_text("model_name: mnasnet-small\nnum_label_classes: 10\n")
+    with pytest.raises(UserError, match="is not a model"):
+        run(f"--model={tmp_path}", f"--data_dir={digits_dir}", f"--output_dir={tmp_path}/out")
