@@ -24,7 +24,6 @@ MAY_IMPORT = {
     "exporting": {*_BELOW_TRAINING, "training"},
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},
-    "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "demo": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": _BELOW_MAIN,
     "environments": {"base"},
