@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
         "--depth_multiplier",
         help=f"with --mapping or --model_spec: {settings.SETTINGS['depth_multiplier'].help}",
     )
-    for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "use_keras"):
+    for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "eval_crop_share",
+                 "use_keras"):  # fmt: skip
         add(f"--{name}", help=settings.SETTINGS[name].help)
     run(vars(parser.parse_args(argv[1:])))
 
