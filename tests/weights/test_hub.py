@@ -9,7 +9,7 @@ import golden_weights_torch
 import hub_server
 import hub_weights
 import pytest
-from imported_models import logits, restored_params, run_import
+from imported_models import logits, refused, restored_params, run_import
 from torch_files import Call, zip_file
 
 from utils.base.errors import UserError
@@ -34,15 +34,6 @@ def closed_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
-
-
-def refused(name, words, model_dir):
-    """Imports, and checks that one sentence says why that fails and nothing is written."""
-    with pytest.raises(UserError, match=words) as caught:
-        run_import(name, model_dir)
-    assert "\n" not in str(caught.value)
-    assert not pathlib.Path(model_dir).exists()
-    return caught.value
 
 
 # What arrives.

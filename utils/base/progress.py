@@ -130,6 +130,9 @@ class DownloadBar(tqdm):
         super().__init__(total=total, initial=initial, disable=True)
         self._shown: Progress | None = None
 
+    def __bool__(self) -> bool:
+        return True  # a bar, even while its total is unknown
+
     def update(self, n: float | None = 1) -> None:
         """Takes note of `n` more bytes; a download of less than two megabytes does not show."""
         self.n += n or 0

@@ -22,7 +22,7 @@ from typing import Any
 from absl import logging
 
 from utils.base import disk_errors, files, progress
-from utils.base.errors import UserError, quoted
+from utils.base.errors import UserError, excerpt, quoted
 from utils.weights import description, known_weights, weights_file
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # those of timm, the safer one first
@@ -388,4 +388,4 @@ def _innermost(error: BaseException) -> str:
     """Returns the words of the system behind an error that names the objects of two libraries."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return files.reason(error) if isinstance(error, Exception) else str(error)
+    return excerpt(str(error) or type(error).__name__)
