@@ -51,7 +51,9 @@ def import_download(
       UserError: see `import_state_dict`.
     """
     model_folder.check_free(model_dir)
-    return _import(hub.fetch(name), model_dir, source, labels, given)
+    params = _import(hub.fetch(name), model_dir, source, labels, given)
+    model_folder.log_use(model_dir)
+    return params
 
 
 def initial_weights(path: str) -> str:
@@ -73,7 +75,7 @@ atexit.register(_FOLDERS.close)
 @functools.cache
 def _imported_folder(name: str) -> str:
     folder = os.path.join(_FOLDERS.enter_context(scratch.folder("mnasnet-weights-")), "model")
-    import_download(name, folder)
+    _import(hub.fetch(name), folder, None, None, {})
     return folder
 
 
@@ -99,7 +101,9 @@ def import_state_dict(
       UserError: the file cannot be read or its network is unknown; nothing is written then.
     """
     weights = hub.Weights(path, path, os.path.basename(path), Description())
-    return _import(weights, model_dir, source, labels, given)
+    params = _import(weights, model_dir, source, labels, given)
+    model_folder.log_use(model_dir)
+    return params
 
 
 def _import(
@@ -204,6 +208,7 @@ def import_checkpoint(
         params, values, model_dir, path, names_of_classes, common=False,
         origin=os.path.basename(path),
     )  # fmt: skip
+    model_folder.log_use(model_dir)
     return params
 
 

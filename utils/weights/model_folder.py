@@ -176,6 +176,10 @@ def _publish(model_dir: str, values, recorded: str, names: Sequence[str] | None)
     if names:
         labels.write(model_dir, names)
     checkpoints.write_state(model_dir, [_CHECKPOINT])
+
+
+def log_use(model_dir: str) -> None:
+    """Logs what a folder that `write` wrote is for."""
     logging.info("Wrote %s: use it in every mode with --model_dir=%s.", _CHECKPOINT, model_dir)
 
 
