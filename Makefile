@@ -62,7 +62,7 @@ finetune: $(LITE0)/checkpoint $(NATURAL)/dataset_info.json  ## Fine-tune ImageNe
 	$(BIN)/python -m utils.classify --model=$(TUNED)/export/efficientnet-lite0.tflite $(NATURAL)/pictures/*.jpg
 
 # With WEIGHTS those, else MnasNet-A1 of the hub or, where it cannot be fetched, EfficientNet-Lite0.
-classify: $(STAMP)  ## Name what is on PICTURES="a.jpg b.jpg" (WEIGHTS=hf://...)
+classify: $(STAMP)  ## Name what is on PICTURES="a.jpg b.jpg" (WEIGHTS=hf:...)
 	@set -e; dir=$(NAMED); if [ ! -e $$dir/checkpoint ]; then \
 	  if [ "$(WEIGHTS)" ]; then \
 	    $(BIN)/python -m utils.import_weights --weights="$(WEIGHTS)" --model_dir=$$dir; \
