@@ -113,6 +113,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def _resolve(self, name, revision, file, authorization):
+        if authorization not in (None, "Bearer hf_good"):
+            return self._send(
+                401, {"X-Error-Message": "Invalid credentials in Authorization header"}
+            )
         repository = self.hub.repositories.get(name)
         if repository is None:
             return self._fail(401, "RepoNotFound", "Invalid username or password.")

@@ -60,13 +60,3 @@ def repository(architecture, num_classes=None, **changes):
         "config.json": config(architecture, classes, **changes),
         "model.safetensors": weights(architecture, num_classes),
     }
-
-
-def torchvision_weights(name, num_classes):
-    """The bytes of a .safetensors file with the keys of torchvision's mnasnet`name`."""
-    golden = golden_files.read(f"torchvision_mnasnet{name}")
-    state = golden_weights_torch.state_dict(golden)
-    for key in ("classifier.1.weight", "classifier.1.bias"):
-        shape = (num_classes, *state[key].shape[1:])
-        state[key] = golden_weights_torch.weight(key, shape)
-    return safetensors.numpy.save(state)

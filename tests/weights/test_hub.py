@@ -14,8 +14,8 @@ from torch_files import Call, zip_file
 
 from utils.base.errors import UserError
 from utils.reading import labels
+from utils.weights import description, weights_file
 from utils.weights import hub as hub_module
-from utils.weights import weights_file
 
 A1 = "timm/semnasnet_100.rmsp_in1k"
 SMALL = "timm/mnasnet_small.lamb_in1k"
@@ -60,21 +60,18 @@ def test_imagenet_labels_come_along(hub, tmp_path):
     assert lines == labels.read("imagenet", 1000)
 
 
-def test_labels_of_the_user_go_before_those_of_the_repository(hub, tmp_path):
+def test_what_the_user_gives_goes_before_what_the_repository_says(hub, tmp_path):
     names = [f"class {number}" for number in range(16)]
-    files = hub_weights.repository("mnasnet_small", label_names=names)
-    hub.commit(SMALL, files)
-    run_import(f"hf://{SMALL}", tmp_path / "a")
-    assert (tmp_path / "a" / "labels.txt").read_text().splitlines() == names
+    hub.commit(SMALL, hub_weights.repository("mnasnet_small", label_names=names))
+    assert hub_module.fetch(f"hf://{SMALL}").description.labels == tuple(names)
     (tmp_path / "mine.txt").write_text("".join(f"mine {number}\n" for number in range(16)))
-    run_import(f"hf://{SMALL}", tmp_path / "b", labels=str(tmp_path / "mine.txt"))
-    assert (tmp_path / "b" / "labels.txt").read_text() == (tmp_path / "mine.txt").read_text()
-
-
-def test_the_users_settings_go_before_those_of_the_repository(small, tmp_path):
-    run_import(f"hf://{SMALL}", tmp_path / "m", input_image_size="96", eval_crop_share="1")
+    run_import(
+        f"hf://{SMALL}", tmp_path / "m", labels=str(tmp_path / "mine.txt"), input_image_size="96",
+        eval_crop_share="1",
+    )  # fmt: skip
     params = restored_params(str(tmp_path / "m"))
     assert (params["input_image_size"], params["eval_crop_share"]) == (96, 1.0)
+    assert (tmp_path / "m" / "labels.txt").read_text() == (tmp_path / "mine.txt").read_text()
 
 
 def test_the_config_tells_two_families_with_the_same_shapes_apart(hub, tmp_path):
@@ -86,24 +83,24 @@ def test_the_config_tells_two_families_with_the_same_shapes_apart(hub, tmp_path)
     assert params["model_spec"]["mean_rgb"] == [127.5] * 3
 
 
-def test_a_repository_without_config_is_recognized(hub, tmp_path):
+def test_a_repository_without_config_says_nothing_more(hub):
     hub.commit("me/mine", {"model.safetensors": hub_weights.weights("mnasnet_small")})
-    run_import("hf://me/mine", tmp_path / "m")
-    params = restored_params(str(tmp_path / "m"))
-    assert params["model_name"] == "mnasnet_small" and params["eval_crop_share"] is None
+    assert hub_module.fetch("hf://me/mine").description == description.Description()
 
 
 def test_a_file_may_be_named(hub, tmp_path):
-    hub.commit("me/mine", {"half/w.safetensors": hub_weights.weights("mnasnet_small")})
+    content = hub_weights.weights("mnasnet_small")
+    hub.commit("me/mine", {"half/w.safetensors": content})
     refused("hf://me/mine", "has no model.safetensors and no pytorch_model.bin", tmp_path / "m")
-    run_import("hf://me/mine/half/w.safetensors", tmp_path / "m")
+    weights = hub_module.fetch("hf://me/mine/half/w.safetensors")
+    assert pathlib.Path(weights.path).read_bytes() == content
     refused("hf://me/mine/half/w.onnx", "has none of the endings", tmp_path / "n")
 
 
 # The cache.
 
 
-def test_a_second_time_downloads_nothing(small, tmp_path):
+def test_a_second_time_downloads_nothing(small):
     first = hub_module.fetch(f"hf://{SMALL}")
     assert len(small.paths("GET")) == 2
     assert hub_module.fetch(f"hf://{SMALL}") == first
@@ -145,7 +142,6 @@ def test_without_the_hub_the_cache_serves(why, small, closed_port, tmp_path, mon
     assert f"hf://{SMALL} is taken from the cache: " in caplog.text
     if why != "a broken hub":
         assert len(small.requests) == asked
-    run_import(f"hf://{SMALL}", tmp_path / "model")
     refused("hf://timm/other", "cannot be fetched, because .* does not have it", tmp_path / "m")
 
 
@@ -173,7 +169,20 @@ def test_a_download_that_stays_broken_leaves_nothing(small, tmp_path):
     refused(f"hf://{SMALL}", "answers with status 503: run the same command", tmp_path / "m")
     blobs = list((tmp_path / "hub").glob("hub/*/blobs/*"))
     assert max(path.stat().st_size for path in blobs) < 10_000  # config.json alone
-    run_import(f"hf://{SMALL}", tmp_path / "m")
+    hub_module.fetch(f"hf://{SMALL}")
+
+
+def test_weights_without_their_config_are_not_taken(small, tmp_path, monkeypatch):
+    answer = hub_server._Handler._resolve
+
+    def break_off(handler, name, revision, file, authorization):
+        if file == "config.json":
+            handler.close_connection = True  # without an answer
+            return None
+        return answer(handler, name, revision, file, authorization)
+
+    monkeypatch.setattr(hub_server._Handler, "_resolve", break_off)
+    refused(f"hf://{SMALL}", "cannot be fetched|did not arrive whole", tmp_path / "m")
 
 
 def test_a_file_that_is_not_the_one_of_the_hub_is_refused(small, tmp_path):
@@ -183,15 +192,17 @@ def test_a_file_that_is_not_the_one_of_the_hub_is_refused(small, tmp_path):
     error = refused(f"hf://{SMALL}", "is damaged: its checksum is not the one", tmp_path / "m")
     small.replaced.clear()
     pathlib.Path(str(error).partition(" is damaged")[0]).unlink()  # as the sentence says
-    run_import(f"hf://{SMALL}", tmp_path / "m")
+    hub_module.fetch(f"hf://{SMALL}")
 
 
 def test_a_gated_repository_needs_a_token(small, tmp_path, monkeypatch):
     small.repositories[SMALL].is_gated = True
     words = rf"is gated: accept its conditions at {small.address}/{SMALL}.*HF_TOKEN"
     refused(f"hf://{SMALL}", words, tmp_path / "m")
+    monkeypatch.setenv("HF_TOKEN", "hf_bad")
+    refused(f"hf://{SMALL}", "answers with status 401: check HF_TOKEN", tmp_path / "m")
     monkeypatch.setenv("HF_TOKEN", "hf_good")
-    run_import(f"hf://{SMALL}", tmp_path / "m")
+    hub_module.fetch(f"hf://{SMALL}")
     # Another host gets no token.
     assert {a for _, path, _, a in small.requests if path.startswith("/large/")} == {None}
 
@@ -239,7 +250,7 @@ def test_code_in_a_bin_is_not_run_and_safetensors_come_first(hub, tmp_path):
     refused("hf://me/code", "cannot be used", tmp_path / "m")
     assert not (tmp_path / "executed").exists()
     hub.commit(SMALL, {**hub_weights.repository("mnasnet_small"), "pytorch_model.bin": hostile})
-    run_import(f"hf://{SMALL}", tmp_path / "m")
+    hub_module.fetch(f"hf://{SMALL}")
     assert not any(SMALL in path and path.endswith(".bin") for path in hub.paths("HEAD"))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import ipaddress
 import pathlib
+import shutil
 import ssl
 import sys
 
@@ -12,7 +13,6 @@ import hub_weights
 import pytest
 from imported_models import refused, restored_params, run_import
 
-from utils.reading import labels
 from utils.weights import hub as hub_module
 from utils.weights import known_weights, weights_file
 
@@ -96,15 +96,15 @@ def test_what_the_table_knows_of_an_address_comes_along(web, tmp_path, monkeypat
     """torchvision publishes no config.json; the table has what its code says."""
     (entry,) = (w for w in known_weights.WEIGHTS if w.name == "mnasnet0_75")
     source = f"{web.address}/files/0_75.safetensors"
-    web.files["0_75.safetensors"] = hub_weights.torchvision_weights("0_5", 1000)
+    web.files["0_75.safetensors"] = hub_weights.weights("mnasnet_small")
     digest = hub_server.sha256(web.files["0_75.safetensors"])
     known = dataclasses.replace(entry, source=f"{source}#sha256={digest}")
     monkeypatch.setattr(known_weights, "WEIGHTS", (known,))
-    run_import(source, tmp_path / "m")  # the table has the checksum, too
-    params = restored_params(str(tmp_path / "m"))
-    assert (params["resize_method"], params["eval_crop_share"]) == ("bilinear", 224 / 232)
-    names = (tmp_path / "m" / "labels.txt").read_text().splitlines()
-    assert names == labels.read("imagenet", 1000)
+    assert hub_module.fetch(source).description == entry.description
+    assert entry.description.settings["eval_crop_share"] == 224 / 232
+    web.files["0_75.safetensors"] += b" "
+    shutil.rmtree(tmp_path / "cache")
+    refused(source, "has another checksum", tmp_path / "m")  # the table has it, too
 
 
 def certificate(folder):

@@ -99,11 +99,15 @@ class _Place:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Tells where a file is in a repository; the checksum is None if the cache does not tell it."""
+    """Tells where a file is in a repository; the checksum is None if the cache has the file."""
 
     file: str
     commit: str
     checksum: str | None
+
+    @property
+    def is_cached(self) -> bool:
+        return self.checksum is None
 
 
 def _parse(name: str) -> _Place:
@@ -129,10 +133,11 @@ def _from_hub(name: str) -> Weights:
     hub = _client(name)
     with _explaining(hub, place):
         found = _locate(hub, place)
-        described = _describe(hub, place)
+        described = _describe(hub, place, found)
         path = hub.hf_hub_download(
-            place.repository, found.file, revision=found.commit, tqdm_class=progress.DownloadBar
-        )
+            place.repository, found.file, revision=found.commit,
+            local_files_only=found.is_cached, tqdm_class=progress.DownloadBar,
+        )  # fmt: skip
     _check_blob(path, found.checksum, place.name)
     origin = f"{place.name}@{found.commit}/{found.file}"
     return Weights(path, place.name, origin, described)
@@ -166,10 +171,10 @@ def _locate(hub, place: _Place) -> _Found:
             return _locate_in_cache(hub, place, e)
         if metadata.commit_hash is None:
             raise NotFetchedError(
-                f"{place.name}: {_endpoint(hub)} is not a hub: check HF_ENDPOINT and the proxy."
+                f"{hub.constants.ENDPOINT} is not a hub: check HF_ENDPOINT and the proxy."
             )
         _check_size(metadata.size or 0, f"{place.name}/{file}")
-        return _Found(file, metadata.commit_hash, metadata.etag)
+        return _Found(file, metadata.commit_hash, metadata.etag or "")
     raise NotFetchedError(
         f"{place.name} has no {' and no '.join(place.files)}: name a weights file that it has, as "
         f"{place.name}/FILE."
@@ -194,14 +199,17 @@ def _locate_in_cache(hub, place: _Place, error: Exception) -> _Found:
     )
 
 
-def _describe(hub, place: _Place) -> description.Description:
+def _describe(hub, place: _Place, found: _Found) -> description.Description:
     """Returns what the repository's config.json says of the weights."""
     try:
         # By this call the cache learns, too, which commit a branch or tag stands for.
         path = hub.hf_hub_download(
-            place.repository, _CONFIG, revision=place.revision, tqdm_class=progress.DownloadBar
-        )
-    except hub.errors.EntryNotFoundError:
+            place.repository, _CONFIG, revision=place.revision,
+            local_files_only=found.is_cached, tqdm_class=progress.DownloadBar,
+        )  # fmt: skip
+    except hub.errors.EntryNotFoundError as e:
+        if isinstance(e, hub.errors.LocalEntryNotFoundError) and not found.is_cached:
+            raise  # the connection broke; without its config.json, weights mean something else
         return description.Description()
     try:
         content = json.loads(files.read_text(path))
@@ -218,7 +226,7 @@ def _explaining(hub, place: _Place) -> Iterator[None]:
     """Makes one sentence of each error of the hub's client."""
     import httpx2
 
-    page = f"{_endpoint(hub)}/{place.repository}"
+    page = f"{hub.constants.ENDPOINT}/{place.repository}"
     try:
         yield
     except hub.errors.GatedRepoError as e:
@@ -229,17 +237,19 @@ def _explaining(hub, place: _Place) -> Iterator[None]:
         raise NotFetchedError(f"{sentence}.") from e
     except hub.errors.RepositoryNotFoundError as e:
         raise NotFetchedError(
-            f"{place.name} is not at {_endpoint(hub)}, or it is private: check the name (python "
-            "-m utils.pretrained --list shows known ones), or set HF_TOKEN to a token that may "
-            "read it."
+            f"{place.name} is not at {hub.constants.ENDPOINT}, or it is private: check the name "
+            "(python -m utils.pretrained --list shows known ones), or set HF_TOKEN to a token that "
+            "may read it."
         ) from e
     except hub.errors.RevisionNotFoundError as e:
         raise NotFetchedError(
             f"{place.name} has no revision {quoted(place.revision)}: see {page}/commits/main."
         ) from e
     except (httpx2.TransportError, hub.errors.HfHubHTTPError, hub.errors.XetDownloadError) as e:
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        remedy = "check HF_TOKEN" if status in (401, 403) else f"{_AGAIN} later"
         raise NotFetchedError(
-            f"{place.name} cannot be fetched, because {_why_unreachable(hub, e)}: {_AGAIN} later."
+            f"{place.name} cannot be fetched, because {_why_unreachable(hub, e)}: {remedy}."
         ) from e
     except OSError as e:
         if disk_errors.find(e):
@@ -249,17 +259,13 @@ def _explaining(hub, place: _Place) -> Iterator[None]:
         ) from e
 
 
-def _endpoint(hub) -> str:
-    return hub.constants.ENDPOINT
-
-
 def _why_unreachable(hub, error: Exception) -> str:
     if isinstance(error, hub.errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     response = getattr(error, "response", None)
     if response is not None:
-        return f"{_endpoint(hub)} answers with status {response.status_code}"
-    return f"{_endpoint(hub)} cannot be reached ({files.reason(error)})"
+        return f"{hub.constants.ENDPOINT} answers with status {response.status_code}"
+    return f"{hub.constants.ENDPOINT} cannot be reached ({files.reason(error)})"
 
 
 def _check_blob(path: str, checksum: str | None, name: str) -> None:
