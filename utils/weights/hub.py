@@ -148,6 +148,8 @@ def _client(name: str) -> Any:
     hub = _library("huggingface_hub", "huggingface_hub", name)
     for module in ("constants", "errors", "file_download"):  # the package itself loads them late
         importlib.import_module(f"huggingface_hub.{module}")
+    # Progress and resuming go by these chunks; ten megabytes would be most of a file.
+    hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
     for logger in ("huggingface_hub", "httpx2"):
         python_logging.getLogger(logger).setLevel(python_logging.ERROR)
     return hub
