@@ -14,6 +14,8 @@ SCRATCH := $(WORK)/natural-scratch
 EXPORTS ?= $(MODEL)/export
 CHECKED ?= $(DIGITS)/pictures/*.jpg
 PICTURES ?= tests/golden/images/chelsea.jpg tests/golden/images/coffee.jpg
+WEIGHTS ?=
+NAMED := $(WORK)/$(if $(WEIGHTS),$(notdir $(firstword $(subst \#, ,$(WEIGHTS)))),mnasnet-a1)
 TPU ?=
 SECTIONS ?=
 
@@ -61,11 +63,16 @@ finetune: $(LITE0)/checkpoint $(NATURAL)/dataset_info.json  ## Fine-tune ImageNe
 	$(BIN)/python -m utils.classify --model=$(TUNED)/export/efficientnet-lite0.tflite $(NATURAL)/pictures/*.jpg
 	@echo "Open the report in a browser: $(TUNED)/report/report.html"
 
-$(LITE0)/export/efficientnet-lite0.tflite: $(LITE0)/checkpoint
-	@$(BIN)/python mnasnet_main.py --mode=export_only --model_dir=$(LITE0) --export_dir=$(@D)
-
-classify: $(LITE0)/export/efficientnet-lite0.tflite  ## Name what is on pictures (PICTURES="a.jpg b.jpg")
-	@$(BIN)/python -m utils.classify --model=$< $(PICTURES)
+# With WEIGHTS those, else MnasNet-A1 of the hub or, where it cannot be fetched, EfficientNet-Lite0.
+classify: $(STAMP)  ## Name what is on PICTURES="a.jpg b.jpg" (WEIGHTS=hf:...)
+	@set -e; dir=$(NAMED); if [ ! -e $$dir/checkpoint ]; then \
+	  if [ "$(WEIGHTS)" ]; then \
+	    $(BIN)/python -m utils.import_weights --weights="$(WEIGHTS)" --model_dir=$$dir; \
+	  else $(BIN)/python -m utils.pretrained --mnasnet_dir=$$dir --model_dir=$(LITE0); fi; fi; \
+	if [ ! -e $$dir/checkpoint ]; then dir=$(LITE0); fi; \
+	if [ ! -e $$dir/export/export_report.json ]; then \
+	  $(BIN)/python mnasnet_main.py --mode=export_only --model_dir=$$dir --export_dir=$$dir/export; fi; \
+	$(BIN)/python -m utils.classify --model=$$dir/export $(PICTURES)
 
 finetune-curves: finetune  ## Train from weights and from scratch, and plot both
 	$(BIN)/python mnasnet_main.py --config_file=finetune --model_spec=g3doc/data/efficientnet-lite0.yaml \

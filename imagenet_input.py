@@ -39,7 +39,10 @@ SERVING_IMAGES = "float_image_input"
 
 
 def build_image_serving_input_fn(
-    image_size: int = preprocessing.IMAGE_SIZE, *, resize_method: str = "bicubic"
+    image_size: int = preprocessing.IMAGE_SIZE,
+    *,
+    resize_method: str = "bicubic",
+    eval_crop_share: float | None = None,
 ):
     """Returns the input function of a SavedModel.
 
@@ -50,13 +53,15 @@ def build_image_serving_input_fn(
     Args:
       image_size: side of the images in pixels.
       resize_method: 'bicubic' or 'bilinear'.
+      eval_crop_share: see `preprocessing.preprocess_image`.
     """
 
     def serving_input_fn():
         def preprocess(image_bytes):
             return preprocessing.preprocess_image(
-                image_bytes, image_size=image_size, resize_method=resize_method
-            )
+                image_bytes, image_size=image_size, resize_method=resize_method,
+                eval_crop_share=eval_crop_share,
+            )  # fmt: skip
 
         image_bytes = tf.placeholder(tf.string, [None], SERVING_PICTURES)
         images = tf.map_fn(preprocess, image_bytes, back_prop=False, dtype=tf.float32)
@@ -110,6 +115,7 @@ class ImageNetTFExampleInput:
         num_classes: int | None = None,
         seed: int | None = None,
         first_image: int = 0,
+        eval_crop_share: float | None = None,
     ):
         """Keeps the settings.
 
@@ -128,6 +134,7 @@ class ImageNetTFExampleInput:
           first_image: images that the training has had so far, on all hosts; its input resumes
             after them. Runs that always started anew would show the first images of each file
             again and again, and the last ones never.
+          eval_crop_share: see `preprocessing.preprocess_image`.
         """
         self.image_preprocessing_fn: Callable = preprocessing.preprocess_image
         self.is_training = is_training
@@ -141,6 +148,7 @@ class ImageNetTFExampleInput:
         self.num_classes = num_classes
         self.seed = seed
         self.first_image = first_image
+        self.eval_crop_share = eval_crop_share
 
     def set_shapes(
         self, batch_size: int, images: tf.Tensor, labels: tf.Tensor
@@ -172,7 +180,10 @@ class ImageNetTFExampleInput:
             message = examples.label_message(label + 1, self.num_classes)
             with tf.control_dependencies([tf.Assert(in_range, [message])]):
                 label = tf.identity(label)
-        ours = dict(resize_method=self.resize_method, augmentation=self.augmentation, seed=seed)
+        ours = {
+            "resize_method": self.resize_method, "augmentation": self.augmentation, "seed": seed,
+            "eval_crop_share": self.eval_crop_share,
+        }  # fmt: skip
         image = _call(
             self.image_preprocessing_fn, image_bytes=image_bytes, is_training=self.is_training,
             use_bfloat16=self.use_bfloat16, image_size=self.image_size, optional=ours,

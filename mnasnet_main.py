@@ -39,6 +39,7 @@ from utils.training import (
     summaries,
     warm_start,
 )
+from utils.weights import conversion
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -263,21 +264,19 @@ def _prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
     3. Random weights, of which none may be frozen.
 
     Returns:
-      The settings, without init_checkpoint if it is not to be read.
+      The settings; init_checkpoint is a path of a checkpoint, or None if it is not to be read.
     """
     model_dir, last = params["model_dir"], params["train_steps"]
     model_files.check_what_is_there(model_dir)
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
-    if checkpoint:
-        params = {**params, "init_checkpoint": None}
-    elif params["init_checkpoint"]:
-        warm_start.resolve(params["init_checkpoint"])
-    elif network_settings.frozen(params):
+    params = {**params, "init_checkpoint": None if checkpoint else params["init_checkpoint"]}
+    if initial := params["init_checkpoint"]:
+        initial = warm_start.resolve(conversion.initial_weights(initial))
+    elif not checkpoint and network_settings.frozen(params):
         raise UserError(
             f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would "
-            "freeze random weights: name trained ones with --init_checkpoint, or a --model_dir "
-            "that has a checkpoint."
+            "freeze random weights: name trained ones with --init_checkpoint or --model_dir."
         )
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
@@ -288,7 +287,7 @@ def _prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
         model_files.log_changes(params)
     model_files.record_params(params)
     model_files.keep_label_names(params)
-    return params
+    return {**params, "init_checkpoint": initial}
 
 
 def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> None:
@@ -402,7 +401,8 @@ MODES = {
 
 def main(argv: list[str]) -> None:
     """Reads the settings, checks them and the data, and runs the mode."""
-    params = configuration.resolve(setting_flags.parse_settings(argv, DESCRIPTION))
+    given = setting_flags.parse_settings(argv, DESCRIPTION)
+    params = configuration.resolve(given, conversion.initial_weights)
     configuration.log_summary(params)
     with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):
         absl_flags.call(MODES[params["mode"]], params)

@@ -132,18 +132,24 @@ def claimed_shape(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(shape, [3])
 
 
-def centre_window(shape: tf.Tensor, image_size: int) -> tf.Tensor:
+def crop_share(image_size: int) -> float:
+    """Returns the published side of the evaluation's square, as a share of the shorter side."""
+    return image_size / (image_size + CROP_PADDING)
+
+
+def centre_window(
+    shape: tf.Tensor, image_size: int, eval_crop_share: float | None = None
+) -> tf.Tensor:
     """Returns the evaluation crop of a picture as a window for `decode_and_crop`, int32 [4].
 
     Args:
       shape: int32 [3], the picture's shape.
       image_size: side in pixels to which the crop will be resized.
+      eval_crop_share: side of the crop as a share of the shorter side; None for the published one.
     """
     height, width = shape[0], shape[1]
-    side = tf.cast(
-        image_size / (image_size + CROP_PADDING) * tf.cast(tf.minimum(height, width), tf.float32),
-        tf.int32,
-    )
+    share = crop_share(image_size) if eval_crop_share is None else eval_crop_share
+    side = tf.cast(share * tf.cast(tf.minimum(height, width), tf.float32), tf.int32)
     side = tf.maximum(side, 1)  # for a picture one pixel high or wide
     return tf.stack([((height - side) + 1) // 2, ((width - side) + 1) // 2, side, side])
 
@@ -263,12 +269,13 @@ def preprocess_for_eval(
     image_size: int = IMAGE_SIZE,
     *,
     resize_method: str = "bicubic",
+    eval_crop_share: float | None = None,
 ) -> tf.Tensor:
     """Returns the centre crop, resized, [image_size, image_size, 3].
 
     Arguments and result are those of `preprocess_image`.
     """
-    window = centre_window(image_shape(image_bytes), image_size)
+    window = centre_window(image_shape(image_bytes), image_size, eval_crop_share)
     image = resize(decode_and_crop(image_bytes, window), image_size, resize_method)
     return _with_precision(image, use_bfloat16)
 
@@ -286,6 +293,7 @@ def preprocess_image(
     resize_method: str = "bicubic",
     augmentation: Augmentation | None = None,
     seed=None,
+    eval_crop_share: float | None = None,
 ) -> tf.Tensor:
     """Decodes, crops and resizes one encoded picture.
 
@@ -297,6 +305,8 @@ def preprocess_image(
       resize_method: 'bicubic' or 'bilinear'.
       augmentation: the random crops and flips of training; None for the published ones.
       seed: int [2], fixes the augmentation; None draws one.
+      eval_crop_share: side of the centre crop as a share of the shorter side; None for
+        image_size / (image_size + 32), as published.
 
     Returns:
       [image_size, image_size, 3], RGB in [0, 255] (bicubic may overshoot).
@@ -306,4 +316,7 @@ def preprocess_image(
             image_bytes, use_bfloat16, image_size,
             resize_method=resize_method, augmentation=augmentation, seed=seed,
         )  # fmt: skip
-    return preprocess_for_eval(image_bytes, use_bfloat16, image_size, resize_method=resize_method)
+    return preprocess_for_eval(
+        image_bytes, use_bfloat16, image_size,
+        resize_method=resize_method, eval_crop_share=eval_crop_share,
+    )  # fmt: skip

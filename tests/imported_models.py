@@ -1,10 +1,14 @@
 """Weights files of golden networks, and models imported from them."""
 
+import pathlib
+
 import golden_weights_torch
+import pytest
 import tensorflow.compat.v1 as tf
 
 import mnasnet_models
 from utils import import_weights
+from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.training import averages, checkpoints, configuration
 from utils.weights import weights_file
@@ -54,3 +58,12 @@ def run_import(path, model_dir, **arguments):
     import_weights.run(
         {"weights": path, "model_dir": str(model_dir), **dict.fromkeys(names), **arguments}
     )
+
+
+def refused(name, words, model_dir):
+    """Imports, and checks that one sentence says why that fails and nothing is written."""
+    with pytest.raises(UserError, match=words) as caught:
+        run_import(name, model_dir)
+    assert "\n" not in str(caught.value)
+    assert not pathlib.Path(model_dir).exists()
+    return caught.value

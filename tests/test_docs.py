@@ -14,6 +14,7 @@ import yaml
 from absl import flags
 from console_commands import console_commands
 
+from utils.base import files
 from utils.base.errors import UserError
 from utils.config import model_spec, setting_flags, settings, strict_yaml
 from utils.training import configuration
@@ -130,7 +131,9 @@ def check_program(words, folder):
     """Resolves the settings of a command of the program and returns them."""
     # A folder stands for the bucket, because settings are looked up in its files.
     arguments = [word.replace("gs://BUCKET", str(folder / "bucket")) for word in words]
-    return configuration.resolve(setting_flags.parse_settings(["mnasnet_main.py", *arguments], ""))
+    given = setting_flags.parse_settings(["mnasnet_main.py", *arguments], "")
+    # Nothing is fetched: a folder stands for the weights, too.
+    return configuration.resolve(given, lambda p: str(folder) if files.is_download(p) else p)
 
 
 def check_command(module, words):

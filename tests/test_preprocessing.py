@@ -102,6 +102,15 @@ def test_centre_window(height, width, size):
     )
 
 
+@pytest.mark.parametrize(("share", "expected"), [
+    (None, [6, 38, 84, 84]), (0.875, [6, 38, 84, 84]), (0.5, [24, 56, 48, 48]),
+    (1, [0, 32, 96, 96]), (1e-6, [48, 80, 1, 1]),
+])  # fmt: skip
+def test_another_share_of_the_shorter_side(share, expected):
+    window = run(preprocessing.centre_window(tf.constant([96, 160, 3]), 224, share))
+    assert window.tolist() == expected
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "BMP"])
 def test_lossless_formats_equal_the_centre_crop_of_the_decoded_picture(image_format):
     picture = noise(90, 61)

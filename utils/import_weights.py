@@ -1,5 +1,6 @@
 """Imports weights of other programs as a checkpoint for every mode of mnasnet_main.py.
 
+mnasnet-import --weights=hf://timm/semnasnet_100.rmsp_in1k --model_dir=DIR
 mnasnet-import --weights=semnasnet_075.safetensors --model_dir=DIR
 mnasnet-import --weights=mnasnet0_5.pth --model_dir=DIR
 mnasnet-import --weights=THEIRS/model.ckpt-1000 --mapping=names.yaml \
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils.base import program
+from utils.base import files, program
 from utils.base.errors import UserError
 from utils.config import model_spec, settings
 from utils.weights import conversion, file_settings, recognition
@@ -30,7 +31,10 @@ def main(argv: list[str]) -> None:
     parser = program.ArgumentParser(prog="mnasnet-import", description=lines[0])
     add = parser.add_argument
     add(
-        "--weights", required=True, help=".safetensors or .pth file, or with --mapping a checkpoint"
+        "--weights",
+        required=True,
+        help=".safetensors or .pth file; hf://OWNER/REPOSITORY, perhaps with @REVISION; an "
+        "https:// address, perhaps with #sha256=; or with --mapping a checkpoint",
     )
     add("--model_dir", required=True, help="folder for the checkpoint")
     add(
@@ -46,7 +50,8 @@ def main(argv: list[str]) -> None:
         "--depth_multiplier",
         help=f"with --mapping or --model_spec: {settings.SETTINGS['depth_multiplier'].help}",
     )
-    for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "use_keras"):
+    for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "eval_crop_share",
+                 "use_keras"):  # fmt: skip
         add(f"--{name}", help=settings.SETTINGS[name].help)
     run(vars(parser.parse_args(argv[1:])))
 
@@ -71,7 +76,10 @@ def run(arguments: dict[str, Any]) -> None:
     if "model_spec" in given:
         named, given["model_spec"] = model_spec.load(given["model_spec"])
         given.setdefault("model_name", named)
+    is_download = files.is_download(paths["weights"])
     if paths["mapping"]:
+        if is_download:
+            raise UserError("--mapping is for the checkpoint of a TF1 program on this machine.")
         conversion.import_checkpoint(
             paths["weights"], paths["mapping"], paths["model_dir"], paths["labels"], **given
         )
@@ -85,14 +93,17 @@ def run(arguments: dict[str, Any]) -> None:
         raise UserError(
             "--source and --model_spec are both given: choose one description of the network."
         )
-    if tf.io.gfile.exists(paths["weights"] + ".index") or paths["weights"].endswith(".index"):
+    if not is_download and _is_checkpoint(paths["weights"]):
         raise UserError(
             f"--weights={paths['weights']} is a TensorFlow checkpoint: give --mapping and "
             "--model_name. If this program wrote it, use it with --init_checkpoint."
         )
-    conversion.import_state_dict(
-        paths["weights"], paths["model_dir"], paths["source"], paths["labels"], **given
-    )
+    do_import = conversion.import_download if is_download else conversion.import_state_dict
+    do_import(paths["weights"], paths["model_dir"], paths["source"], paths["labels"], **given)
+
+
+def _is_checkpoint(path: str) -> bool:
+    return path.endswith(".index") or tf.io.gfile.exists(path + ".index")
 
 
 def console() -> None:

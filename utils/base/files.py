@@ -131,6 +131,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def is_download(path: str) -> bool:
+    """Whether a text names a file to download (hf://, https://) and not one to open."""
+    return path.lower().startswith(("hf://", "https://", "http://"))
+
+
 def absolute(path: str) -> str:
     """Returns the path from the root; a path in a bucket already is one."""
     return path if is_remote(path) else os.path.abspath(path)

@@ -120,6 +120,42 @@ class Progress:
             self._live.close()
 
 
+class DownloadBar(tqdm):
+    """Shows a download as all other long work, to libraries that want a bar of tqdm's kind."""
+
+    monitor_interval = 0  # no thread that redraws a bar of tqdm, which never shows
+    _BYTES = 1_000_000
+
+    def __init__(self, *unused, total: int | None = None, initial: int = 0, **more):
+        super().__init__(total=total, initial=initial, disable=True)
+        self._shown: Progress | None = None
+
+    def __bool__(self) -> bool:
+        return True  # a bar, even while its total is unknown
+
+    def update(self, n: float | None = 1) -> None:
+        """Takes note of `n` more bytes; a download of less than two megabytes does not show."""
+        self.n += n or 0
+        total, done = (int(value or 0) // self._BYTES for value in (self.total, self.n))
+        if self._shown is None and total >= 2:
+            self._shown = Progress("download", total, "MB", done)
+        if self._shown is not None:
+            self._shown.update(min(done, total))
+
+    def update_transfer(self, n: int) -> None:
+        """Does nothing: a client that asks for it would show a second bar otherwise."""
+
+    def set_transfer_postfix_str(self, *unused, **more) -> None:
+        """Does nothing, as `update_transfer`."""
+
+    def close(self) -> None:
+        """Ends the live line."""
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
+        super().close()
+
+
 def _columns() -> int | None:
     """Returns the width of the terminal now; None if the terminal does not tell."""
     try:

@@ -129,8 +129,7 @@ def _check_export(export_dir: str, report: dict, paths: Sequence[str], check: _C
     if not kinds:
         raise UserError(f"{export_dir} holds no .tflite file: export it again.")
     first = tflite.open_interpreter(next(iter(kinds)))
-    method = first.resize_method or "bicubic"
-    pictures = comparison.read_pictures(paths, first.image_size, method, check.folder)
+    pictures = comparison.read_pictures(paths, first, check.folder)
     for path, kind in kinds.items():
         cells = [report["identity"]["model_name"], kind, *_cells(path, kind, pictures, check)]
         print(tables.markdown_row(cells), flush=True)

@@ -50,13 +50,14 @@ class Agreement:
     difference: float
 
 
-def read_pictures(paths: Sequence[str], image_size: int, method: str, folder: str) -> list[Picture]:
-    """Reads picture files and prepares them for inputs of a size.
+def read_pictures(
+    paths: Sequence[str], classifier: tflite.Interpreter, folder: str
+) -> list[Picture]:
+    """Reads picture files and prepares them as a file of the export wants them.
 
     Args:
       paths: JPEG, PNG, GIF or BMP files.
-      image_size: sides of the input, in pixels.
-      method: how a crop is resized.
+      classifier: one of the export's files; all take pictures alike.
       folder: local folder for arrays.
 
     Raises:
@@ -67,9 +68,11 @@ def read_pictures(paths: Sequence[str], image_size: int, method: str, folder: st
         content = tf.placeholder(tf.string, [])
         whole = preprocessing.decode_whole(content)
         cropped = preprocessing.preprocess_image(
-            content, image_size=image_size, resize_method=method
-        )
-        squeezed = samples.squeeze(content, image_size)
+            content, image_size=classifier.image_size,
+            resize_method=classifier.resize_method or "bicubic",
+            eval_crop_share=classifier.eval_crop_share,
+        )  # fmt: skip
+        squeezed = samples.squeeze(content, classifier.image_size)
         for number, name in enumerate(paths):
             try:
                 with tf.io.gfile.GFile(name, "rb") as f:

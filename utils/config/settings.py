@@ -149,7 +149,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 minimum=0, below=1),
         Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
                 "none.", minimum=0, below=1),
-        Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from."),
+        Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from, or "
+                "weights to fetch: hf://OWNER/REPOSITORY or an https:// address."),
         Setting("freeze_backbone", bool, False, "Train the classifier alone; all other layers, "
                 "batch normalization too, stay as --init_checkpoint has them."),
         Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, batch "
@@ -197,6 +198,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
                 "published accuracies, bilinear since July 2019.",
                 choices=("bicubic", "bilinear")),
+        Setting("eval_crop_share", float, None, "Side of the centre square that evaluations and "
+                "exports cut out, as a share of the picture's shorter side.",
+                unset="size / (size + 32), as published", above=0, maximum=1),
         Setting("min_crop_area", float, 0.08, "Smallest area of a training crop, as a share of the "
                 "picture.", minimum=1e-6, maximum=1),
         Setting("random_flip", bool, True, "Mirror half of the training pictures."),
@@ -252,7 +256,7 @@ ARCHITECTURE = (
     "min_depth", "use_keras", "batch_norm_epsilon",
 )  # fmt: skip
 # A run that resumes takes these from params.yaml as well, but may give other values.
-CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method")
+CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method", "eval_crop_share")
 
 
 def default_params() -> dict[str, Any]:

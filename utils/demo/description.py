@@ -40,7 +40,7 @@ def describe(path: str, given_labels: str | None = None) -> dict[str, Any]:
         "kind": _kind(lite),
         "image_size": size,
         "num_classes": classifier.num_classes,
-        "crop_share": size / (size + preprocessing.CROP_PADDING),
+        "crop_share": classifier.eval_crop_share or preprocessing.crop_share(size),
         "resize_method": classifier.resize_method or "bicubic",
         "normalization": dict(zip(("mean", "stddev"), normalization, strict=True))
         if normalization

@@ -48,6 +48,7 @@ class TFLiteClassifier:
                 self._bytes,
                 image_size=self._interpreter.image_size,
                 resize_method=self._interpreter.resize_method or "bicubic",
+                eval_crop_share=self._interpreter.eval_crop_share,
             )
 
     def probabilities(self, image_bytes: bytes) -> np.ndarray:

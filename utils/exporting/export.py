@@ -141,9 +141,9 @@ def _explaining_full_disk(export_dir: str) -> Iterator[None]:
 def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """Returns what an export is made of, for its report."""
     names = ("model_name", "num_label_classes", "input_image_size", "resize_method",
-             "post_quantize", "quantize", "export_to_tpu", "export_moving_average",
-             "tflite_contract", "export_normalized_input", "export_eval_images", "num_eval_images",
-             "skip_bad_images")  # fmt: skip
+             "eval_crop_share", "post_quantize", "quantize", "export_to_tpu",
+             "export_moving_average", "tflite_contract", "export_normalized_input",
+             "export_eval_images", "num_eval_images", "skip_bad_images")  # fmt: skip
     data_dir = params["data_dir"]
     return {
         "checkpoint": files.absolute(checkpoint),
@@ -175,8 +175,9 @@ def _make(
             content = network.convert(kind, calibration)
             mean, stddev = network.input_normalization(kind)
             description = tflite_metadata.Description(
-                network.contract, params["model_name"], names, mean, stddev, params["resize_method"]
-            )
+                network.contract, params["model_name"], names, mean, stddev,
+                params["resize_method"], params["eval_crop_share"],
+            )  # fmt: skip
             content = tflite_metadata.add(content, description)
             files.write_bytes(os.path.join(folder, name), content)
             made[name] = {"kind": kind, "bytes": len(content)}

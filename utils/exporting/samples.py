@@ -89,8 +89,8 @@ def _source(
     good = bad_images.of_split(params, file_prefix)
     source = kind(
         False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"], num_classes=params["num_label_classes"],
-        segments=good.segments if good else None,
+        resize_method=params["resize_method"], eval_crop_share=params["eval_crop_share"],
+        num_classes=params["num_label_classes"], segments=good.segments if good else None,
     )  # fmt: skip
     source.file_prefix = file_prefix
     return source

@@ -36,7 +36,9 @@ def write(params: Mapping[str, Any], checkpoint: str, model_fn: Callable, folder
         path = _estimator(params, model_fn).export_saved_model(
             folder,
             imagenet_input.build_image_serving_input_fn(
-                params["input_image_size"], resize_method=params["resize_method"]
+                params["input_image_size"],
+                resize_method=params["resize_method"],
+                eval_crop_share=params["eval_crop_share"],
             ),
             assets_extra={labels.FILE_NAME: label_file} if os.path.exists(label_file) else None,
             checkpoint_path=checkpoint,

@@ -252,6 +252,7 @@ class Interpreter:
       contract: what the file takes and gives; None for a file of before contracts, whose output
         are logits.
       resize_method: how pictures are to be resized; None if the file does not say.
+      eval_crop_share: see `tflite_metadata.eval_crop_share`.
     """
 
     def __init__(self, path: str | None = None, content: bytes | None = None, num_threads: int = 1):
@@ -272,6 +273,7 @@ class Interpreter:
         self._normalization = tflite_metadata.normalization(content)
         self.contract = tflite_metadata.contract(content)
         self.resize_method = tflite_metadata.resize_method(content)
+        self.eval_crop_share = tflite_metadata.eval_crop_share(content)
 
     @property
     def image_size(self) -> int:

@@ -94,6 +94,8 @@ class Description:
       mean: what the file's caller subtracts from pixels, one number or one for each channel.
       stddev: what the caller divides by afterwards; with mean 0 and stddev 1, pixels stay raw.
       resize_method: how pictures were resized in training.
+      eval_crop_share: side of the evaluation's centre square, as a share of the shorter side; None
+        for the published share.
     """
 
     contract: contracts.Contract
@@ -102,11 +104,13 @@ class Description:
     mean: Sequence[float] = (0.0,)
     stddev: Sequence[float] = (1.0,)
     resize_method: str = "bicubic"
+    eval_crop_share: float | None = None
 
-
-def _crop_share(image_size: int) -> float:
-    """Returns the side of the evaluation's centre square, as a share of the shorter side."""
-    return image_size / (image_size + preprocessing.CROP_PADDING)
+    def crop_share(self, image_size: int) -> float:
+        """Returns the side of the centre square, as a share of the shorter side."""
+        if self.eval_crop_share is None:
+            return preprocessing.crop_share(image_size)
+        return self.eval_crop_share
 
 
 def _preparation(description: Description, image_size: int) -> str:
@@ -116,7 +120,7 @@ def _preparation(description: Description, image_size: int) -> str:
         pixels += ", then (x - mean) / standard deviation"
     return (
         f"Picture to classify: {pixels}. Cut out the centre square of "
-        f"{100 * _crop_share(image_size):.1f} % of the shorter side, and resize it "
+        f"{100 * description.crop_share(image_size):.1f} % of the shorter side, and resize it "
         f"({description.resize_method}) to {image_size} x {image_size} pixels."
     )
 
@@ -223,7 +227,7 @@ def add(content: bytes, description: Description) -> bytes:
         _RESIZE_NAME: description.resize_method.encode(),
         _CONTRACT_NAME: description.contract.name.encode(),
         _SIZE_NAME: str(image_size).encode(),
-        _CROP_NAME: f"{_crop_share(image_size):.6g}".encode(),
+        _CROP_NAME: f"{description.crop_share(image_size):.6g}".encode(),
     }
     for name, data in entries.items():
         buffer = schema.BufferT()
@@ -293,6 +297,19 @@ def resize_method(content: bytes) -> str | None:
     """Returns how the caller of a file resizes pictures; None if the file does not say."""
     data = _entry(content, _RESIZE_NAME)
     return data.decode() if data is not None else None
+
+
+def eval_crop_share(content: bytes) -> float | None:
+    """Returns the share that the caller of a file crops, as `Description.eval_crop_share` has it.
+
+    A file that does not say it is older than the other shares, and has the published one.
+    """
+    share, size = _entry(content, _CROP_NAME), _entry(content, _SIZE_NAME)
+    if share is None or size is None:
+        return None
+    # Six digits tell the published share from others; computed with them, a side may be one less.
+    published = f"{preprocessing.crop_share(int(size)):.6g}"
+    return None if share.decode() == published else float(share)
 
 
 def contract(content: bytes) -> contracts.Contract | None:

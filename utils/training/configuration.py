@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
@@ -26,7 +26,10 @@ from utils.training import (
 import tensorflow.compat.v1 as tf  # isort: skip
 
 
-def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(
+    given: Mapping[str, Any],
+    initial_weights: Callable[[str], str] = lambda path: path,
+) -> dict[str, Any]:
     """Returns the complete settings of a run.
 
     A later layer wins: the defaults (of fine-tuning, if --init_checkpoint is given), the settings
@@ -36,6 +39,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
       given: settings given on the command line, converted to their types.
+      initial_weights: returns the checkpoint or folder that --init_checkpoint stands for; it is
+        called only if the run needs it.
 
     Raises:
       UserError: a setting is unknown or invalid, or settings contradict each other.
@@ -49,7 +54,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if model_dir and explicit.get("init_checkpoint") and not checkpoints.has_any(model_dir):
         # A run stored them that ended before its first checkpoint: their network may be why.
         stored = None
-    origin = stored or _initial_params(explicit.get("init_checkpoint"))
+    origin = stored or _initial_params(explicit.get("init_checkpoint"), initial_weights)
     if origin:
         params.update({key: origin[key] for key in settings.CARRIED if origin.get(key) is not None})
         if "model_name" in explicit and explicit["model_name"] in mnasnet_models.MODELS:
@@ -146,10 +151,13 @@ def _with_spec(layer: Mapping[str, Any], source: str = "--model_spec") -> dict[s
     return dict(layer)
 
 
-def _initial_params(init_checkpoint: str | None) -> dict[str, Any] | None:
+def _initial_params(
+    init_checkpoint: str | None, initial_weights: Callable[[str], str]
+) -> dict[str, Any] | None:
     """Returns the settings next to the initial weights; the number of classes may be another."""
     if not init_checkpoint:
         return None
+    init_checkpoint = initial_weights(init_checkpoint)
     is_folder = tf.io.gfile.isdir(init_checkpoint)
     folder = init_checkpoint if is_folder else os.path.dirname(init_checkpoint)
     if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
@@ -281,8 +289,10 @@ def _check_combinations(params: Mapping[str, Any]) -> None:
             f"--quantize={params['quantize']}: {sorted(unknown)[0]!r} is unknown: choose float16, "
             "int8 or both."
         )
-    for name in ("model_dir", "data_dir", "export_dir", "init_checkpoint", "export_checkpoint"):
+    for name in ("model_dir", "data_dir", "export_dir", "export_checkpoint"):
         files.check_no_pattern(params[name], name)
+    if not files.is_download(params["init_checkpoint"] or ""):
+        files.check_no_pattern(params["init_checkpoint"], "init_checkpoint")
     for wrong, sentence in problems:
         if wrong:
             raise UserError(sentence)

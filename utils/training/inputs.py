@@ -71,6 +71,7 @@ class Split:
             num_parallel_calls=self.params["num_parallel_calls"],
             cache=self._caches,
             resize_method=self.params["resize_method"],
+            eval_crop_share=self.params["eval_crop_share"],
             augmentation=preprocessing.Augmentation(
                 area_range=(self.params["min_crop_area"], 1.0), flip=self.params["random_flip"]
             ),

@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
+import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from utils.base import files
+from utils.base import files, scratch
 from utils.base.errors import UserError
-from utils.config import strict_yaml
+from utils.config import settings, strict_yaml
+from utils.reading import labels as class_names
 from utils.training import averages, checkpoints
-from utils.weights import file_settings, layer_names, model_folder, recognition, weights_file
+from utils.weights import (
+    file_settings,
+    hub,
+    layer_names,
+    model_folder,
+    recognition,
+    weights_file,
+)
+from utils.weights.description import IMAGENET_LABELS, Description
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
 _CHECKPOINT_FILE = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+
+
+def import_download(
+    name: str, model_dir: str, source: str | None = None, labels: str | None = None, **given: Any
+) -> dict[str, Any]:
+    """Imports weights that `hub.fetch` downloads, with what is published next to them.
+
+    Args:
+      name: see `hub.fetch`.
+      model_dir: a folder without a checkpoint.
+      source, labels, **given: see `import_state_dict`.
+
+    Returns:
+      The recorded settings.
+
+    Raises:
+      hub.NotFetchedError: they cannot be fetched.
+      UserError: see `import_state_dict`.
+    """
+    model_folder.check_free(model_dir)
+    params = _import(hub.fetch(name), model_dir, source, labels, given)
+    model_folder.log_use(model_dir)
+    return params
+
+
+def initial_weights(path: str) -> str:
+    """Returns the checkpoint or folder that a value of --init_checkpoint stands for.
+
+    A name of a download is imported into a temporary folder that goes when the process ends. Any
+    other value stays as it is.
+
+    Raises:
+      UserError: see `import_download`.
+    """
+    return _imported_folder(path) if files.is_download(path) else path
+
+
+_FOLDERS = contextlib.ExitStack()
+atexit.register(_FOLDERS.close)
+
+
+@functools.cache
+def _imported_folder(name: str) -> str:
+    folder = os.path.join(_FOLDERS.enter_context(scratch.folder("mnasnet-weights-")), "model")
+    _import(hub.fetch(name), folder, None, None, {})
+    return folder
 
 
 def import_state_dict(
@@ -30,8 +90,9 @@ def import_state_dict(
       source: one of `recognition.SOURCE_NAMES`, needed if the file fits more than one.
       labels: path of a file of class names, one a line, or 'imagenet' for those of ImageNet.
       **given: settings that replace those of the file: model_name, input_image_size,
-        resize_method, use_keras and batch_norm_epsilon. With model_spec (checked, and together
-        with model_name) and depth_multiplier, the network is not recognized but taken as described.
+        resize_method, eval_crop_share, use_keras and batch_norm_epsilon. With model_spec (checked,
+        and together with model_name) and depth_multiplier, the network is not recognized but taken
+        as described.
 
     Returns:
       The recorded settings.
@@ -39,35 +100,69 @@ def import_state_dict(
     Raises:
       UserError: the file cannot be read or its network is unknown; nothing is written then.
     """
+    weights = hub.Weights(path, path, os.path.basename(path), Description())
+    params = _import(weights, model_dir, source, labels, given)
+    model_folder.log_use(model_dir)
+    return params
+
+
+def _import(
+    weights: hub.Weights,
+    model_dir: str,
+    source: str | None,
+    labels: str | None,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Imports as `import_state_dict` does, with what is published next to the weights."""
     given = {name: value for name, value in given.items() if value is not None}
-    state = weights_file.read(path)
+    state = weights_file.read(weights.path)
     if source is None and "model_spec" not in given:
-        given = {**file_settings.recorded(path), **given}
+        given = {**file_settings.recorded(weights.path), **given}
+    described = weights.description
     if "model_spec" in given:
         network = recognition.described(
-            state, path, given["model_name"], given["model_spec"], given.get("depth_multiplier")
-        )
+            state, weights.name, given["model_name"], given["model_spec"],
+            given.get("depth_multiplier"),
+        )  # fmt: skip
     else:
-        network = recognition.recognize(state, path, source)
+        network = recognition.recognize(state, weights.name, source or described.source)
+    if described.num_classes not in (None, network.num_classes):
+        raise UserError(
+            f"{weights.name} has {network.num_classes} classes, and its config.json says "
+            f"{described.num_classes}: they do not belong together, so nothing is written."
+        )
     logging.info(
         "%s: %s, depth multiplier %s, %d classes, %d tensors.",
-        path, network.model_name, network.depth_multiplier or "none", network.num_classes,
+        weights.name, network.model_name, network.depth_multiplier or "none", network.num_classes,
         len(network.tensors),
     )  # fmt: skip
     params = {
         "model_name": network.model_name,
-        "model_spec": network.model_spec,
+        "model_spec": {**network.model_spec, **described.normalization},
         "depth_multiplier": network.depth_multiplier,
         "num_label_classes": network.num_classes,
         "resize_method": network.resize_method,
+        **described.settings,
         **given,
     }
     values = {
         tensor.name: layer_names.to_tensorflow(tensor.name, state[tensor.key])
         for tensor in network.tensors
     }
-    model_folder.write(params, values, model_dir, path, labels, common=True)
+    names = _class_names(labels, described, network.num_classes)
+    model_folder.write(
+        params, values, model_dir, weights.name, names, common=True, origin=weights.origin
+    )
     return params
+
+
+def _class_names(
+    labels: str | None, described: Description, num_classes: int
+) -> Sequence[str] | None:
+    """Returns the names that the user gives, or else those that are published with the weights."""
+    if labels is None and described.labels == IMAGENET_LABELS:
+        (labels,) = IMAGENET_LABELS
+    return class_names.read(labels, num_classes) if labels else described.labels
 
 
 def import_checkpoint(
@@ -107,7 +202,13 @@ def import_checkpoint(
     for name, value in values.items():
         if name.endswith("/dense/bias"):
             params["num_label_classes"] = int(value.shape[0])
-    model_folder.write(params, values, model_dir, path, labels, common=False)
+    classes = params.get("num_label_classes", settings.IMAGENET_CLASSES)
+    names_of_classes = class_names.read(labels, classes) if labels else None
+    model_folder.write(
+        params, values, model_dir, path, names_of_classes, common=False,
+        origin=os.path.basename(path),
+    )  # fmt: skip
+    model_folder.log_use(model_dir)
     return params
 
 

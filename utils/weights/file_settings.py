@@ -13,6 +13,7 @@ from utils.weights import weights_file
 
 _KEY = "mnasnet_settings"
 _SETTINGS = ("model_name", "model_spec", "input_image_size", "resize_method")
+_OPTIONAL = ("eval_crop_share",)  # unset in most models, and missing from older files
 
 
 def metadata(params: Mapping[str, Any]) -> dict[str, str]:
@@ -22,7 +23,8 @@ def metadata(params: Mapping[str, Any]) -> dict[str, str]:
       params: complete settings.
     """
     values = {**params, "model_spec": network_settings.specification(dict(params))}
-    return {_KEY: json.dumps({name: values[name] for name in _SETTINGS})}
+    written = [*_SETTINGS, *(name for name in _OPTIONAL if values[name] is not None)]
+    return {_KEY: json.dumps({name: values[name] for name in written})}
 
 
 def recorded(path: str) -> dict[str, Any]:
@@ -36,7 +38,9 @@ def recorded(path: str) -> dict[str, Any]:
         return {}
     source = f"{path}: {_KEY}"
     try:
-        found = {name: json.loads(text)[name] for name in _SETTINGS}
+        content = json.loads(text)
+        found = {name: content[name] for name in _SETTINGS}
+        found.update({name: content[name] for name in _OPTIONAL if name in content})
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(f"{source} is damaged: export the weights again.") from e
     if None in found.values():

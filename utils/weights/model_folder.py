@@ -15,7 +15,7 @@ import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import network_settings, settings
-from utils.reading import labels as class_names
+from utils.reading import labels
 from utils.training import averages, checkpoints, model_files, optimization, warm_start
 from utils.weights import recognition
 
@@ -29,8 +29,9 @@ def write(
     values: Mapping[str, np.ndarray],
     model_dir: str,
     path: str,
-    labels: str | None,
+    names: Sequence[str] | None,
     common: bool,
+    origin: str,
 ) -> None:
     """Checks weights against the network's variables, then writes checkpoint, settings and labels.
 
@@ -38,10 +39,11 @@ def write(
       given: settings of the network, to be recorded.
       values: name -> array.
       model_dir: a folder without a checkpoint.
-      path: path of the imported file, for messages.
-      labels: path of a file of class names, or 'imagenet'; None for no names.
+      path: of the imported file, or its name at a server, for messages.
+      names: of the classes, in order; None or empty if they are not known.
       common: whether the names are those of `warm_start.common_names` without the model's name,
         not those of the variables.
+      origin: where the weights come from, to be recorded.
 
     Raises:
       UserError: the weights do not fit the network, or model_dir holds a model already.
@@ -52,7 +54,6 @@ def write(
             f"{path} has a classifier of {params['num_label_classes']} classes: name weights with "
             "at least 2."
         )
-    names = class_names.read(labels, params["num_label_classes"]) if labels else None
     variables, averaged = _network_variables(params)
     if common:
         forms = warm_start.common_names(variables)
@@ -77,7 +78,7 @@ def write(
             complete[name + averages.SUFFIX] = _float32(average)
     _check_numbers(complete, path)
     _log_assumed(params, path)
-    _publish(model_dir, complete, _recorded(params, path), names)
+    _publish(model_dir, complete, _recorded(params, origin), names)
 
 
 def _float32(value: np.ndarray) -> np.ndarray:
@@ -142,21 +143,27 @@ def _problems(variables, key_of, values) -> list[str]:
     return problems + [f"the network has no variable {n}" for n in values if n not in known]
 
 
-def _recorded(params: Mapping[str, Any], path: str) -> str:
+def _recorded(params: Mapping[str, Any], origin: str) -> str:
     """Returns the text of params.yaml, the settings that belong to a checkpoint."""
     carried = {name: params[name] for name in settings.CARRIED if params[name] is not None}
-    note = f"# Written by utils.import_weights from {os.path.basename(path)}.\n"
+    note = f"# Written by utils.import_weights from {origin}.\n"
     return note + yaml.safe_dump(carried, sort_keys=True, allow_unicode=True)
 
 
-def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None) -> None:
-    """Writes all files under other names and renames them; the state file, written last, counts."""
-    files.make_writable_dir(model_dir, "model_dir")
+def check_free(model_dir: str) -> None:
+    """Raises UserError for a folder that holds a model already."""
+    files.check_dir_name(model_dir, "model_dir")
     taken = tf.io.gfile.glob(os.path.join(model_dir, "model.ckpt-*.index"))
     if taken or tf.io.gfile.exists(os.path.join(model_dir, model_files.PARAMS_FILE)):
         raise UserError(
             f"--model_dir={model_dir} holds a model already: choose another folder or remove it."
         )
+
+
+def _publish(model_dir: str, values, recorded: str, names: Sequence[str] | None) -> None:
+    """Writes all files under other names and renames them; the state file, written last, counts."""
+    files.make_writable_dir(model_dir, "model_dir")
+    check_free(model_dir)
     unfinished = os.path.join(model_dir, f"import.tmp-{uuid.uuid4().hex[:8]}")
     tf.io.gfile.makedirs(unfinished)
     try:
@@ -166,10 +173,13 @@ def _publish(model_dir: str, values, recorded: str, labels: Sequence[str] | None
     finally:
         tf.io.gfile.rmtree(unfinished)
     files.write_text(os.path.join(model_dir, model_files.PARAMS_FILE), recorded)
-    if labels:
-        text = "".join(f"{label}\n" for label in labels)
-        files.write_text(os.path.join(model_dir, class_names.FILE_NAME), text)
+    if names:
+        labels.write(model_dir, names)
     checkpoints.write_state(model_dir, [_CHECKPOINT])
+
+
+def log_use(model_dir: str) -> None:
+    """Logs what a folder that `write` wrote is for."""
     logging.info("Wrote %s: use it in every mode with --model_dir=%s.", _CHECKPOINT, model_dir)
 
 

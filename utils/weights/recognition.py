@@ -9,6 +9,7 @@ identities, padding and activation do not show in shapes; they come from the tab
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,6 +111,19 @@ class Network:
     num_classes: int
     resize_method: str
     tensors: tuple[layer_names.Tensor, ...]
+
+
+def source_of(architecture: str) -> str | None:
+    """Returns the one of SOURCE_NAMES to which a network of timm belongs; None for no other.
+
+    Args:
+      architecture: timm's name of the network, such as semnasnet_075.
+    """
+    for name, source in zip(SOURCE_NAMES, SOURCES, strict=True):
+        pattern = re.escape(source.name).replace(re.escape("{percent}"), r"\d{3}")
+        if source.program == "timm" and re.fullmatch(pattern, architecture, re.ASCII):
+            return name
+    return None
 
 
 def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = None) -> Network:

@@ -113,6 +113,7 @@ def log_preparation(params: Mapping[str, Any]) -> None:
     size = params["input_image_size"]
     logging.info(
         "Prepare pictures in timm with timm.data.create_transform(%d, interpolation=%r, "
-        "crop_pct=%d/%d, mean=(%s), std=(%s)).",
-        size, params["resize_method"], size, size + preprocessing.CROP_PADDING, mean, std,
+        "crop_pct=%s, mean=(%s), std=(%s)).",
+        size, params["resize_method"],
+        params["eval_crop_share"] or f"{size}/{size + preprocessing.CROP_PADDING}", mean, std,
     )  # fmt: skip

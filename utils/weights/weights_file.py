@@ -27,7 +27,7 @@ PICKLED = (".pth", ".pth.tar", ".pt", ".bin")
 _MODULES = ("module.", "_orig_mod.")
 _AVERAGING_COUNTER = "n_averaged"  # a tensor that torch.optim.swa_utils.AveragedModel adds
 _METADATA = "__metadata__"
-_LARGEST_FILE = 1 << 30
+LARGEST_FILE = 1 << 30
 _LARGEST_HEADER = 16 << 20
 _SAFETENSORS_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": tensor_data.BFLOAT16, "I64": "<i8",
@@ -45,11 +45,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file is missing, malformed or too large, or holds more than plain tensors.
     """
-    if not _is_safetensors(path) and not path.lower().endswith(PICKLED):
-        raise UserError(
-            f"{path} has none of the endings .safetensors, {', '.join(PICKLED)}: name a weights "
-            "file in one of these formats."
-        )
+    check_ending(path)
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder: name the weights file in it.")
     content = _content(path)
@@ -61,6 +57,15 @@ def read(path: str) -> dict[str, np.ndarray]:
     if not state:
         raise UserError(f"{path} holds no tensors: name a file with a state dict.")
     return state
+
+
+def check_ending(path: str) -> None:
+    """Raises UserError for a file's name that does not end as a weights file's."""
+    if not _is_safetensors(path) and not path.lower().endswith(PICKLED):
+        raise UserError(
+            f"{path} has none of the endings .safetensors, {', '.join(PICKLED)}: name a weights "
+            "file in one of these formats."
+        )
 
 
 def read_metadata(path: str) -> dict[str, Any]:
@@ -89,10 +94,10 @@ def _is_safetensors(path: str) -> bool:
 def _content(path: str) -> bytes:
     try:
         size = tf.io.gfile.stat(path).length
-        if size > _LARGEST_FILE:
+        if size > LARGEST_FILE:
             raise UserError(
                 f"{path} has {size} bytes, more than weights of a network of this family ever take "
-                f"({_LARGEST_FILE}): save the model's state_dict() alone."
+                f"({LARGEST_FILE}): save the model's state_dict() alone."
             )
         with tf.io.gfile.GFile(path, "rb") as f:
             return f.read()

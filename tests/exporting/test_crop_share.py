@@ -1,0 +1,51 @@
+"""An export of a model with a crop share of its own: every file and its readers crop alike."""
+
+import pathlib
+
+import golden_files
+import numpy as np
+import pytest
+from exports import make_export, report_of, saved_model_in, settings_of
+
+from utils.check_exports import comparison
+from utils.demo import description
+from utils.exporting import classifiers, tflite
+
+
+@pytest.fixture(scope="module")
+def uncropped(model_dir, tmp_path_factory):
+    """An export whose evaluation crops nothing away but what a square lacks."""
+    folder = str(tmp_path_factory.mktemp("uncropped"))
+    make_export(settings_of(model_dir, folder, eval_crop_share=1.0))
+    return folder
+
+
+def test_both_files_crop_by_the_share(uncropped, plain):
+    picture = golden_files.picture("chelsea.jpg")
+    file, published = f"{uncropped}/tiny.tflite", f"{plain}/tiny.tflite"
+    ours = classifiers.load(file).probabilities(picture)
+    saved = classifiers.load(saved_model_in(uncropped)).probabilities(picture)
+    np.testing.assert_allclose(ours, saved, atol=1e-5)
+    cropped = classifiers.load(published).probabilities(picture)
+    assert np.abs(ours - cropped).max() > 1e-4
+
+
+def test_the_file_says_its_share(uncropped, plain):
+    file, published = f"{uncropped}/tiny.tflite", f"{plain}/tiny.tflite"
+    assert tflite.open_interpreter(file).eval_crop_share == 1.0
+    assert tflite.open_interpreter(published).eval_crop_share is None
+    assert description.describe(file)["crop_share"] == 1.0
+    assert description.describe(published)["crop_share"] == 32 / 64
+    assert b"100.0 % of the shorter side" in pathlib.Path(file).read_bytes()
+    assert report_of(uncropped)["identity"]["eval_crop_share"] == 1.0
+
+
+def test_the_check_in_other_runtimes_crops_by_it(uncropped, plain, tmp_path):
+    path = str(golden_files.IMAGES / "chelsea.jpg")
+    whole, cropped = (
+        comparison.read_pictures(
+            [path], tflite.open_interpreter(f"{folder}/tiny.tflite"), str(tmp_path)
+        )[0].cropped
+        for folder in (uncropped, plain)
+    )
+    assert whole.shape == cropped.shape and np.abs(whole - cropped).max() > 10
