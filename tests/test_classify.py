@@ -299,7 +299,7 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
     (b"no picture", 1, "record 0: the picture cannot be decoded"),
     (picture_files.GIGANTIC["jpeg"], 1, "record 0: the picture has 30000 x 30000 pixels"),
     (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
-    (None, 1, "has no images"),
+    (None, 1, "hold no record"),
 ])  # fmt: skip
 def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):  # noqa: F811
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:

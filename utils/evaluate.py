@@ -18,8 +18,8 @@ import imagenet_input
 from utils.base import files, program, progress, tables
 from utils.base.errors import UserError
 from utils.exporting import classifiers, measure
-from utils.reading import dataset_info, examples, records
-from utils.reporting import figures
+from utils.reading import dataset_info, records
+from utils.reporting import figures, predictions
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -154,36 +154,27 @@ def _measure(
             f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
             f"{model.num_classes}: name a data set with the classes of the model."
         )
+    source = predictions.Source(paths, model.num_classes, count)
     total = count or (info.num_eval_images if info else 0)
     with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:
-        evaluation = _measure_files(model, paths, count, bar)
+        evaluation = _measure_pictures(model, source, bar)
     if not evaluation.labels:
-        raise UserError(
-            f"--data_dir={data_dir} has no images: its {imagenet_input.EVAL_PREFIX}* are empty."
-        )
+        raise records.no_record(paths)
     return evaluation
 
 
-def _measure_files(model, paths: list[str], count: int | None, bar) -> _Evaluation:
+def _measure_pictures(model, source: predictions.Source, bar) -> _Evaluation:
+    """Measures the model on one picture at a time, as an app runs it."""
+
+    def classify(pictures):
+        return np.stack([model.probabilities(picture) for picture in pictures])
+
     evaluation = _Evaluation()
-    for path in paths:
-        for number, record in enumerate(records.read_records(path)):
-            if count is not None and len(evaluation.labels) >= count:
-                break
-            image_bytes, label = records.unpack(record, path, number)
-            start = time.perf_counter()
-            try:
-                probabilities = model.probabilities(image_bytes)
-            except tf.errors.OpError as e:
-                reason = examples.undecodable(record) or examples.undecodable_because(e)
-                raise UserError(str(records.Problem(path, number, reason))) from e
-            if not 1 <= label <= len(probabilities):
-                raise UserError(
-                    f"{path}, record {number}: label {label} is not in 1..{len(probabilities)}, "
-                    "the model's classes: name a data set with these classes."
-                )
-            evaluation.add(probabilities, label - 1, time.perf_counter() - start)
-            bar.update(len(evaluation.labels))
+    for sample in source:
+        start = time.perf_counter()
+        (probabilities,) = predictions.classified(classify, [sample], source)
+        evaluation.add(probabilities, sample.label, time.perf_counter() - start)
+        bar.update(len(evaluation.labels))
     return evaluation
 
 

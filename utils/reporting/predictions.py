@@ -209,7 +209,7 @@ def collect(classify: Classifier, source: Source, total: int) -> Predictions:
     with contextlib.closing(progress.Progress("report", total, "image", log_every=5000)) as bar:
         samples = iter(source)
         while batch := list(itertools.islice(samples, BATCH)):
-            found = _classified(classify, batch, source)
+            found = classified(classify, batch, source)
             for sample, probabilities in zip(batch, found, strict=True):
                 best = np.argsort(-probabilities, kind="stable")[:TOP_K]
                 # The picture's bytes would add up to gigabytes.
@@ -232,8 +232,12 @@ def collect(classify: Classifier, source: Source, total: int) -> Predictions:
     )
 
 
-def _classified(classify: Classifier, batch: Sequence[Sample], source: Source) -> np.ndarray:
-    """Returns the probabilities of a batch; UserError names a picture that cannot be decoded."""
+def classified(classify: Classifier, batch: Sequence[Sample], source: Source) -> np.ndarray:
+    """Returns the probabilities of a batch, float [N, classes].
+
+    Raises:
+      UserError: names the record of a picture that cannot be decoded.
+    """
     try:
         return classify([sample.image_bytes for sample in batch])
     except tf.errors.OpError as e:
