@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 import tpu_graphs
-from main_runs import small_params, values_of
+from main_runs import tiny_params, values_of
 from PIL import Image
 
 import mnasnet_main
@@ -25,7 +25,7 @@ def params_of(digits_dir, model_dir, **more):
         dropout_rate=0.5, base_learning_rate=1.0, warmup_epochs=0, save_checkpoints_steps=100,
         log_step_count_steps=2,
     )  # fmt: skip
-    return small_params(**common, **more)
+    return tiny_params(**common, **more)
 
 
 def train(params, *ends):
