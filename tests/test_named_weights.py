@@ -28,6 +28,7 @@ def test_fine_tuning_by_name_in_one_command(hub, digits_dir, tmp_path, monkeypat
     flags = {
         "init_checkpoint": f"hf://{SMALL}", "data_dir": digits_dir, "model_dir": str(model_dir),
         "input_image_size": 32, "train_batch_size": 4, "train_steps": 1, "mode": "train",
+        "freeze_backbone": True, "add_summaries": False,
     }  # fmt: skip
     log = log_of(caplog, *(f"--{name}={value}" for name, value in flags.items()))
     assert f"Fine-tuning from hf://{SMALL}" in log and "100.0 % of the backbone" in log
