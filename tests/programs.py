@@ -19,6 +19,7 @@ TINY = {
     "train_steps": 8,
     "steps_per_eval": 8,
     "log_step_count_steps": 1,
+    "add_summaries": False,
 }
 
 

@@ -37,7 +37,7 @@ def trained(digits_dir, tmp_path_factory):
     model_dir = str(tmp_path_factory.mktemp("model"))
     status, _, err = run(
         *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
-               post_quantize=True, add_histograms=True)
+               post_quantize=True, add_summaries=True, add_histograms=True)
     )  # fmt: skip
     assert status == 0, err
     return model_dir, err

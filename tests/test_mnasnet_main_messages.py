@@ -97,18 +97,26 @@ def test_an_empty_split(tmp_path, pictures, empty, described):
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("position", [0, 50])
-def test_a_label_out_of_range_ends_the_process_with_a_sentence(tmp_path, pictures, position):
-    """The first record is checked before the training; the other one is found on the way."""
+def test_a_label_out_of_range_in_the_first_record(tmp_path, pictures):
+    write_data(tmp_path / "data", [examples.example(pictures[0], 12)] * 3)
+    message = refusal(
+        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
+               num_eval_images=3)
+    )  # fmt: skip
+    assert "train-00000-of-00001, record 0: label 12 is not in 1..10" in message
+
+
+def test_a_label_out_of_range_ends_the_process_with_a_sentence(tmp_path, pictures):
+    """It is found on the way, as the check before the training reads the first records alone."""
     serialized = [examples.example(pictures[0], 1)] * 60
-    serialized[position] = examples.example(pictures[0], 12)
+    serialized[50] = examples.example(pictures[0], 12)
     write_data(tmp_path / "data", serialized)
     status, _, err = run(
         *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
                num_eval_images=60)
     )  # fmt: skip
     error = sentence(status, err)
-    assert f"train-00000-of-00001, record {position}: label 12 is not in 1..10" in error
+    assert "train-00000-of-00001, record 50: label 12 is not in 1..10" in error
 
 
 def test_truncated_record(tmp_path, pictures):

@@ -121,8 +121,19 @@ def training_graph(**changes):
     return spec, {v.op.name: v for v in tf.global_variables()}
 
 
-@pytest.mark.parametrize("use_keras", [True, False])
-@pytest.mark.parametrize("freeze", [{"freeze_backbone": True}, {"freeze_until": "block_3"}])
+BACKBONE, BLOCKS = {"freeze_backbone": True}, {"freeze_until": "block_3"}
+
+
+# Each kind of layers and each way to freeze once; the other two pairs are slow tests.
+@pytest.mark.parametrize(
+    ("use_keras", "freeze"),
+    [
+        (True, BACKBONE),
+        (False, BLOCKS),
+        pytest.param(True, BLOCKS, marks=pytest.mark.slow),
+        pytest.param(False, BACKBONE, marks=pytest.mark.slow),
+    ],
+)
 def test_frozen_layers_stay_and_the_others_train(use_keras, freeze):
     spec, variables = training_graph(use_keras=use_keras, **freeze)
     trainable = {v.op.name for v in tf.trainable_variables()}
@@ -144,10 +155,10 @@ def test_frozen_layers_stay_and_the_others_train(use_keras, freeze):
     assert changed & statistics == {n for n in statistics if not is_frozen(n, freeze)}
 
 
-@pytest.mark.parametrize("use_keras", [True, False])
+@pytest.mark.parametrize("use_keras", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_checkpoint_has_the_same_variables_whatever_is_frozen(use_keras):
     names = []
-    for freeze in ({}, {"freeze_backbone": True}, {"freeze_until": "block_3"}):
+    for freeze in ({}, BACKBONE, BLOCKS):
         with tf.Graph().as_default():
             _, variables = training_graph(use_keras=use_keras, **freeze)
             names.append({n: v.shape.as_list() for n, v in variables.items()})

@@ -10,6 +10,7 @@ import termios
 import threading
 import time
 
+import pytest
 from main_runs import log_of
 from programs import flags, start, wait_for_line
 from terminal import screen
@@ -77,14 +78,17 @@ def test_ctrl_c_on_a_terminal_saves_first_and_says_so(digits_dir, tmp_path):
     assert end == ""
 
 
-def test_killed_at_any_moment_the_next_run_resumes(digits_dir, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "delays", [(0.05,), pytest.param((0.0, 0.02, 0.09, 0.13), marks=pytest.mark.slow)]
+)
+def test_killed_at_any_moment_the_next_run_resumes(digits_dir, tmp_path, caplog, delays):
     arguments = flags(
         data_dir=digits_dir, model_dir=tmp_path, mode="train", train_steps=100000,
         save_checkpoints_steps=1,
     )  # fmt: skip
     reached = 0
     # A checkpoint every step: most of the time is spent in saving.
-    for delay in (0.0, 0.09):
+    for delay in delays:
         process = start(*arguments)
         wait_for_line(process, f"train step {reached + 4}/")
         time.sleep(delay)

@@ -117,7 +117,9 @@ def test_float16_files_are_half_as_large(trained, converted):
     np.testing.assert_allclose(run(content), converted[0], atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["mnasnet-a1", "mnasnet-b1", "mnasnet-small"])
+@pytest.mark.parametrize(
+    "name", ["mnasnet-a1", "mnasnet-small", pytest.param("mnasnet-b1", marks=pytest.mark.slow)]
+)
 def test_every_published_model_converts_to_int8(name, tmp_path):
     params = {
         **PARAMS, "model_name": name, "model_spec": None, "depth_multiplier": 0.35,

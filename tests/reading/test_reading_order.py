@@ -129,8 +129,15 @@ def test_resumed_trainings_make_whole_epochs(example, cache):
     assert sum(parts, []) == whole
 
 
-@pytest.mark.parametrize("is_described", [False, True])
-@pytest.mark.parametrize("num_files", [3, 12])
+@pytest.mark.parametrize(
+    ("num_files", "is_described"),
+    [
+        (3, True),
+        (12, False),
+        pytest.param(3, False, marks=pytest.mark.slow),
+        pytest.param(12, True, marks=pytest.mark.slow),
+    ],
+)
 def test_short_runs_see_all_records_of_large_files(tmp_path, monkeypatch, num_files, is_described):
     # As with files that are large beside the shuffle buffer, and more of them than are open.
     monkeypatch.setattr(reading_order, "SHUFFLE_BUFFER", 2)

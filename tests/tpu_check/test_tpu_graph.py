@@ -127,7 +127,7 @@ def test_the_network_sees_images_in_its_layout(transposed):
     assert (user.type == "Transpose") == transposed
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_frozen_layers_are_neither_summed_nor_updated(precision):
     spec = {"stages": ["r2_k3_s22_e3_i8_o8_se0.5"]}
     graph = build_anew(

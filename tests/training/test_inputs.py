@@ -56,7 +56,7 @@ def count_calls(monkeypatch, address):
     return calls
 
 
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("skip", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_evaluations_list_and_size_no_file_again(bucket, tmp_path, monkeypatch, skip):
     calls = count_calls(monkeypatch, bucket)
     splits = inputs.checked_splits(

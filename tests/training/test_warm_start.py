@@ -120,8 +120,7 @@ def test_common_names_by_hand():
 # Restoring.
 
 
-@pytest.mark.parametrize("to_keras", [True, False])
-@pytest.mark.parametrize("from_keras", [True, False])
+@pytest.mark.parametrize(("from_keras", "to_keras"), [(True, False), (False, True)])
 def test_weights_pass_between_both_kinds_of_layers(tmp_path, from_keras, to_keras):
     path, saved = save(str(tmp_path), averages=False, use_keras=from_keras)
     own, values = initialized(path, averages=False, use_keras=to_keras)

@@ -20,12 +20,21 @@ from utils.training import averages, evaluations, optimization
 from utils.weights import conversion, layer_names, weights_file
 
 GOLDEN = golden_weights_torch.names("timm_*") + golden_weights_torch.names("torchvision_*")
+# Networks that differ from others of the list in their multiplier alone.
+ALIKE = {
+    "timm_mnasnet_050",
+    "timm_semnasnet_075",
+    "torchvision_mnasnet1_0",
+    "torchvision_mnasnet1_3",
+}
 
 
 # Logits.
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ALIKE else []) for n in GOLDEN]
+)
 def test_logits_agree_with_the_program_that_weights_come_from(name, imported):
     golden, model_dir = imported(name)
     ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
