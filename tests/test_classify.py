@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import picture_files
 import pytest
-from exports import exported, model_dir, saved_model_in  # noqa: F401  (fixtures)
+from exports import saved_model_in
 from golden_files import IMAGES
 from PIL import Image
 
@@ -58,7 +58,7 @@ def mistake(program, *arguments):
 
 @pytest.fixture(params=["", "saved", "tiny.tflite", "tiny_postquant.tflite",
                         "tiny_float16.tflite", "tiny_int8.tflite"])  # fmt: skip
-def model(request, exported):  # noqa: F811
+def model(request, exported):
     """An export's folder, its SavedModel, and each of its files."""
     if request.param == "saved":
         return saved_model_in(exported)
@@ -85,7 +85,7 @@ def test_every_kind_of_file_is_evaluated(said, model, digits_dir):
     )
 
 
-def test_the_figures_of_each_class(said, exported, digits_dir):  # noqa: F811
+def test_the_figures_of_each_class(said, exported, digits_dir):
     arguments = f"--model={exported}/tiny.tflite", f"--data_dir={digits_dir}", "--images=100"
     found = json.loads(said(evaluate, *arguments, "--per_class", "--json", whole=True))
     right = sum(entry["right"] for entry in found["classes"])
@@ -157,7 +157,7 @@ def write_chelsea(path, orientation, kind="PNG", upright=False):
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("PNG", 0), ("JPEG", 1)])
-def test_pictures_are_turned_upright(said, exported, tmp_path, kind, tolerance):  # noqa: F811
+def test_pictures_are_turned_upright(said, exported, tmp_path, kind, tolerance):
     """The bundled picture in all 8 orientations; a lossy format changes with the direction."""
     paths = [tmp_path / f"{orientation}" for orientation in range(9)]
     write_chelsea(paths[0], 1, kind, upright=True)
@@ -179,7 +179,7 @@ def test_pictures_are_turned_upright(said, exported, tmp_path, kind, tolerance):
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "TIFF", "AVIF", "HEIF"])
-def test_formats_that_tensorflow_lacks(said, exported, tmp_path, digits_dir, kind):  # noqa: F811
+def test_formats_that_tensorflow_lacks(said, exported, tmp_path, digits_dir, kind):
     digit = digits_dir + "/pictures/digit-7.jpg"
     path = tmp_path / "other"
     path.write_bytes(picture_files.save(Image.open(digit), kind, quality=95))
@@ -188,7 +188,7 @@ def test_formats_that_tensorflow_lacks(said, exported, tmp_path, digits_dir, kin
     np.testing.assert_allclose(shares[0], shares[1], atol=0.5)
 
 
-def test_a_bad_file_does_not_stop_the_others(exported, tmp_path, digits_dir, capsys, caplog):  # noqa: F811
+def test_a_bad_file_does_not_stop_the_others(exported, tmp_path, digits_dir, capsys, caplog):
     good = [f"{digits_dir}/pictures/digit-{n}.jpg" for n in (1, 2, 7)]
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
@@ -201,7 +201,7 @@ def test_a_bad_file_does_not_stop_the_others(exported, tmp_path, digits_dir, cap
     ]  # fmt: skip
 
 
-def test_json_holds_every_picture(exported, tmp_path, digits_dir, capsys):  # noqa: F811
+def test_json_holds_every_picture(exported, tmp_path, digits_dir, capsys):
     model, good = f"{exported}/tiny.tflite", f"{digits_dir}/pictures/digit-7.jpg"
     text = mistake(classify, f"--model={model}", "--json", good, "/none.jpg")
     assert text == "1 of 2 pictures could not be read."
@@ -237,7 +237,7 @@ def test_a_picture_of_gigantic_size(refused, model, tmp_path):
     assert text.startswith(f"{path}: the picture has 30000 x 30000 pixels by its header")
 
 
-def test_missing_files(refused, exported, tmp_path, digits_dir):  # noqa: F811
+def test_missing_files(refused, exported, tmp_path, digits_dir):
     model = exported + "/tiny.tflite"
     assert refused(model, "/none.jpg") == "/none.jpg does not exist: check the path."
     assert str(tmp_path) in refused(model, tmp_path)
@@ -247,7 +247,7 @@ def test_missing_files(refused, exported, tmp_path, digits_dir):  # noqa: F811
         assert f"--model={tmp_path} is not" in mistake(program, f"--model={tmp_path}", more)
 
 
-def test_folders_that_tensorflow_takes_for_patterns(exported, tmp_path):  # noqa: F811
+def test_folders_that_tensorflow_takes_for_patterns(exported, tmp_path):
     model = exported + "/tiny.tflite"
     assert mistake(evaluate, f"--model={model}", "--data_dir=").startswith("--data_dir is missing")
     text = mistake(evaluate, f"--model={model}", "--data_dir=my [data]")
@@ -271,7 +271,7 @@ def corruptions(content):
     yield "noise", content[:8] + rng.bytes(len(content) - 8)
 
 
-def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
+def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):
     content = pathlib.Path(exported, "tiny_int8.tflite").read_bytes()
     for name, data in corruptions(content):
         path = tmp_path / f"{name}.tflite"
@@ -281,13 +281,13 @@ def test_a_corrupt_tflite_file(exported, tmp_path, digits_dir):  # noqa: F811
         assert text == f"{path} {words}"
 
 
-def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):  # noqa: F811
+def test_a_corrupt_saved_model(exported, tmp_path, digits_dir):
     (tmp_path / "saved_model.pb").write_bytes(b"no graph")
     text = mistake(classify, f"--model={tmp_path}", digits_dir + "/pictures/digit-1.jpg")
     assert text.startswith(f"--model={tmp_path} is not a SavedModel of this program")
 
 
-def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
+def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):
     (tmp_path / "labels.txt").write_text("one\ntwo\n")
     model, picture = f"--model={exported}/tiny.tflite", digits_dir + "/pictures/digit-1.jpg"
     text = mistake(classify, model, f"--labels={tmp_path}/labels.txt", picture)
@@ -301,7 +301,7 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):  # noqa: F811
     (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
     (None, 1, "hold no record"),
 ])  # fmt: skip
-def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):  # noqa: F811
+def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
         if data is not None:
             writer.write(examples.example(data, label))
@@ -341,7 +341,7 @@ def test_a_tflite_file_that_gives_no_numbers(tmp_path, digits_dir, weight):
         assert text.startswith(f"--model={path} gives infinite numbers or NaN")
 
 
-def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_dir):  # noqa: F811
+def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_dir):
     picture = digits_dir + "/pictures/digit-7.jpg"
     shutil.copytree(saved_model_in(exported), tmp_path / "a")
     shutil.copy(exported + "/tiny.tflite", tmp_path / "B.TFLITE")
@@ -350,7 +350,7 @@ def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_d
         assert said(classify, f"--model={tmp_path / name}", picture) == expected
 
 
-def test_a_broken_report(refused, exported, tmp_path):  # noqa: F811
+def test_a_broken_report(refused, exported, tmp_path):
     (tmp_path / "export_report.json").write_text("{}")
     shutil.copy(exported + "/tiny.tflite", tmp_path)
     assert "is not a report of this program" in mistake(classify, f"--model={tmp_path}", "a.jpg")
@@ -358,7 +358,7 @@ def test_a_broken_report(refused, exported, tmp_path):  # noqa: F811
     assert text == "/none.jpg does not exist: check the path."
 
 
-def test_data_of_other_classes(exported, tmp_path):  # noqa: F811
+def test_data_of_other_classes(exported, tmp_path):
     dataset_info.DatasetInfo("other", 0, 1, 12).write(str(tmp_path))
     (tmp_path / "validation-0").write_bytes(b"")
     for name in ("", "/tiny.tflite"):

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from exports import SIZE, SPEC, model_dir  # noqa: F401  (a fixture)
+from exports import SIZE, SPEC
 
 import imagenet_input
 import mnasnet_main
@@ -60,7 +60,7 @@ def test_an_estimator_of_ones_own_trains_evaluates_and_exports(digits_dir, tmp_p
         (({"label_smoothing": 0.0}, False), {""}),
     ],
 )
-def test_an_export_quantizes_as_the_published_one_does(model_dir, tmp_path, given, suffixes):  # noqa: F811
+def test_an_export_quantizes_as_the_published_one_does(model_dir, tmp_path, given, suffixes):
     mnasnet_main.export(published_estimator(model_dir), str(tmp_path), *given)
     names = {os.path.basename(path) for path in glob.glob(str(tmp_path / "*.tflite"))}
     assert names == {f"tiny{suffix}.tflite" for suffix in suffixes}
@@ -68,7 +68,7 @@ def test_an_export_quantizes_as_the_published_one_does(model_dir, tmp_path, give
 
 
 @pytest.mark.parametrize("export_dir", ["", None])
-def test_an_export_needs_a_folder(model_dir, export_dir):  # noqa: F811
+def test_an_export_needs_a_folder(model_dir, export_dir):
     with pytest.raises(UserError, match="export_dir"):
         mnasnet_main.export(published_estimator(model_dir), export_dir)
 

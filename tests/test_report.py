@@ -6,7 +6,6 @@ import shutil
 
 import made_predictions
 import pytest
-from exports import model_dir, plain  # noqa: F401
 
 from utils import evaluate, report
 from utils.base.errors import UserError
@@ -21,7 +20,7 @@ def figures_in(folder):
         return json.load(f)
 
 
-def test_a_file_is_as_good_as_evaluate_says(plain, digits_dir, tmp_path, capsys):  # noqa: F811
+def test_a_file_is_as_good_as_evaluate_says(plain, digits_dir, tmp_path, capsys):
     model = f"{plain}/tiny.tflite"
     out = str(tmp_path / "new" / "report")
     run(f"--model={model}", f"--data_dir={digits_dir}", f"--output_dir={out}", "--images=90")
@@ -34,7 +33,7 @@ def test_a_file_is_as_good_as_evaluate_says(plain, digits_dir, tmp_path, capsys)
     assert [row[0] for row in figures_in(out)["exports"]["rows"]][1:] == ["tiny.tflite"]
 
 
-def test_the_training_pictures(plain, digits_dir, tmp_path):  # noqa: F811
+def test_the_training_pictures(plain, digits_dir, tmp_path):
     run(f"--model={plain}/tiny.tflite", f"--data_dir={digits_dir}", "--split=train",
         f"--output_dir={tmp_path}", "--images=400")  # fmt: skip
     assert figures_in(tmp_path)["data"]["split"] == "train"
@@ -51,14 +50,14 @@ def test_the_training_pictures(plain, digits_dir, tmp_path):  # noqa: F811
     ({"labels": "nowhere.txt"}, r"nowhere\.txt"),
     ({"output_dir": "/proc/report"}, "--output_dir=/proc/report cannot be made"),
 ])  # fmt: skip
-def test_what_is_refused(plain, digits_dir, tmp_path, changed, words):  # noqa: F811
+def test_what_is_refused(plain, digits_dir, tmp_path, changed, words):
     given = {"model": f"{plain}/tiny.tflite", "data_dir": digits_dir, "output_dir": tmp_path}
     with pytest.raises(UserError, match=words):
         run(*(f"--{name}={value}" for name, value in {**given, **changed}.items()))
     assert os.listdir(tmp_path) == []
 
 
-def test_data_of_other_classes(plain, model_dir, tmp_path):  # noqa: F811
+def test_data_of_other_classes(plain, model_dir, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     made_predictions.write_records(data, [3, 11])

@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from exports import exported, make_export, model_dir, settings_of  # noqa: F401  (fixtures)
+from exports import make_export, settings_of
 
 from utils.base.errors import UserError
 from utils.check_exports import command, worker
@@ -49,7 +49,7 @@ def test_a_process_that_does_not_answer_is_ended(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_without_the_packages_it_says_so_in_a_sentence(exported, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_without_the_packages_it_says_so_in_a_sentence(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_RETRIES", "0")
@@ -75,7 +75,7 @@ def env():
 @pytest.mark.slow
 @pytest.mark.parametrize("contract", ["app", "published"])
 def test_litert_and_mediapipe_agree(
-    env, exported, model_dir, digits_dir, tmp_path, capsys, contract  # noqa: F811
+    env, exported, model_dir, digits_dir, tmp_path, capsys, contract
 ):  # fmt: skip
     folder = exported
     if contract == "published":

@@ -1,14 +1,14 @@
-"""Exports and pages, made once for all tests of this folder."""
+"""Pages and a published file, made once for all tests of this folder."""
 
 import browser
 import pytest
-from exports import exported, make_export, model_dir, settings_of  # noqa: F401  (fixtures)
+from exports import make_export, settings_of
 
 from utils.demo import page
 
 
 @pytest.fixture(scope="session")
-def page_dir(exported, digits_dir, tmp_path_factory):  # noqa: F811
+def page_dir(exported, digits_dir, tmp_path_factory):
     """The folder of the page of a tiny network."""
     browser.require_npm()
     folder = str(tmp_path_factory.mktemp("page"))
@@ -17,7 +17,7 @@ def page_dir(exported, digits_dir, tmp_path_factory):  # noqa: F811
 
 
 @pytest.fixture(scope="session")
-def published(model_dir, tmp_path_factory):  # noqa: F811
+def published(model_dir, tmp_path_factory):
     """A .tflite file that takes normalized pixels, gives logits and has no label names."""
     folder = tmp_path_factory.mktemp("published")
     make_export(settings_of(model_dir, folder, tflite_contract="published"))

@@ -1,11 +1,10 @@
-"""The tiny network's checkpoint and exports, made once for all tests of this folder."""
+"""Pictures to export with, and folders to export to."""
 
 import glob
 import pathlib
 import uuid
 
 import pytest
-from exports import exported, model_dir, plain  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import made_predictions
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from exports import model_dir, plain, saved_model_in, settings_of  # noqa: F401
+from exports import saved_model_in, settings_of
 
 import mnasnet_main
 from utils.base.errors import UserError
@@ -31,7 +31,7 @@ def pictures_of(data_dir, count=5):
     return found[:count]
 
 
-def test_a_checkpoint_and_its_exports_give_the_same(model_dir, plain, digits_dir, tmp_path):  # noqa: F811
+def test_a_checkpoint_and_its_exports_give_the_same(model_dir, plain, digits_dir, tmp_path):
     """The exports have the averaged weights of the checkpoint, and so has the report."""
     pictures = pictures_of(digits_dir)
     expected = classifiers.load(plain)
@@ -66,7 +66,7 @@ def test_a_model_dir_its_checkpoints_and_its_archive(trained, digits_dir):
         assert model.export_dir is None
 
 
-def test_names_of_classes(trained, plain, digits_dir, tmp_path):  # noqa: F811
+def test_names_of_classes(trained, plain, digits_dir, tmp_path):
     (tmp_path / "names.txt").write_text("".join(f"digit {name}\n" for name in NAMES))
     for path in (trained, plain):
         model = load(path, digits_dir, str(tmp_path / "names.txt"))
@@ -76,7 +76,7 @@ def test_names_of_classes(trained, plain, digits_dir, tmp_path):  # noqa: F811
         load(trained, digits_dir, str(tmp_path / "few.txt"))
 
 
-def test_without_names_classes_have_numbers(plain, tmp_path):  # noqa: F811
+def test_without_names_classes_have_numbers(plain, tmp_path):
     saved = shutil.copytree(saved_model_in(plain), tmp_path / "model")
     shutil.rmtree(saved / "assets.extra", ignore_errors=True)
     data = tmp_path / "data"

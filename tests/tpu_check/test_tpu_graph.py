@@ -16,10 +16,10 @@ from utils.training import inputs
 SIZE, BATCH, CLASSES = 224, 1024, 1000
 # Where the network does not matter, one that is built in a second.
 TINY = {"model_name": "tiny", "model_spec": {"stages": ["r2_k3_s22_e3_i8_o8_se0.5"]}}
-# (precision, hosts of 8 cores). Two stay in `make test`, so that each value is seen there.
+# (precision, hosts of 8 cores). One of them stays in `make test`.
 TRAININGS = [
-    ("float32", 1),
     ("bfloat16", 4),
+    pytest.param("float32", 1, marks=pytest.mark.slow),
     pytest.param("float32", 4, marks=pytest.mark.slow),
     pytest.param("bfloat16", 1, marks=pytest.mark.slow),
 ]

@@ -103,6 +103,7 @@ def test_checkpoint_has_just_the_variables_of_training(imported):
         np.testing.assert_array_equal(held[name + averages.SUFFIX], held[name])
 
 
+@pytest.mark.slow
 def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, digits_dir):
     golden = golden_files.read(SMALL)
     golden["state"] = [
