@@ -34,4 +34,5 @@ def load(session, variables=None):
         )
         for v in variables
     }
+    assert len(values) == len(variables)  # an average and its variable share their initial value
     session.run([v.initializer for v in variables], values)

@@ -37,17 +37,18 @@ def test_training_losses_and_variables_agree_with_golden_files():
     assert ours == [list(row) for row in golden["all_variables"]]
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        values = {}
+        values, initializers = {}, []
         for name, variable in variables.items():
             plain = name.removesuffix("/ExponentialMovingAverage")
             if name == "global_step":
                 values[variable.initializer.inputs[1]] = golden["start_global_step"]
+                initializers.append(variable.initializer)
             elif "RMSProp" not in name:
                 value = golden_weight(plain, variable.shape.as_list())
                 values[variable.initializer.inputs[1]] = value
+                initializers.append(variable.initializer)
         # An initializer is an assignment: it takes a fed value without a new operation.
-        by_input = {v.initializer.inputs[1]: v.initializer for v in variables.values()}
-        session.run([by_input[tensor] for tensor in values], values)
+        session.run(initializers, values)
         losses = [session.run([spec.loss, spec.train_op])[0] for _ in golden["losses"]]
         np.testing.assert_allclose(losses, golden["losses"], rtol=1e-3)
         after = session.run({name: variables[name] for name in golden["mean_abs_after"]})

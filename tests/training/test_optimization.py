@@ -197,6 +197,19 @@ def test_averaged_variables_are_all_of_the_network_and_never_a_shadow(trained_ne
     assert shadows == {f"{name}/ExponentialMovingAverage" for name in own}
 
 
+def test_averages_start_at_their_variables(trained_network):
+    own, _ = trained_network
+    shadows = {v.op.name.removesuffix("/ExponentialMovingAverage"): v for v in tf.global_variables()
+               if v.op.name.endswith("/ExponentialMovingAverage")}  # fmt: skip
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        ours, averages = session.run([own, shadows])
+    assert set(averages) == set(ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(averages[name], value, err_msg=name)
+    assert set(tf.get_collection(tf.GraphKeys.MOVING_AVERAGE_VARIABLES)) == set(own.values())
+
+
 def test_regularized_variables(trained_network):
     own, _ = trained_network
     regularized = names(optimization.regularized_variables())

@@ -38,13 +38,10 @@ def save(model_dir, step=7, **more):
     with tf.Graph().as_default(), tf.Session() as session:
         build(**more)
         variables = tf.global_variables()
-        values = {
-            v.initializer.inputs[1]: rng.uniform(1, 2, v.shape.as_list()).astype(
-                v.dtype.base_dtype.as_numpy_dtype
-            )
-            for v in variables
-        }
-        session.run([v.initializer for v in variables], values)
+        session.run(tf.variables_initializer(variables))
+        for v in variables:
+            value = rng.uniform(1, 2, v.shape.as_list())
+            v.load(value.astype(v.dtype.base_dtype.as_numpy_dtype), session)
         path = tf.train.Saver().save(session, os.path.join(model_dir, "model.ckpt"), step)
         return path, session.run({v.op.name: v for v in tf.global_variables()})
 
