@@ -14,14 +14,21 @@ from utils.reading import bigtable
 from utils.training import checkpoints
 
 
-@pytest.mark.parametrize(("tpu", "is_remote"), [("grpc://10.0.0.2:8470", True), ("local", False)])
-def test_a_tpu_of_another_machine_is_refused(tmp_path, monkeypatch, tpu, is_remote):
-    monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", "127.0.0.1:1")
+def test_a_tpu_of_another_machine_is_refused(tmp_path):
     message = refusal(
-        f"--tpu={tpu}", "--bigtable_project=p", "--bigtable_instance=i", f"--model_dir={tmp_path}",
-        "--num_label_classes=10",
+        "--tpu=grpc://10.0.0.2:8470", "--bigtable_project=p", "--bigtable_instance=i",
+        f"--model_dir={tmp_path}", "--num_label_classes=10",
     )  # fmt: skip
-    assert ("run on the TPU VM itself" if is_remote else "Is the server there") in message
+    assert "run on the TPU VM itself" in message
+
+
+def test_a_tpu_of_this_machine_reads_the_table(tmp_path):
+    # A process of its own: a client keeps the address that it began with.
+    status, _, err = run(
+        "--tpu=local", "--bigtable_project=p", "--bigtable_instance=i", f"--model_dir={tmp_path}",
+        "--num_label_classes=10", environment={"BIGTABLE_EMULATOR_HOST": "127.0.0.1:1"},
+    )  # fmt: skip
+    assert "Is the server there" in sentence(status, err)
 
 
 @pytest.mark.parametrize(
