@@ -138,7 +138,7 @@ setup: $(STAMP)  ## Install everything into .venv, as every target does
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## Run the slow tests (eight minutes)
+test-slow: $(STAMP)  ## Run the slow tests alone (over ten minutes)
 	$(BIN)/python -m pytest -m slow
 
 campaign: $(STAMP)  ## Try hostile input and kills (SECTIONS="kills state")
