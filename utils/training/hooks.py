@@ -62,7 +62,7 @@ class ProgressHook(tf.train.SessionRunHook):
         self._setting_up = self._steps_that_set_up()
 
     def _steps_that_set_up(self) -> int:
-        """Counts the steps at the start that also prepare what they run, and say nothing of the speed.
+        """Counts the first steps, which also prepare what they run and say nothing of the speed.
 
         Where the estimator writes summaries, a session prepares itself for the first step, which
         has them, and for the second, which has not.
