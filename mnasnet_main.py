@@ -276,7 +276,8 @@ def _prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
     elif not checkpoint and network_settings.frozen(params):
         raise UserError(
             f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would "
-            "freeze random weights: name trained ones with --init_checkpoint or --model_dir."
+            "freeze random weights: name trained ones with --init_checkpoint, or a --model_dir "
+            "that has a checkpoint."
         )
     if step >= last:
         logging.info("%s is complete at step %d: nothing to train.", model_dir, step)

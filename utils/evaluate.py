@@ -19,7 +19,7 @@ from utils.base import files, program, progress, tables
 from utils.base.errors import UserError
 from utils.exporting import classifiers, measure
 from utils.reading import dataset_info, records
-from utils.reporting import figures, predictions
+from utils.reporting import figures, models, predictions
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -55,8 +55,9 @@ def main(argv: list[str]) -> None:
     evaluation = _measure(model, arguments.data_dir, info, arguments.images)
     found = _found(evaluation, arguments, model.num_classes)
     if arguments.per_class:
-        names = _class_names(arguments.model, info, model.num_classes)
-        found["classes"] = _classes(evaluation, names)
+        names = classifiers.label_names(arguments.model, None, model.num_classes)
+        known = names or (info.label_names if info else None)
+        found["classes"] = _classes(evaluation, models.named(known, model.num_classes))
     print(json.dumps(found, indent=2, ensure_ascii=False) if arguments.json else _text(found))
 
 
@@ -91,12 +92,6 @@ def _found(evaluation: _Evaluation, arguments, num_classes: int) -> dict[str, An
     if num_classes <= measure.TOP_K:  # any answer would be right
         del found["top_5_accuracy"]
     return found
-
-
-def _class_names(path: str, info: dataset_info.DatasetInfo | None, num_classes: int) -> list[str]:
-    """Returns the names of the classes: the model's, else the data set's, else their indices."""
-    names = classifiers.label_names(path, None, num_classes) or (info and list(info.label_names))
-    return names or [f"class {index}" for index in range(num_classes)]
 
 
 def _classes(evaluation: _Evaluation, names: list[str]) -> list[dict[str, Any]]:
@@ -149,11 +144,7 @@ def _measure(
 ) -> _Evaluation:
     """Measures the model on the encoded pictures of the evaluation set."""
     paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
-    if info and info.num_label_classes != model.num_classes:
-        raise UserError(
-            f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
-            f"{model.num_classes}: name a data set with the classes of the model."
-        )
+    models.check_classes(model.num_classes, data_dir)
     source = predictions.Source(paths, model.num_classes, count)
     total = count or (info.num_eval_images if info else 0)
     with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:

@@ -15,8 +15,6 @@ from utils.base.errors import UserError
 from utils.reading import dataset_info, records
 from utils.reporting import content, models, predictions, report
 
-PREFIXES = {prefix.rstrip("-"): prefix for prefix in (records.EVAL_PREFIX, records.TRAIN_PREFIX)}
-
 
 def main(argv: list[str]) -> None:
     """Writes the report of a model on a split."""
@@ -24,7 +22,7 @@ def main(argv: list[str]) -> None:
     if arguments.images is not None and arguments.images < 1:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     files.check_dir_name(arguments.data_dir, "data_dir")
-    prefix = PREFIXES[arguments.split]
+    prefix = records.SPLIT_PREFIXES[arguments.split]
     paths = records.list_files(arguments.data_dir, prefix)
     info = dataset_info.load(arguments.data_dir)
     model = models.load(
@@ -51,7 +49,7 @@ def _parser() -> program.ArgumentParser:
     parser.add_argument("--data_dir", required=True, help="folder of TFRecords")
     parser.add_argument("--output_dir", required=True, help="folder for the report")
     parser.add_argument(
-        "--split", choices=list(PREFIXES), default="validation",
+        "--split", choices=list(records.SPLIT_PREFIXES), default="validation",
         help="pictures to show: validation (default), or train, to look for wrong labels there",
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="number of images (default: all)")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from exports import make_export, report_of, saved_model_in, settings_of
 
+import mnasnet_main
 from utils.check_exports import comparison
 from utils.demo import description
 from utils.exporting import classifiers, tflite
+from utils.reporting import models
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,14 @@ def test_both_files_crop_by_the_share(uncropped, plain):
     np.testing.assert_allclose(ours, saved, atol=1e-5)
     cropped = classifiers.load(published).probabilities(picture)
     assert np.abs(ours - cropped).max() > 1e-4
+
+
+def test_a_report_of_the_checkpoint_crops_by_the_share(model_dir, uncropped):
+    picture = golden_files.picture("chelsea.jpg")
+    params = settings_of(model_dir, None, eval_crop_share=1.0)
+    model = models.of_checkpoint(params, f"{model_dir}/model.ckpt-3", mnasnet_main.mnasnet_model_fn)
+    exported = classifiers.load(f"{uncropped}/tiny.tflite").probabilities(picture)
+    np.testing.assert_allclose(model.classify([picture])[0], exported, atol=1e-5)
 
 
 def test_the_file_says_its_share(uncropped, plain):

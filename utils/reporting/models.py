@@ -71,7 +71,7 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
             "export, a --model_dir or a checkpoint."
         )
     model_dir = _training_dir(checkpoint)
-    _check_classes(_stored(model_dir).get("num_label_classes"), data_dir)
+    check_classes(_stored(model_dir).get("num_label_classes"), data_dir)
     given = {"mode": "eval", "model_dir": model_dir, "data_dir": data_dir, "use_tpu": False}
     params = configuration.resolve(given)
     return of_checkpoint(params, checkpoint, model_fn, labels)
@@ -86,7 +86,7 @@ def _is_exported(path: str) -> bool:
     )
 
 
-def _check_classes(num_classes: int | None, data_dir: str) -> None:
+def check_classes(num_classes: int | None, data_dir: str) -> None:
     """Raises UserError if a data set says that it has other classes than a model."""
     info = dataset_info.load(data_dir)
     if info and num_classes not in (None, info.num_label_classes):
@@ -111,7 +111,7 @@ def _training_dir(checkpoint: str) -> str:
 def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
     """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
-    _check_classes(classifier.num_classes, data_dir)
+    check_classes(classifier.num_classes, data_dir)
     folder = path if _is_export_folder(path) else os.path.dirname(path.rstrip("/")) or "."
     report = export_report.read(folder)
     identity = report["identity"] if report else {}
@@ -126,7 +126,7 @@ def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
         kind="TensorFlow Lite file" if is_tflite else "SavedModel",
         path=path,
         num_classes=classifier.num_classes,
-        label_names=_named(names or (info.label_names if info else None), classifier.num_classes),
+        label_names=named(names or (info.label_names if info else None), classifier.num_classes),
         classify=lambda pictures: np.stack([classifier.probabilities(p) for p in pictures]),
         step=identity.get("global_step"),
         model_dir=model_dir if stored else None,
@@ -166,7 +166,7 @@ def of_checkpoint(
         kind="checkpoint",
         path=checkpoint,
         num_classes=num_classes,
-        label_names=_named(names or model_files.label_names(params), num_classes),
+        label_names=named(names or model_files.label_names(params), num_classes),
         classify=_restored(params, checkpoint, model_fn),
         step=checkpoints.step_of(checkpoint),
         model_dir=params["model_dir"],
@@ -184,7 +184,9 @@ def _restored(
     params = {**params, **here}
     with tf.Graph().as_default() as graph:
         received = imagenet_input.build_image_serving_input_fn(
-            params["input_image_size"], resize_method=params["resize_method"]
+            params["input_image_size"],
+            resize_method=params["resize_method"],
+            eval_crop_share=params["eval_crop_share"],
         )()
         tf.train.get_or_create_global_step()
         spec = model_fn(received.features, None, tf.estimator.ModeKeys.PREDICT, params)
@@ -204,8 +206,13 @@ def _restored(
     return classify
 
 
-def _named(names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """Returns the names of classes; their numbers, as `classify` prints them, without names."""
+def named(names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """Returns the names of classes; without names, 'class' and their numbers.
+
+    Args:
+      names: of the classes, in order; None or empty if they are not known.
+      num_classes: number of classes.
+    """
     if names and len(names) == num_classes:
         return list(names)
     return [f"class {number}" for number in range(num_classes)]

@@ -78,7 +78,7 @@ class _Averages(tf.train.ExponentialMovingAverage):
 
     TensorFlow's own ask, in the graph, whether the variable is set already. It never is: averages
     are initialized in the run that initializes the variables, or all are restored. The questions
-    are a third of the operations of a training graph, and of the time that building it takes.
+    are a third of the operations of a training graph.
     """
 
     def apply(self, var_list=None):
