@@ -24,6 +24,7 @@ from utils.config import absl_flags, network_settings, setting_flags, settings
 from utils.exporting import export as exporting  # `export` is a published function
 from utils.reading.records import FAKE_DATA_DIR  # noqa: F401  (published here)
 from utils.reporting import report
+from utils.running import preparation
 from utils.training import (
     averages,
     checkpoints,
@@ -249,46 +250,10 @@ def run_training(params: Mapping[str, Any]) -> None:
     exporting.check(params)
     report.check(params)
     with folder_lock.hold(params["model_dir"], "model_dir", "training"):
-        params = _prepare(params)
+        params = preparation.prepare(params)
         _train_and_evaluate(params, splits)
         splits.train.log_skipped()
         _finish(params)
-
-
-def _prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Decides where the weights come from and writes what model_dir keeps of the settings.
-
-    The order of the decision matters:
-    1. A checkpoint in model_dir: the training resumes from it, whatever --init_checkpoint says.
-    2. --init_checkpoint: its weights, with a new optimizer, from step 0.
-    3. Random weights, of which none may be frozen.
-
-    Returns:
-      The settings; init_checkpoint is a path of a checkpoint, or None if it is not to be read.
-    """
-    model_dir, last = params["model_dir"], params["train_steps"]
-    model_files.check_what_is_there(model_dir)
-    checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
-    step = checkpoints.step_of(checkpoint)
-    params = {**params, "init_checkpoint": None if checkpoint else params["init_checkpoint"]}
-    if initial := params["init_checkpoint"]:
-        initial = warm_start.resolve(conversion.initial_weights(initial))
-    elif not checkpoint and network_settings.frozen(params):
-        raise UserError(
-            f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would "
-            "freeze random weights: name trained ones with --init_checkpoint, or a --model_dir "
-            "that has a checkpoint."
-        )
-    if step >= last:
-        logging.info("%s is complete at step %d: nothing to train.", model_dir, step)
-        evaluations.log_best(model_dir)
-        return params
-    if step:
-        logging.info("Resuming from step %d of %d in %s.", step, last, model_dir)
-        model_files.log_changes(params)
-    model_files.record_params(params)
-    model_files.keep_label_names(params)
-    return {**params, "init_checkpoint": initial}
 
 
 def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> None:

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 NETWORK = ("preprocessing", "mnasnet_model", "mnasnet_models")
 # What each place may import besides itself; 'network' stands for the three modules of NETWORK.
 _BELOW_TRAINING = {"base", "network", "config", "reading", "pictures", "imagenet_input"}
-_BELOW_MAIN = {*_BELOW_TRAINING, "training", "exporting", "reporting", "weights"}
+_BELOW_MAIN = {*_BELOW_TRAINING, "training", "exporting", "reporting", "weights", "running"}
 MAY_IMPORT = {
     "mnasnet_start": set(),
     "base": {"mnasnet_start"},
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "exporting": {*_BELOW_TRAINING, "training"},
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},
+    "running": {*_BELOW_TRAINING, "training", "weights"},
     "demo": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": _BELOW_MAIN,
     "environments": {"base"},
