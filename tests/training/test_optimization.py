@@ -249,3 +249,30 @@ def test_a_step_updates_everything(trained_network):
         average = after[f"{name}/ExponentialMovingAverage"]
         assert not np.array_equal(before[name], average), name
         assert not np.array_equal(after[name], average), name
+
+
+@pytest.mark.parametrize("frozen", [None, "block_0"])
+def test_a_step_computes_no_gradient_that_it_throws_away(frozen):
+    tf.set_random_seed(1)
+    images = tf.random_normal([2, 16, 16, 3], seed=2)
+    network = {**TINY, "frozen": frozen}
+    logits, _ = mnasnet_models.build_mnasnet_model(images, "mnasnet-a1", True, network)
+    loss = tf.nn.l2_loss(logits)
+    # Before train_op, gradients are TensorFlow's own: the comparison.
+    kernels = [v for v in tf.trainable_variables() if "kernel" in v.name]
+    plain = tf.gradients(loss, kernels, gate_gradients=True)
+    step = tf.train.get_or_create_global_step()
+    op = optimization.train_op(loss, tf.constant(0.1), step, params_with())
+    ours = tf.gradients(loss, kernels, gate_gradients=True)
+
+    def input_gradients(fetched):
+        graph = tf.get_default_graph().as_graph_def()
+        used = tf.graph_util.extract_sub_graph(graph, [getattr(x, "op", x).name for x in fetched])
+        return sum(node.op.endswith("BackpropInput") for node in used.node)
+
+    assert input_gradients(ours) == input_gradients(plain) - 1
+    assert input_gradients([op]) == input_gradients(ours)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for a, b in zip(*session.run([plain, ours]), strict=True):
+            np.testing.assert_array_equal(a, b)
