@@ -15,39 +15,49 @@ from typing import Any
 
 from absl import logging
 
-import imagenet_input
-import mnasnet_models
-import preprocessing
+import mnasnet_start  # noqa: F401
 from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
-from utils.config import absl_flags, network_settings, setting_flags, settings
-from utils.exporting import export as exporting  # `export` is a published function
-from utils.reading.records import FAKE_DATA_DIR  # noqa: F401  (published here)
-from utils.reporting import report
-from utils.running import preparation
-from utils.training import (
-    averages,
-    checkpoints,
-    configuration,
-    devices,
-    evaluations,
-    explanations,
-    hooks,
-    inputs,
-    metrics,
-    model_files,
-    optimization,
-    summaries,
-    warm_start,
-)
-from utils.weights import conversion
+from utils.base.tensorflow_version import importing_later, tf
+from utils.config import absl_flags, setting_flags, settings
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    import imagenet_input
+    import mnasnet_models
+    import preprocessing
+    from utils.config import network_settings
+    from utils.exporting import export as exporting  # `export` is a published function
+    from utils.reading import records
+    from utils.reporting import report
+    from utils.running import preparation
+    from utils.training import (
+        averages,
+        checkpoints,
+        configuration,
+        devices,
+        evaluations,
+        explanations,
+        hooks,
+        inputs,
+        metrics,
+        model_files,
+        optimization,
+        summaries,
+        warm_start,
+    )
+    from utils.weights import conversion
 
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 
 # Published here, although the published program does not use it: (factor, epoch to start at).
 LR_SCHEDULE = [(1.0, 5), (0.1, 30), (0.01, 60), (0.001, 80), (0.0001, 90)]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns FAKE_DATA_DIR, which is published here, too; its module loads TensorFlow."""
+    if name == "FAKE_DATA_DIR":
+        return records.FAKE_DATA_DIR
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # The model function.
@@ -156,7 +166,7 @@ def _train_spec(loss, cross_entropy, params):
         host_call=summaries.of_training(loss, scalars, global_step, params),
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
-        training_hooks=[*hooks.saver_hooks(params), stopping.StopHook()],
+        training_hooks=[*hooks.saver_hooks(params), hooks.StopHook()],
         scaffold_fn=warm_start.scaffold(params["init_checkpoint"]),
     )
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "weights": {*_BELOW_TRAINING, "training"},
     "running": {*_BELOW_TRAINING, "training", "weights"},
     "demo": {*_BELOW_TRAINING, "training", "exporting"},
-    "mnasnet_main": _BELOW_MAIN,
+    "mnasnet_main": {*_BELOW_MAIN, "mnasnet_start"},
     "environments": {"base"},
     "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
     "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},

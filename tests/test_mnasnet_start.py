@@ -208,3 +208,24 @@ def test_another_package_installs_utils_over_ours(tmp_path):
     assert "was installed or removed;" in sentence_of(start())
     assert pip(*install, "--force-reinstall", ours, environment=environment) == ""
     assert start().returncode == 0
+
+
+@pytest.mark.parametrize("module", sorted(console_commands().values()))
+def test_help_and_wrong_flags_are_answered_without_tensorflow(module):
+    """TensorFlow takes seconds to load, so no command loads it before it knows what to do."""
+    code = (
+        "import importlib, sys\n"
+        "for flag in ('--help', '--no_such_flag=1'):\n"
+        "    sys.argv = ['command', flag]\n"
+        "    try:\n"
+        f"        importlib.import_module({module!r}).console()\n"
+        "    except SystemExit as end:\n"
+        "        assert bool(end.code) == (flag != '--help'), end.code\n"
+        "    assert 'tensorflow' not in sys.modules, flag\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--debug shows the stack trace" in done.stdout
+    assert "error: " in done.stderr

@@ -17,10 +17,11 @@ import numpy as np
 
 from utils.base import files, program
 from utils.base.errors import UserError
-from utils.training import checkpoints
-from utils.weights import weights_file
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    from utils.training import checkpoints
+    from utils.weights import weights_file
 
 MOST = 20
 

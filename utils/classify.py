@@ -14,11 +14,12 @@ from absl import logging
 
 from utils.base import files, program
 from utils.base.errors import UserError
-from utils.exporting import classifiers
-from utils.pictures import decodable, opening
-from utils.reading import examples
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    from utils.exporting import classifiers
+    from utils.pictures import decodable, opening
+    from utils.reading import examples
 
 TOP = 5
 

@@ -16,15 +16,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mnasnet_main
-import mnasnet_models
 from utils.base import program, tables
 from utils.base.errors import UserError
-from utils.config import model_spec, network_settings, settings
-from utils.exporting import latency
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
-from tf_slim import model_analyzer  # isort: skip  (it loads TensorFlow)
+with importing_later():
+    import mnasnet_main
+    import mnasnet_models
+    from utils.config import model_spec, network_settings, settings
+    from utils.exporting import latency
 
 DEFINITIONS = {
     "parameters": "numbers in trainable variables",
@@ -136,6 +136,8 @@ class Network:
         if stage is not None:
             ops = [op for op in ops if self._stage(op.name) == stage]
         stages = range(len(self.stage_names)) if stage is None else [stage]
+        from tf_slim import model_analyzer
+
         # tf.size would not do: the analyzer knows shared and partitioned variables.
         parameters, parameter_bytes = model_analyzer.analyze_vars(
             [v for s in stages for v in self._trainable[s]]

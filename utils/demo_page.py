@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from utils.base import files, program
 from utils.base.errors import UserError
-from utils.demo import page, server
-from utils.exporting import classifiers
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    from utils.demo import page, server
+    from utils.exporting import classifiers
 
 DEFAULT_PORT = 8000
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-import imagenet_input
 from utils.base import files, program, progress, tables
 from utils.base.errors import UserError
-from utils.exporting import classifiers, measure
-from utils.reading import dataset_info, records
-from utils.reporting import figures, models, predictions
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    import imagenet_input
+    from utils.exporting import classifiers, measure
+    from utils.reading import dataset_info, records
+    from utils.reporting import figures, models, predictions
 
 _HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
 

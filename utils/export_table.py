@@ -12,7 +12,10 @@ from typing import Any
 
 from utils.base import program, tables
 from utils.base.errors import UserError
-from utils.exporting import export_report
+from utils.base.tensorflow_version import importing_later
+
+with importing_later():
+    from utils.exporting import export_report
 
 NAMES = {
     "SavedModel": "SavedModel",

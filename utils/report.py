@@ -9,11 +9,14 @@ predictions.csv a line for each picture.
 
 from __future__ import annotations
 
-import mnasnet_main
 from utils.base import files, program
 from utils.base.errors import UserError
-from utils.reading import dataset_info, records
-from utils.reporting import content, models, predictions, report
+from utils.base.tensorflow_version import importing_later
+
+with importing_later():
+    import mnasnet_main
+    from utils.reading import dataset_info, records
+    from utils.reporting import content, models, predictions, report
 
 
 def main(argv: list[str]) -> None:

@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from utils.base import folder_lock, stopping
 from utils.base.errors import UserError
+from utils.training import hooks
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT_SECONDS = 120
@@ -171,13 +172,13 @@ def test_who_lost_the_folder_ends_training_without_saving(bucket, tmp_path, quic
     monkeypatch.setattr(stopping._State, "abandoned", None)
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
-    hooks = [
-        stopping.StopHook(),
+    both = [
+        hooks.StopHook(),
         tf.train.CheckpointSaverHook(str(tmp_path), save_steps=10**9, save_graph_def=False),
     ]
     end = time.monotonic() + LIMIT_SECONDS
     with pytest.raises(UserError, match=r"Another training has taken .* over \(process"):  # noqa: SIM117
-        with hold(bucket), tf.train.SingularMonitoredSession(hooks) as session:
+        with hold(bucket), tf.train.SingularMonitoredSession(both) as session:
             first = set(os.listdir(tmp_path))
             other = {**read(bucket), "token": "another"}
             while time.monotonic() < end:

@@ -13,7 +13,7 @@ import mnasnet_main
 from utils.base import stopping
 from utils.config import settings
 from utils.tpu_check import tpu_program
-from utils.training import checkpoints
+from utils.training import checkpoints, hooks
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 TINY = {
@@ -39,7 +39,7 @@ def train(after_step, steps=50):
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
     last = 0
-    with tf.train.SingularMonitoredSession([stopping.StopHook()]) as session:
+    with tf.train.SingularMonitoredSession([hooks.StopHook()]) as session:
         while last < steps and not session.should_stop():
             last = session.run(increment)
             after_step(last)
@@ -90,18 +90,18 @@ def test_after_a_training_a_signal_ends_the_program_at_once():
 @pytest.fixture
 def tpu_hooks(monkeypatch, tmp_path):
     """The hooks of a training on a TPU that deal with signals, in the order of their calls."""
-    hooks = []
+    given = []
     make_session = tf.train.MonitoredTrainingSession
 
     def keep_hooks(**arguments):
-        hooks.extend(arguments["hooks"])
+        given.extend(arguments["hooks"])
         return make_session(**arguments)
 
     monkeypatch.setattr(training, "MonitoredTrainingSession", keep_hooks)
     params = tpu_program.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
     tpu_graphs.estimator_graph(params, training=True)
     # The others need the device.
-    return [h for h in hooks if isinstance(h, InstallSignalHandlerHook | stopping.StopHook)]
+    return [h for h in given if isinstance(h, InstallSignalHandlerHook | hooks.StopHook)]
 
 
 def test_ctrl_c_ends_a_training_on_a_tpu_after_the_step(tpu_hooks):

@@ -12,12 +12,8 @@ import os
 import re
 from typing import NamedTuple
 
-import utils.base.tensorflow_version  # noqa: F401
+from utils.base import tensorflow_version
 
-import tensorflow.compat.v1 as tf  # isort: skip
-
-# The types in which an error of a disk may arrive.
-ERRORS = (OSError, RuntimeError, IndexError, tf.errors.OpError)
 _REMEDIES = {
     errno.ENOSPC: "make room on this disk",
     errno.EDQUOT: "make room within the quota",
@@ -49,11 +45,17 @@ class Failure(NamedTuple):
         return f"{place}{self.reason}; {self.remedy}, and run the same command again"
 
 
+def types() -> tuple[type[Exception], ...]:
+    """Returns the types in which an error of a disk may arrive."""
+    others = (tensorflow_version.tf.errors.OpError,) if tensorflow_version.is_loaded() else ()
+    return (OSError, RuntimeError, IndexError, *others)
+
+
 def find(error: BaseException) -> Failure | None:
     """Returns what a disk or folder refused; None for an error of another kind."""
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return Failure(error.filename, os.strerror(error.errno), _REMEDIES[error.errno])
-    if not isinstance(error, ERRORS):
+    if not isinstance(error, types()):
         return None
     text = getattr(error, "message", None) or str(error)
     if "No usable temporary directory" in text:  # Python's words if all are full

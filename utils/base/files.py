@@ -10,11 +10,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import disk_errors
 from utils.base.errors import UserError
-
-import tensorflow.compat.v1 as tf  # isort: skip
+from utils.base.tensorflow_version import tf
 
 _Parsed = TypeVar("_Parsed")
 

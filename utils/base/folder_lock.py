@@ -24,8 +24,7 @@ from absl import logging
 
 from utils.base import files, stopping
 from utils.base.errors import UserError
-
-import tensorflow.compat.v1 as tf  # isort: skip
+from utils.base.tensorflow_version import tf
 
 FILE_NAME = "writer.lock"
 BEAT_SECONDS = 20.0  # between two signs of life

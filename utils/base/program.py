@@ -17,12 +17,10 @@ from collections.abc import Callable
 
 from absl import flags, logging
 
-import utils.base.tensorflow_version  # noqa: F401
-from utils.base import disk_errors, files, standard_streams, stopping
+from utils.base import disk_errors, files, standard_streams, stopping, tensorflow_version
 from utils.base.errors import UserError, excerpt
+from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 DEBUG_FLAG = "--debug"
 DEBUG_HELP = f"{DEBUG_FLAG} shows the stack trace of an error."
@@ -37,14 +35,18 @@ def set_up_logging() -> None:
     handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    tf.get_logger().setLevel("ERROR")
-    tf.get_logger().propagate = False
+    tensorflow_version.when_loaded(_silence_tensorflow)
     # tf.layers names the variables as in published checkpoints; that it is deprecated is known.
     warnings.filterwarnings("ignore", message=r".*tf\.layers.*", category=UserWarning)
     warnings.filterwarnings(
         "ignore", message=r"`(tf\.)?layer.* is deprecated", category=UserWarning
     )
     warnings.filterwarnings("ignore", module=r"(tf_slim|tensorflow|keras|google)\..*")
+
+
+def _silence_tensorflow() -> None:
+    tf.get_logger().setLevel("ERROR")
+    tf.get_logger().propagate = False
 
 
 def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> None:
@@ -66,7 +68,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     set_up_logging()
     stopping.install()
     threading.excepthook = _print_trace_unless_of_a_disk
-    tf.disable_v2_behavior()
+    tensorflow_version.when_loaded(lambda: tf.disable_v2_behavior())
     try:
         with standard_streams.checked_output():
             standard_streams.check_locale(argv)
@@ -101,11 +103,11 @@ def _foreseen(error: Exception) -> str | None:
         return f"{_sentence(error)} --help lists the flags."
     if failure := disk_errors.find(error):
         return f"{failure}."
-    if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
+    if _is_of_tensorflow(error, "PermissionDeniedError", "UnauthenticatedError"):
         return f"access denied: {files.reason(error)}."
     if isinstance(error, MemoryError) or (
         # TensorFlow reports a full disk as ResourceExhausted as well.
-        isinstance(error, tf.errors.ResourceExhaustedError) and "allocat" in str(error)
+        _is_of_tensorflow(error, "ResourceExhaustedError") and "allocat" in str(error)
     ):
         return (
             f"there is not enough memory ({files.reason(error)}): lower the size of the batches "
@@ -119,6 +121,12 @@ def _foreseen(error: Exception) -> str | None:
             "PYTHONUTF8=1 if the encoding is not utf-8."
         )
     return None
+
+
+def _is_of_tensorflow(error: Exception, *names: str) -> bool:
+    """Tells whether an error is one of tf.errors, without loading TensorFlow for it."""
+    types = (getattr(tf.errors, name) for name in names)
+    return tensorflow_version.is_loaded() and isinstance(error, tuple(types))
 
 
 def _unforeseen(error: Exception, debug: bool) -> str:

@@ -32,7 +32,7 @@ def folder(prefix: str) -> Iterator[str]:
     path, lock = _make_locked(prefix)
     try:
         yield path
-    except disk_errors.ERRORS as e:
+    except disk_errors.types() as e:
         failure = disk_errors.find(e)
         if failure is None or not (failure.path or "").startswith(path):
             raise

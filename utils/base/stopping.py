@@ -14,10 +14,7 @@ import threading
 
 from absl import logging
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base.errors import UserError
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,7 +39,7 @@ def behind(error: BaseException) -> Stop | None:
 
 
 class _State:
-    """Holds what the signal handler, other threads and the training hook share."""
+    """Holds what the signal handler, other threads and the training share."""
 
     training = False
     requested: int | None = None
@@ -96,28 +93,22 @@ def raise_if_requested() -> None:
         raise Stop(_State.requested)
 
 
-class StopHook(tf.train.SessionRunHook):
-    """Ends a training at the next step after a signal; the checkpoint hook then saves.
+def start_training() -> None:
+    """Lets signals from now on wait for the training to save."""
+    _State.training = True
 
-    The model function must return this hook: TPUEstimator calls the hooks of the model function
-    after its own, but the hooks given to `train` before them. An abandoned training ends with an
-    error, so that no hook saves.
-    """
 
-    def after_create_session(self, session, coord):
-        _State.training = True
+def end_training() -> None:
+    """Lets signals end the program at once again."""
+    _State.training = False
 
-    def before_run(self, run_context):
-        # TPUEstimator's own hook has just set SIGINT to kill the process; undo that.
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            install()
 
-    def after_run(self, run_context, run_values):
-        if _State.abandoned is not None:
-            _State.training = False
-            raise UserError(_State.abandoned)
-        if _State.requested is not None:
-            run_context.request_stop()
+def is_abandoned() -> bool:
+    """Tells whether the training is to end without a checkpoint."""
+    return _State.abandoned is not None
 
-    def end(self, session):
-        _State.training = False
+
+def restore() -> None:
+    """Handles SIGINT again, if a library made it kill the process."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        install()

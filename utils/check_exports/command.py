@@ -20,10 +20,13 @@ from collections.abc import Sequence
 
 from utils.base import files, program, tables
 from utils.base.errors import UserError
-from utils.check_exports import comparison
-from utils.check_exports.worker import Worker
-from utils.environments import second
-from utils.exporting import export, export_report, tflite
+from utils.base.tensorflow_version import importing_later
+
+with importing_later():
+    from utils.check_exports import comparison
+    from utils.check_exports.worker import Worker
+    from utils.environments import second
+    from utils.exporting import export, export_report, tflite
 
 DEFAULT_ENV = ".venv-exports"
 # A runtime -> (its packages, how much they take on the disk).

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from utils.base import files
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import importing_later, tf
 from utils.data import shared_arguments
-from utils.inspecting import contact_sheet, duplicates, splits, summary, text
 from utils.reading import dataset_info
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    from utils.inspecting import contact_sheet, duplicates, splits, summary, text
 
 _DESCRIPTION = """\
 Reads every record and decodes every picture of a data set. Prints images a split and class, sizes,

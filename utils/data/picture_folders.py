@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 from absl import logging
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
+from utils.base.tensorflow_version import tf
 from utils.data import pictures, shards
 from utils.pictures.opening import Unreadable
 from utils.reading import examples
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 # Endings of files that are often among pictures. Every other file must be a picture: an error is
 # better than a picture that is left out.

@@ -21,18 +21,16 @@ from typing import Any
 
 from absl import logging
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files, folder_lock, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
+from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
 from utils.data import shards
 from utils.data.shards import DONE, MADE, TEMPORARY, Item, Made, Shard, UnreadableItem
 from utils.pictures.opening import Unreadable
 from utils.reading import dataset_info
 from utils.reading.dataset_info import DatasetInfo
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 # Renaming in a bucket is a request, so many are made at a time.
 _REQUESTS = 32

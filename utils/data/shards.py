@@ -19,14 +19,12 @@ from typing import NamedTuple
 
 from absl import logging
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files, folder_lock
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
 from utils.reading import dataset_info, labels, records
 from utils.reading.dataset_info import DatasetInfo
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 PREFIXES = records.SPLIT_PREFIXES
 TRAIN, VALIDATION = PREFIXES

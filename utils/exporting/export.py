@@ -131,7 +131,7 @@ def _local(folder: str) -> Iterator[str]:
 def _explaining_full_disk(export_dir: str) -> Iterator[None]:
     try:
         yield
-    except disk_errors.ERRORS as e:
+    except disk_errors.types() as e:
         failure = disk_errors.find(e)
         if failure is None or export_dir not in (failure.path or ""):
             raise

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.base import files, tables
+from utils.base.tensorflow_version import tf
 from utils.exporting import measure
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 FILE_NAME = "export_report.json"
 LABELS_KIND = "names of the classes"

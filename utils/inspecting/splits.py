@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.base.tensorflow_version import tf
 from utils.reading import examples, framing, records, scan
 from utils.reading.segments import Segment
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 # The number of classes if it is unknown: GREATEST_LABEL itself stands for all labels beyond it.
 _ANY_LABEL = examples.GREATEST_LABEL - 1

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import preprocessing
-import utils.base.tensorflow_version  # noqa: F401
+from utils.base.tensorflow_version import importing_later, tf
 from utils.pictures import opening, pixels
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    import preprocessing
 
 # What files begin with that TensorFlow decodes. It ignores the palette of a BMP.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")

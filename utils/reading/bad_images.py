@@ -15,11 +15,10 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import tf
 from utils.reading import records, scan
 from utils.reading.records import Problem
 from utils.reading.segments import Segment
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 FILE_NAME = "bad_images.json"
 SHOWN = 10

@@ -8,9 +8,8 @@ from typing import Any
 
 from utils.base import files
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import tf
 from utils.reading import labels, records
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 FILE_NAME = "dataset_info.json"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import preprocessing
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files
+from utils.base.tensorflow_version import importing_later, tf
 from utils.reading import picture_limits
 
-import tensorflow.compat.v1 as tf  # isort: skip
+with importing_later():
+    import preprocessing
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"

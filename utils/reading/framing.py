@@ -12,10 +12,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files
-
-import tensorflow.compat.v1 as tf  # isort: skip
+from utils.base.tensorflow_version import tf
 
 _LENGTH_BYTES, _HEADER_BYTES = 8, 12
 FRAME_BYTES = 16  # what a record takes in a file beyond its content

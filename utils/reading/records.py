@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import NamedTuple
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files, memory
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import tf
 from utils.reading import examples, framing
-
-import tensorflow.compat.v1 as tf  # isort: skip
 
 TRAIN_PREFIX = "train-"
 EVAL_PREFIX = "validation-"

@@ -22,9 +22,12 @@ from typing import Any, NamedTuple
 
 from utils.base import program, tables
 from utils.base.errors import UserError
-from utils.config import model_spec, network_settings, settings
-from utils.environments import second
-from utils.tpu_check import tpu_program
+from utils.base.tensorflow_version import importing_later
+
+with importing_later():
+    from utils.config import model_spec, network_settings, settings
+    from utils.environments import second
+    from utils.tpu_check import tpu_program
 
 PACKAGES = ("jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52")
 DEFAULT_ENV = ".venv-tpu"

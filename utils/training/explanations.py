@@ -56,7 +56,7 @@ def explaining_disk_errors(params: Mapping[str, Any]) -> Iterator[None]:
     """Raises UserError for an error of the disk; it also says which checkpoint is kept."""
     try:
         yield
-    except disk_errors.ERRORS as e:
+    except disk_errors.types() as e:
         failure = disk_errors.find(e)
         if failure is None:
             raise

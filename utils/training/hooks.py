@@ -1,4 +1,4 @@
-"""Hooks that a run adds to the estimator: saving, shapes and progress."""
+"""Hooks that a run adds to the estimator: saving, shapes, progress, the end at a signal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from utils.base import progress
+from utils.base import progress, stopping
 from utils.training import checkpoints
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -161,3 +161,28 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
     def after_create_session(self, session, coord):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
+
+
+class StopHook(tf.train.SessionRunHook):
+    """Ends a training at the next step after a signal; the checkpoint hook then saves.
+
+    The model function must return this hook: TPUEstimator calls the hooks of the model function
+    after its own, but the hooks given to `train` before them. An abandoned training ends with an
+    error, so that no hook saves.
+    """
+
+    def after_create_session(self, session, coord):
+        stopping.start_training()
+
+    def before_run(self, run_context):
+        stopping.restore()  # TPUEstimator's own hook has just set SIGINT to kill the process
+
+    def after_run(self, run_context, run_values):
+        if stopping.is_abandoned():
+            stopping.end_training()
+            stopping.raise_if_requested()
+        if stopping.is_requested():
+            run_context.request_stop()
+
+    def end(self, session):
+        stopping.end_training()

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
-import mnasnet_models
-from mnasnet_model import GlobalParams, round_filters
 from utils.base.errors import UserError
-from utils.weights import layer_names
+from utils.base.tensorflow_version import importing_later
+
+with importing_later():
+    import mnasnet_model
+    import mnasnet_models
+    from utils.weights import layer_names
 
 # Smallest share of a network's keys in a file for which a list of differences helps.
 _LEAST_SHARED = 0.25
@@ -31,9 +34,6 @@ _LITE0_STAGES = (
     "r4_k5_s22_e6_i112_o192",  # 7
     "r1_k3_s11_e6_i192_o320",  # 7
 )
-# The first stage of the published mnasnet-small is declared for 16 input filters though 8 enter it,
-# so it has no identity; timm's has one.
-_SMALL_STAGES = ("r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +44,31 @@ class Source:
       program: a key of `layer_names.PROGRAMS`.
       name: name of the model, in which {percent} and {underscore} stand for the depth multiplier
         (075 and 0_75).
-      stages: block strings at multiplier 1.
+      network: the published network that it is, or block strings at multiplier 1.
       settings: the rest of the model specification.
       resize_method: how its evaluation resizes pictures.
     """
 
     program: str
     name: str
-    stages: tuple[str, ...]
+    network: str | tuple[str, ...]
     settings: Mapping[str, Any]
     resize_method: str = "bicubic"
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Returns the block strings at multiplier 1."""
+        if not isinstance(self.network, str):
+            return self.network
+        stages = tuple(mnasnet_models.MODELS[self.network].stages)
+        if self.network == _SMALL:
+            # The first stage of the published mnasnet-small is declared for 16 input filters though
+            # 8 enter it, so it has no identity; timm's has one.
+            return ("r1_k3_s11_e1_i8_o8", *stages[1:])
+        return stages
 
-_A1 = mnasnet_models.MODELS["mnasnet-a1"].stages
-_B1 = mnasnet_models.MODELS["mnasnet-b1"].stages
+
+_A1, _B1, _SMALL = "mnasnet-a1", "mnasnet-b1", "mnasnet-small"
 _PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}
 _RELU6 = {"activation": "relu6"}
 _HALF = [127.5, 127.5, 127.5]
@@ -67,7 +78,7 @@ SOURCES = (
     Source(
         "timm",
         "mnasnet_small",
-        _SMALL_STAGES,
+        _SMALL,
         {**_PYTORCH, "stem_size": 8, "dropout_rate": 0.0},
     ),
     Source("torchvision", "mnasnet{underscore}", _B1, _PYTORCH, "bilinear"),
@@ -182,7 +193,8 @@ def described(
         multiplier makes the network too large.
     """
     shapes = _weight_shapes(state)
-    overrides = {k: v for k, v in spec.items() if k in ("stages", *GlobalParams._fields)}
+    fields = ("stages", *mnasnet_model.GlobalParams._fields)
+    overrides = {k: v for k, v in spec.items() if k in fields}
     if depth_multiplier is not None:
         overrides["depth_multiplier"] = depth_multiplier
     try:
@@ -190,7 +202,7 @@ def described(
     except ValueError as e:
         raise UserError(f"{path}: {e}") from e
     blocks = layer_names.unroll(stages, base)
-    stem = round_filters(base.stem_size, base)
+    stem = mnasnet_model.round_filters(base.stem_size, base)
     attempts = []
     for program, names in layer_names.PROGRAMS.items():
         (classes, *_) = shapes.get(f"{names.classifier}.bias") or (base.num_classes,)
@@ -241,7 +253,8 @@ def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -
     decoder = mnasnet_models.MnasNetDecoder()
     stages = decoder.decode(source.stages)
     names = layer_names.PROGRAMS[source.program]
-    base = GlobalParams(**{k: v for k, v in source.settings.items() if k in GlobalParams._fields})
+    fields = mnasnet_model.GlobalParams._fields
+    base = mnasnet_model.GlobalParams(**{k: v for k, v in source.settings.items() if k in fields})
     template = layer_names.unroll(stages, base)
 
     def filters(key: str, otherwise: int) -> int:
@@ -280,13 +293,15 @@ def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -
     )
 
 
-def _multiplier(base: Sequence[int], widths: Sequence[int], params: GlobalParams) -> float | None:
+def _multiplier(
+    base: Sequence[int], widths: Sequence[int], params: mnasnet_model.GlobalParams
+) -> float | None:
     """Returns the depth multiplier that scales `base` to `widths`; None if there is none."""
     if list(base) == list(widths):
         return 1.0
     for multiplier in _MULTIPLIERS:
         scaled = params._replace(depth_multiplier=multiplier)
-        if [round_filters(width, scaled) for width in base] == list(widths):
+        if [mnasnet_model.round_filters(width, scaled) for width in base] == list(widths):
             return multiplier
     return None
 
