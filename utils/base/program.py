@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging as python_logging
 import os
 import platform
@@ -69,6 +70,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     stopping.install()
     threading.excepthook = _print_trace_unless_of_a_disk
     tensorflow_version.when_loaded(lambda: tf.disable_v2_behavior())
+    _collect_garbage_less_often()
     try:
         with standard_streams.checked_output():
             standard_streams.check_locale(argv)
@@ -87,6 +89,16 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         status = 1 if stop is None else 128 + stop.signal_number
     python_logging.shutdown()
     sys.exit(status or 0)
+
+
+def _collect_garbage_less_often() -> None:
+    """Saves a second of the start of a training.
+
+    TensorFlow's modules and graphs are millions of objects that stay; after every 700 new ones,
+    which is Python's default, the collector would walk over them for nothing.
+    """
+    gc.set_threshold(50_000, 10, 10)
+    tensorflow_version.when_loaded(gc.freeze)
 
 
 def _print_trace_unless_of_a_disk(given: threading.ExceptHookArgs) -> None:
