@@ -52,7 +52,7 @@ class _State:
 def _handle(signal_number, frame) -> None:
     del frame
     if signal_number == signal.SIGINT:
-        _erase_echo()
+        erase_echo()
     if _State.training and _State.requested is None:
         _State.requested = signal_number
         logging.info(
@@ -63,7 +63,7 @@ def _handle(signal_number, frame) -> None:
     raise Stop(signal_number)
 
 
-def _erase_echo() -> None:
+def erase_echo() -> None:
     """Erases the ^C that a terminal shows behind a line where Ctrl-C is pressed."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
         if sys.stderr.isatty():
@@ -83,8 +83,14 @@ def abandon(reason: str) -> None:
     _State.abandoned = reason
 
 
+def request(signal_number: int) -> None:
+    """Asks the training to end as if this process had got the signal, unless it got one before."""
+    if _State.requested is None:
+        _State.requested = signal_number
+
+
 def is_requested() -> bool:
-    """Tells whether a signal ended the training."""
+    """Tells whether a signal ends the training, or ended it."""
     return _State.requested is not None
 
 
@@ -113,10 +119,14 @@ class StopHook(tf.train.SessionRunHook):
             install()
 
     def after_run(self, run_context, run_values):
+        self.end_training(run_context, is_requested())
+
+    def end_training(self, run_context, asked: bool) -> None:
+        """Ends the training if this was asked for; with an error if it is abandoned."""
         if _State.abandoned is not None:
             _State.training = False
             raise UserError(_State.abandoned)
-        if _State.requested is not None:
+        if asked:
             run_context.request_stop()
 
     def end(self, session):

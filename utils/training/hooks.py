@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from utils.base import progress
+from utils.base import progress, scratch
+from utils.cluster import tasks
 from utils.training import checkpoints
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -22,7 +24,8 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
         from tensorflow.python.tpu import async_checkpoint
 
         return [async_checkpoint.AsyncCheckpointSaverHook(params["model_dir"], save_steps=steps)]
-    hook = SaverHook(params["model_dir"], steps)
+    make = SaverHook if tasks.current().is_chief else TakingPartInSavesHook
+    hook = make(params["model_dir"], steps)
     hook._set_steps_per_run(params["iterations_per_loop"] if params["use_tpu"] else 1)
     return [hook]
 
@@ -161,3 +164,23 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
     def after_create_session(self, session, coord):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
+
+
+class TakingPartInSavesHook(SaverHook):
+    """Saves whenever the chief saves, and throws away what it saved.
+
+    The moving statistics are averaged over all workers as they are read, so a chief that saved
+    alone would wait for the others for ever.
+    """
+
+    def begin(self):
+        # Not the parent's, which would open a file of events in model_dir.
+        self._global_step_tensor = tf.train.get_global_step()
+
+    def _save(self, session, step):
+        with scratch.folder("mnasnet-worker-") as folder:
+            # Saved as the chief's, so that the operations are the same.
+            self._get_saver().save(
+                session, os.path.join(folder, "model.ckpt"), step, write_meta_graph=False
+            )
+        return False
