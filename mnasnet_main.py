@@ -265,6 +265,7 @@ def run_training(params: Mapping[str, Any]) -> None:
             prepared = preparation.prepare(params)
             plan = following.plan(prepared)
             meeting.lead(params, plan, params["step_timeout"])
+            splits.train.log_shares(params["num_workers"])
             _train_and_evaluate(prepared, splits)
             splits.train.log_skipped()
             _finish(prepared)

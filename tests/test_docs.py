@@ -169,7 +169,7 @@ def check_kubernetes(manifest, folder):
 
 
 def check_script(text, folder):
-    """Checks a script of Slurm: the shell reads it, and the program the flags that srun gives it."""
+    """Checks a script of Slurm: the shell can read it, and the program takes its flags."""
     subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=60)
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", text, re.M))
     (line,) = re.findall(r"^srun (.*)$", text, re.M)

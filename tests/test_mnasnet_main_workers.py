@@ -177,7 +177,7 @@ def test_workers_of_a_scheduler_that_differ_are_refused(digits_dir, tmp_path):
         ({"num_workers": 32}, "give 32."),
         ({"num_workers": 0}, "--num_workers=0 is invalid: give a number from 1 to 1024, or auto"),
         ({"num_workers": "two"}, "--num_workers=two is invalid"),
-        ({"num_workers": 2, "use_async_checkpointing": True}, "--use_async_checkpointing is for one"),
+        ({"num_workers": 2, "use_async_checkpointing": True}, "--use_async_checkpointing is for"),
         ({"num_workers": 2, "use_tpu": True, "tpu": "x"}, "one process trains on all cores of a "
          "TPU"),
     ],
@@ -203,8 +203,8 @@ def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
         for record in tf.python_io.tf_record_iterator(str(data / "train-00000-of-00002")):
             writer.write(record)
     status, err = run_gang(
-        *gang_flags(**{**sixteen, "data_dir": data, "num_train_images": 17}, model_dir=tmp_path / "m",
-                    init_checkpoint=start_dir, freeze_backbone=True, skip_bad_images=True,
+        *gang_flags(**{**sixteen, "data_dir": data, "num_train_images": 17},
+                    model_dir=tmp_path / "m", init_checkpoint=start_dir, freeze_backbone=True, skip_bad_images=True,
                     use_cache=True, train_steps=6)
     )  # fmt: skip
     assert status == 0, err
