@@ -180,6 +180,7 @@ def test_workers_of_a_scheduler_that_differ_are_refused(digits_dir, tmp_path):
         ({"num_workers": 2, "use_async_checkpointing": True}, "--use_async_checkpointing is for"),
         ({"num_workers": 2, "use_tpu": True, "tpu": "x"}, "one process trains on all cores of a "
          "TPU"),
+        ({"sync_batch_norm": True, "use_tpu": True, "tpu": "x"}, "--sync_batch_norm is for"),
     ],
 )  # fmt: skip
 def test_what_several_workers_cannot_do(digits_dir, tmp_path, given, part):
@@ -204,8 +205,8 @@ def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
             writer.write(record)
     status, err = run_gang(
         *gang_flags(**{**sixteen, "data_dir": data, "num_train_images": 17},
-                    model_dir=tmp_path / "m", init_checkpoint=start_dir, freeze_backbone=True, skip_bad_images=True,
-                    use_cache=True, train_steps=6)
+                    model_dir=tmp_path / "m", init_checkpoint=start_dir, freeze_backbone=True,
+                    skip_bad_images=True, use_cache=True, train_steps=6)
     )  # fmt: skip
     assert status == 0, err
     assert "100.0 % of the backbone" in err

@@ -44,11 +44,20 @@ def num_workers(params: Mapping[str, Any]) -> int:
 
 
 def num_workers_on_tpu(params: Mapping[str, Any]) -> int:
-    """Returns 1: all cores of a TPU need one process; UserError if the settings ask for more."""
+    """Returns 1: all cores of a TPU need one process.
+
+    Raises:
+      UserError: the settings ask for several workers, or for what only they can do.
+    """
     if params["num_workers"] not in (1, "1") or current().count > 1:
         raise UserError(
             "--num_workers, TF_CONFIG and srun are for GPUs and CPUs: one process trains on all "
             "cores of a TPU."
+        )
+    if params["sync_batch_norm"]:
+        raise UserError(
+            "--sync_batch_norm is for workers on GPUs and CPUs: each core of a TPU normalizes its "
+            "part of the batch by itself, as published; leave it out."
         )
     return 1
 
