@@ -56,13 +56,25 @@ def test_a_wrong_tf_config(text, part):
     assert part in str(error.value) and str(error.value).startswith("TF_CONFIG")
 
 
-def test_srun():
-    task = tasks.of_slurm(SRUN)
+@pytest.fixture
+def of_slurm(monkeypatch):
+    """Returns the task of a process with Slurm's variables."""
+
+    def of(environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return tasks.of_slurm()
+
+    return of
+
+
+def test_srun(of_slurm):
+    task = of_slurm(SRUN)
     ports = [int(address.split(":")[1]) for address in task.addresses]
     assert [address.split(":")[0] for address in task.addresses] == ["n01", "n01", "n02", "n02"]
     assert ports[0] == ports[2] and ports[1] == ports[3] == ports[0] + 1
     assert (task.index, task.local_index, task.is_chief) == (2, 0, False)
-    other_job = tasks.of_slurm({**SRUN, "SLURM_JOB_ID": "8"})
+    other_job = of_slurm({**SRUN, "SLURM_JOB_ID": "8"})
     assert not {*ports} & {int(address.split(":")[1]) for address in other_job.addresses}
 
 
@@ -75,13 +87,13 @@ def test_srun():
         {**SRUN, "SLURM_STEP_NUM_TASKS": "1"},
     ],
 )
-def test_a_process_of_its_own(environment):
-    assert tasks.of_slurm(environment) == tasks.Task()
+def test_a_process_of_its_own(of_slurm, environment):
+    assert of_slurm(environment) == tasks.Task()
 
 
-def test_srun_with_hosts_that_cannot_be_read(monkeypatch):
+def test_srun_with_hosts_that_cannot_be_read(of_slurm):
     with pytest.raises(UserError, match="Slurm's variables cannot be read"):
-        tasks.of_slurm({**SRUN, "SLURM_STEP_NODELIST": "b[3-4,7]-x"})
+        of_slurm({**SRUN, "SLURM_STEP_NODELIST": "b[3-4,7]-x"})
 
 
 def test_tf_config_is_there_for_the_training_alone(monkeypatch):

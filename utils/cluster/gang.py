@@ -122,8 +122,6 @@ class _Gang:
         first = 0  # the status of the worker that failed first
         while True:
             statuses = [process.poll() for process in self._processes]
-            if all(status is not None for status in statuses):
-                return 128 + received[0] if received else first
             failed = [(i, s) for i, s in enumerate(statuses) if s]
             if failed and not first:
                 # A worker that was killed comes before those that noticed.
@@ -132,6 +130,8 @@ class _Gang:
                 if not received:
                     stopped = first > 128  # by a signal that it got alone; the others save, too
                     deadline = time.monotonic() + (grace if stopped else GRACE_AFTER_LOSS)
+            if all(status is not None for status in statuses):
+                return 128 + received[0] if received else first
             if len(received) > passed_on:
                 passed_on = len(received)
                 deadline = time.monotonic() + grace

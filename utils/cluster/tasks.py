@@ -91,7 +91,7 @@ def join() -> Task:
       UserError: TF_CONFIG or Slurm's variables do not describe the workers of a training.
     """
     text = os.environ.pop(VARIABLE, None)
-    _State.task = of_tf_config(text) if text else of_slurm(os.environ)
+    _State.task = of_tf_config(text) if text else of_slurm()
     return _State.task
 
 
@@ -142,19 +142,16 @@ def _with_kinds(cluster: Mapping[str, list[str]], kind: str, index: int) -> Task
     return Task(tuple(addresses), index + (len(before) if kind == "worker" else 0))
 
 
-def of_slurm(environment: Mapping[str, str]) -> Task:
+def of_slurm() -> Task:
     """Returns the task of a process that srun started; that of a single process elsewhere.
 
     A batch script has SLURM_PROCID as well, but is no step of several tasks.
-
-    Args:
-      environment: the variables of the process.
 
     Raises:
       UserError: the variables of Slurm cannot be read.
     """
     step: dict[str, Any] = {
-        name: environment.get(f"SLURM_{name}")
+        name: os.environ.get(f"SLURM_{name}")
         for name in ("STEP_NUM_TASKS", "PROCID", "STEP_ID", "JOB_ID", "LOCALID")
     }
     if not step["STEP_ID"] or int(step["STEP_NUM_TASKS"] or 1) <= 1:
