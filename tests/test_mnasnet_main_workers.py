@@ -95,8 +95,11 @@ def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchroniz
         assert weights > 0.1
     # Nothing of the other worker is left in model_dir.
     assert {path.name.split(".")[0] for path in folder.iterdir()} == {
-        "checkpoint", "model", "params", "labels", "events"
-    }  # fmt: skip
+        "checkpoint",
+        "model",
+        "params",
+        "events",
+    }
 
 
 def test_the_gang_survives_the_loss_of_either(digits_dir, tmp_path):
