@@ -58,12 +58,3 @@ def wait_for(condition, what):
     while not condition():
         assert time.monotonic() < end, f"no {what} within {LIMIT} s"
         time.sleep(0.1)
-
-
-def alive(pid):
-    """Whether a process runs."""
-    try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"

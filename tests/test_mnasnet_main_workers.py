@@ -12,7 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from gangs import LIMIT, alive, gang_flags, launched, run_gang, wait_for, workers
+from gangs import LIMIT, gang_flags, launched, run_gang, wait_for, workers
 from main_runs import refusal, run_here, values_of
 from programs import flags, sentence, start, wait_for_line
 
@@ -74,7 +74,7 @@ def is_statistic(name):
     return name.endswith(("moving_mean", "moving_variance"))
 
 
-@pytest.mark.parametrize("synchronized", [True, False])
+@pytest.mark.parametrize("synchronized", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchronized):
     start_dir, one = trained
     folder = tmp_path / "two"
@@ -102,26 +102,26 @@ def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchroniz
     }
 
 
-def test_the_gang_survives_the_loss_of_either(digits_dir, tmp_path):
+@pytest.mark.parametrize(
+    "index", [1, pytest.param(0, marks=pytest.mark.slow)], ids=["worker", "chief"]
+)
+def test_the_gang_survives_the_loss_of_one(digits_dir, tmp_path, index):
     given = gang_flags(
-        data_dir=digits_dir, model_dir=tmp_path, mode="train_and_eval", train_steps=400,
-        steps_per_eval=200, save_checkpoints_steps=20, max_restarts=2, tf_random_seed=1,
+        data_dir=digits_dir, model_dir=tmp_path, mode="train_and_eval", train_steps=200,
+        steps_per_eval=100, save_checkpoints_steps=20, max_restarts=1,
     )  # fmt: skip
     model_dir = str(tmp_path)
     with launched(*given) as process:
-        for index, step in ((1, 20), (0, 60)):  # the worker, then the chief
-            wait_for(lambda step=step: step_of(model_dir) >= step, f"step {step}")
-            pids = workers(process.pid)
-            os.kill(pids[index], signal.SIGKILL)
-            wait_for(lambda pids=pids: not any(map(alive, pids)), "end of the others")
+        wait_for(lambda: step_of(model_dir) >= 20, "step 20")
+        os.kill(workers(process.pid)[index], signal.SIGKILL)
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
-    assert "Worker 1 was killed (SIGKILL); starting all 2 again from the last checkpoint" in err
-    assert "The chief was killed (SIGKILL); starting" in err
+    who = "The chief" if index == 0 else "Worker 1"
+    assert f"{who} was killed (SIGKILL); starting all 2 again from the last checkpoint" in err
     assert "Resuming from step" in err and "Traceback" not in err
-    assert step_of(model_dir) == 400
+    assert step_of(model_dir) == 200
     # The chief evaluated both, once.
-    assert [found["step"] for found in evaluations.read(model_dir)] == [200, 400]
+    assert [found["global_step"] for found in evaluations.read(model_dir)] == [100, 200]
 
 
 def test_a_signal_to_one_stops_all_at_one_step(digits_dir, tmp_path):
@@ -136,6 +136,7 @@ def test_a_signal_to_one_stops_all_at_one_step(digits_dir, tmp_path):
     assert "starting all" not in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_noticed(digits_dir, tmp_path):
     given = gang_flags(
         data_dir=digits_dir, model_dir=tmp_path, train_steps=60, save_checkpoints_steps=10,
@@ -198,6 +199,7 @@ def test_more_workers_than_gpus(digits_dir, tmp_path, monkeypatch):
     assert "--num_workers=4, but this machine shows 2 GPUs" in sentence
 
 
+@pytest.mark.slow
 def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
     start_dir, _ = trained
     data = tmp_path / "data"
@@ -216,7 +218,12 @@ def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
     assert "1 bad training images were left out" in err
     before = values_of(str(start_dir / "model.ckpt-3"))
     after = values_of(checkpoints.latest(str(tmp_path / "m")))
-    changed = {name for name in before if is_weight(name) and (before[name] != after[name]).any()}
+    # A training that starts from a checkpoint takes its averages.
+    changed = {
+        name for name in before
+        if is_weight(name)
+        and (before[f"{name}/ExponentialMovingAverage"] != after[name]).any()
+    }  # fmt: skip
     assert changed and all("dense" in name for name in changed)
 
 
