@@ -4,7 +4,8 @@
 VENV ?= .venv
 WORK ?= work
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+GPU ?=
+STAMP := $(VENV)/.installed$(if $(filter-out 0,$(GPU)),-gpu)
 DIGITS := $(WORK)/digits
 MODEL := $(WORK)/digits-model
 LITE0 := $(WORK)/efficientnet-lite0
@@ -23,7 +24,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help train finetune classify finetune-curves demo table bench bench-input bench-build bench-bigtable \
-        bench-report bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint \
+        bench-report bench-scaling bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint \
         format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
@@ -32,12 +33,18 @@ help:  ## List the targets
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-$(STAMP): requirements.txt setup.py
+$(VENV)/.installed: requirements.txt setup.py
 	@sh utils/make_venv.sh "$(VENV)"
 	@echo "Installing the packages of requirements.txt (about 2 GB on disk; one to five minutes)..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || \
 	  { echo "error: the packages of requirements.txt cannot be installed: is the network there?" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-gpu: $(VENV)/.installed requirements-gpu.txt
+	@echo "Installing NVIDIA's libraries of requirements-gpu.txt (about 3 GB on disk)..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gpu.txt || \
+	  { echo "error: the packages of requirements-gpu.txt cannot be installed: is the network there?" >&2; exit 1; }
 	@touch $@
 
 ##@ First steps
@@ -113,6 +120,9 @@ bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
 bench-report: $(STAMP)  ## Measure a report of 50,000 pictures, 1000 classes
 	$(BIN)/python -m utils.benchmarks.report
 
+bench-scaling: $(STAMP)  ## Measure steps of 1, 2 and 4 workers
+	$(BIN)/python -m utils.benchmarks.scaling
+
 bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
 	$(BIN)/python -m utils.benchmarks.tflite
 
@@ -133,7 +143,7 @@ tpu-check-all: $(STAMP)  ## Compile a1 and b1 in both precisions (half an hour)
 
 ##@ Develop
 
-setup: $(STAMP)  ## Install everything into .venv, as every target does
+setup: $(STAMP)  ## Install everything into .venv, as every target does (GPU=1: for a GPU)
 
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest

@@ -25,11 +25,12 @@ with importing_later():
     import imagenet_input
     import mnasnet_models
     import preprocessing
+    from utils.cluster import rendezvous, tasks, votes, watchdog
     from utils.config import network_settings
     from utils.exporting import export as exporting  # `export` is a published function
     from utils.reading import records
     from utils.reporting import report
-    from utils.running import preparation
+    from utils.running import distributed, following, launching, preparation
     from utils.training import (
         averages,
         checkpoints,
@@ -117,8 +118,9 @@ def _logits(images, mode, params):
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
     overrides = network_settings.overrides(params)
-    if is_training:  # which layers train is not a property of the network
+    if is_training:  # how layers train is not a property of the network
         overrides["frozen"] = network_settings.frozen(params)
+        overrides["sync_batch_norm"] = params["sync_batch_norm"]
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
         logits, _ = mnasnet_models.build_mnasnet_model(
             images, params["model_name"], is_training, overrides
@@ -154,6 +156,7 @@ def _train_spec(loss, cross_entropy, params):
     global_step = tf.train.get_or_create_global_step()
     rate = optimization.learning_rate(global_step, params)
     op = optimization.train_op(loss, rate, global_step, params)
+    stop_hook = votes.stop_hook()
     scalars = {
         "cross_entropy": cross_entropy,
         "learning_rate": rate,
@@ -166,7 +169,7 @@ def _train_spec(loss, cross_entropy, params):
         host_call=summaries.of_training(loss, scalars, global_step, params),
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
-        training_hooks=[*hooks.saver_hooks(params), hooks.StopHook()],
+        training_hooks=[*hooks.saver_hooks(params), stop_hook],
         scaffold_fn=warm_start.scaffold(params["init_checkpoint"]),
     )
 
@@ -176,14 +179,17 @@ def _train_spec(loss, cross_entropy, params):
 
 def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
     """Returns the estimator for the settings; a TPU is looked up only if they use one."""
-    cluster = None
-    if params["use_tpu"]:
-        cluster = devices.resolve_tpu(params)
+    workers = tasks.current().count if training else 1
+    how: dict[str, Any] = {
+        "cluster": devices.resolve_tpu(params) if params["use_tpu"] else None,
+        "tf_random_seed": params["tf_random_seed"],
+        "save_checkpoints_steps": params["save_checkpoints_steps"],
+    }
+    if workers > 1:
+        how.update(distributed.run_config(params))
     config = tf.estimator.tpu.RunConfig(
-        cluster=cluster,
+        **how,
         model_dir=params["model_dir"],
-        tf_random_seed=params["tf_random_seed"],
-        save_checkpoints_steps=params["save_checkpoints_steps"],
         keep_checkpoint_max=params["keep_checkpoint_max"],
         save_summary_steps=params["log_step_count_steps"] if params["add_summaries"] else 0,
         # The estimator's own hooks print two lines a step on a CPU; ours replace them.
@@ -199,7 +205,7 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
         model_fn=mnasnet_model_fn,
         config=config,
         params=dict(params),
-        train_batch_size=params["train_batch_size"],
+        train_batch_size=params["train_batch_size"] // workers,
         eval_batch_size=params["eval_batch_size"],
         predict_batch_size=params["eval_batch_size"],
         export_to_tpu=params["export_to_tpu"],
@@ -213,16 +219,18 @@ def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
       UserError: the images, the checkpoint or the loss are not usable.
       stopping.Stop: a signal asked for the end; what was trained is saved.
     """
-    estimator = build_estimator(params, training=True)
+    task = tasks.current()
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
-    all_hooks = [
-        hooks.ShapesHook(checkpoint),
-        summaries.EventsHook(params, step, split),
-        hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
-    ]
-    with explanations.explaining_errors(split), hooks.closing(all_hooks):
-        estimator.train(input_fn=split.input(step).input_fn, max_steps=until, hooks=all_hooks)
+    all_hooks = [hooks.ShapesHook(checkpoint), watchdog.hook(task, params["step_timeout"])]
+    if task.is_chief:
+        all_hooks += [
+            summaries.EventsHook(params, step, split),
+            hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
+        ]
+    with explanations.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
+        estimator = build_estimator(params, training=True)
+        distributed.train(estimator, split.input(step), until, all_hooks)
     stopping.raise_if_requested()
 
 
@@ -255,15 +263,22 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
 
 def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
-    splits = inputs.checked_splits(params)
-    files.make_writable_dir(params["model_dir"], "model_dir")
-    exporting.check(params)
-    report.check(params)
-    with folder_lock.hold(params["model_dir"], "model_dir", "training"):
-        params = preparation.prepare(params)
-        _train_and_evaluate(params, splits)
-        splits.train.log_skipped()
-        _finish(params)
+    if not tasks.current().is_chief:
+        following.run(params, train)
+        return
+    with rendezvous.opened(tasks.current()) as meeting:
+        splits = inputs.checked_splits(params)
+        files.make_writable_dir(params["model_dir"], "model_dir")
+        exporting.check(params)
+        report.check(params)
+        with folder_lock.hold(params["model_dir"], "model_dir", "training"):
+            prepared = preparation.prepare(params)
+            plan = following.plan(prepared)
+            meeting.lead(params, plan, params["step_timeout"])
+            splits.train.log_shares(params["num_workers"])
+            _train_and_evaluate(prepared, splits)
+            splits.train.log_skipped()
+            _finish(prepared)
 
 
 def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> None:
@@ -279,8 +294,7 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
             _evaluate_once(params, checkpoint, splits.eval)
         if step >= last:
             break
-        until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
-        train(params, until if with_eval else last, splits.train)
+        train(params, following.next_stop(params, step), splits.train)
         params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(params["model_dir"])
         before, step = step, checkpoints.step_of(checkpoint)
@@ -375,13 +389,19 @@ MODES = {
 }
 
 
-def main(argv: list[str]) -> None:
-    """Reads the settings, checks them and the data, and runs the mode."""
+def main(argv: list[str]) -> int | None:
+    """Reads the settings, checks them and the data, and runs the mode; returns the exit status."""
     given = setting_flags.parse_settings(argv, DESCRIPTION)
+    launching.join()
     params = configuration.resolve(given, conversion.initial_weights)
+    if launching.is_needed(params):
+        return launching.run(__file__, argv, params)
+    if launching.is_idle(params):
+        return None
     configuration.log_summary(params)
     with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):
         absl_flags.call(MODES[params["mode"]], params)
+    return None
 
 
 def console() -> None:

@@ -73,6 +73,8 @@ class GlobalParams(NamedTuple):
         blocks 0 to N, 'backbone' for all but the classifier. The variables of a frozen part are
         not trainable; its batch normalizations use the moving statistics in training too, and do
         not update them.
+      sync_batch_norm: whether batch normalizations in training use the statistics over all
+        replicas of a tf.distribute strategy, instead of each replica's own.
     """
 
     batch_norm_momentum: float = 0.99
@@ -89,6 +91,7 @@ class GlobalParams(NamedTuple):
     activation: str = "relu"
     padding: str = "same"
     frozen: str | None = None
+    sync_batch_norm: bool = False
 
 
 BACKBONE = "backbone"
@@ -141,6 +144,7 @@ def _layer_factory(params: GlobalParams, names: Callable[[str], str | None]) -> 
         padding=params.padding,
         batch_norm_momentum=params.batch_norm_momentum,
         batch_norm_epsilon=params.batch_norm_epsilon,
+        sync_batch_norm=params.sync_batch_norm,
     )
 
 

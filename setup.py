@@ -47,7 +47,11 @@ EXTRAS = {
         "types-PyYAML",
     ],
 }
+# NVIDIA's libraries for GPUs, which TensorFlow pins; requirements-gpu.txt lists them. Not part of
+# `all`: they have 3 GB, and are of no use without a GPU.
+_GPU = ["tensorflow[and-cuda]==2.15.1"]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+EXTRAS["gpu"] = _GPU
 
 setuptools.setup(
     name="mnasnet-tpu",

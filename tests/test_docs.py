@@ -6,6 +6,7 @@ import importlib
 import pathlib
 import re
 import shlex
+import subprocess
 import textwrap
 from unittest import mock
 
@@ -16,6 +17,7 @@ from console_commands import console_commands
 
 from utils.base import files
 from utils.base.errors import UserError
+from utils.cluster import tasks
 from utils.config import model_spec, setting_flags, settings, strict_yaml
 from utils.training import configuration
 
@@ -27,7 +29,7 @@ OTHER_COMMANDS = (
     "capture_tpu_profile", "cbtemulator", "cd", "gcloud", "git", "pip", "python3", "tensorboard",
     "tensorflow_model_server",
 )  # fmt: skip
-LANGUAGES = ("sh", "text", "yaml", "bibtex", "json", "python", "js", "kotlin", "swift")
+LANGUAGES = ("sh", "bash", "text", "yaml", "bibtex", "json", "python", "js", "kotlin", "swift")
 MAX_README_LINES = 150
 MAX_HELP_COLUMNS = 80
 _FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.M)
@@ -155,11 +157,40 @@ def check_make(words):
             check_command("utils.tpu_check", shlex.split(value))
 
 
+def check_kubernetes(manifest, folder):
+    """Checks that the containers of a TFJob run the program on several workers."""
+    assert (manifest["apiVersion"], manifest["kind"]) == ("kubeflow.org/v1", "TFJob")
+    for kind, replica in manifest["spec"]["tfReplicaSpecs"].items():
+        assert kind == "Worker" and replica["replicas"] > 1
+        for container in replica["template"]["spec"]["containers"]:
+            assert container["command"][0] == "mnasnet"
+            params = check_program(container["command"][1:], folder)
+            assert params["train_batch_size"] % replica["replicas"] == 0
+
+
+def check_script(text, folder):
+    """Checks a script of Slurm: the shell can read it, and the program takes its flags."""
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=60)
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", text, re.M))
+    (line,) = re.findall(r"^srun (.*)$", text, re.M)
+    words = shlex.split(line)
+    program = words[words.index("python") :]
+    if program[1] != "mnasnet_main.py":
+        return
+    params = check_program(program[2:], folder)
+    workers = int(options["nodes"]) * int(options["ntasks-per-node"])
+    assert params["train_batch_size"] % workers == 0
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+
+
 def check(words, folder, monkeypatch):
     """Fails for a command of a page that could not be run."""
     if words[0] == "export":
         for word in words[1:]:
-            monkeypatch.setenv(*word.split("=", 1))
+            name, value = word.split("=", 1)
+            if name == tasks.VARIABLE:
+                assert tasks.of_tf_config(value).count > 1
+            monkeypatch.setenv(name, value)
         return
     while _ASSIGNMENT.match(words[0]):
         words = words[1:]
@@ -215,12 +246,21 @@ def test_commands_parse(page, folder, monkeypatch):
 
 
 @each_page
+def test_scripts_of_schedulers(page, folder):
+    for language, content in blocks(page.read_text()):
+        if language == "bash":
+            check_script(content, folder)
+
+
+@each_page
 def test_yaml_loads(page, folder):
     for name, content in yaml_files(page.read_text()).items():
         (folder / name).write_text(content)
         found = strict_yaml.read_mapping(name)
         if "stages" in found:
             model_spec.load(name)
+        elif "apiVersion" in found:
+            check_kubernetes(found, folder)
         elif set(found) <= set(settings.SETTINGS):
             configuration.resolve({"config_file": name, "model_dir": "M", "data_dir": "null"})
         else:  # names of an import

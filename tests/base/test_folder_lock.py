@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from utils.base import folder_lock, stopping
 from utils.base.errors import UserError
-from utils.training import hooks
+from utils.cluster import votes
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT_SECONDS = 120
@@ -173,7 +173,7 @@ def test_who_lost_the_folder_ends_training_without_saving(bucket, tmp_path, quic
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
     both = [
-        hooks.StopHook(),
+        votes.StopHook(),
         tf.train.CheckpointSaverHook(str(tmp_path), save_steps=10**9, save_graph_def=False),
     ]
     end = time.monotonic() + LIMIT_SECONDS

@@ -11,9 +11,10 @@ from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSigna
 
 import mnasnet_main
 from utils.base import stopping
+from utils.cluster import votes
 from utils.config import settings
 from utils.tpu_check import tpu_program
-from utils.training import checkpoints, hooks
+from utils.training import checkpoints
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 TINY = {
@@ -39,7 +40,7 @@ def train(after_step, steps=50):
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
     last = 0
-    with tf.train.SingularMonitoredSession([hooks.StopHook()]) as session:
+    with tf.train.SingularMonitoredSession([votes.StopHook()]) as session:
         while last < steps and not session.should_stop():
             last = session.run(increment)
             after_step(last)
@@ -101,7 +102,7 @@ def tpu_hooks(monkeypatch, tmp_path):
     params = tpu_program.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
     tpu_graphs.estimator_graph(params, training=True)
     # The others need the device.
-    return [h for h in given if isinstance(h, InstallSignalHandlerHook | hooks.StopHook)]
+    return [h for h in given if isinstance(h, InstallSignalHandlerHook | votes.StopHook)]
 
 
 def test_ctrl_c_ends_a_training_on_a_tpu_after_the_step(tpu_hooks):

@@ -74,15 +74,25 @@ def read_epochs(example, num_hosts):
 
 
 def test_a_host_reads_whole_files(example):
-    first, second = read_epochs(example, 2)
-    assert {name[0] for name in first} == {"a", "c"} and len(first) == 9
-    assert {name[0] for name in second} == {"b"} and len(second) == 3
+    shares = read_epochs(example, 3)
+    assert ["".join(sorted({name[0] for name in share})) for share in shares] == ["a", "b", "c"]
+    assert sorted(sum(shares, [])) == EVERY
 
 
-def test_more_hosts_than_files_take_turns(example):
+@pytest.mark.parametrize("num_hosts", [2, 4])
+def test_hosts_whose_files_would_be_uneven_take_turns(example, num_hosts):
     (order,) = read_epochs(example, 1)
     assert sorted(order) == EVERY
-    assert read_epochs(example, 4) == [order[host::4] for host in range(4)]
+    shares = [order[host::num_hosts] for host in range(num_hosts)]
+    assert read_epochs(example, num_hosts) == shares
+
+
+@pytest.mark.parametrize(
+    ("files", "hosts", "uneven"),
+    [(1024, 3, False), (8, 4, False), (4, 3, True), (3, 4, True), (100, 3, True), (1, 1, False)],
+)
+def test_shares_of_whole_files(files, hosts, uneven):
+    assert reading_order.is_uneven(files, hosts) is uneven
 
 
 # An epoch.

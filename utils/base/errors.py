@@ -6,8 +6,13 @@ from typing import Any
 class UserError(Exception):
     """Says in one sentence what is wrong: the file, flag or value, and the remedy.
 
-    Commands print the sentence without a stack trace and exit with 1 (`utils.base.program`).
+    Commands print the sentence without a stack trace and exit (`utils.base.program`).
+
+    Attributes:
+      exit_status: of the command.
     """
+
+    exit_status = 1
 
 
 def quoted(value: Any) -> str:

@@ -82,6 +82,37 @@ class DepthwiseConv2D(tf.keras.layers.DepthwiseConv2D, tf.layers.Layer):
     """
 
 
+class BatchNormalization(tf.layers.BatchNormalization):
+    """Normalizes a batch in training by its mean and variance over all replicas of a strategy.
+
+    It has the name of the layer of tf.layers, which names its variables. That layer has an argument
+    for the same, but does not heed it. The operations are not fused, as the fused one sees only its
+    own replica's part of the batch. One collective operation sums both statistics, in float32 as
+    all moments of a layer.
+    """
+
+    def _calculate_mean_and_var(self, inputs, reduction_axes, keep_dims, mask=None):
+        del mask
+        sizes = [tf.shape(inputs)[axis] for axis in reduction_axes]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._count = tf.cast(replicas * tf.reduce_prod(sizes), tf.float32)
+        moments = tf.stack(
+            [
+                tf.reduce_mean(inputs, reduction_axes, keepdims=keep_dims),
+                tf.reduce_mean(tf.square(inputs), reduction_axes, keepdims=keep_dims),
+            ]
+        )
+        context = tf.distribute.get_replica_context()
+        mean, of_squares = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.MEAN, moments))
+        return mean, of_squares - tf.square(mean)
+
+    def _assign_moving_average(self, variable, value, momentum, inputs_size):
+        if variable is self.moving_variance:
+            # Bessel's factor: the fused operation, too, moves towards the unbiased variance.
+            value *= self._count / (self._count - 1)
+        return super()._assign_moving_average(variable, value, momentum, inputs_size)
+
+
 class LayerNames:
     """Numbers the Keras layers of a network in the order of construction: conv2d, conv2d_1, ...
 
@@ -116,6 +147,7 @@ class LayerFactory:
         padding: str,
         batch_norm_momentum: float,
         batch_norm_epsilon: float,
+        sync_batch_norm: bool = False,
     ):
         """Keeps what all layers share; see `mnasnet_model.GlobalParams`, which has the same names.
 
@@ -127,12 +159,15 @@ class LayerFactory:
           padding: 'same' (TensorFlow's) or 'symmetric' (PyTorch's).
           batch_norm_momentum: decay of the moving means and variances.
           batch_norm_epsilon: is added to the variance.
+          sync_batch_norm: whether batch normalizations train on statistics over all replicas.
         """
         self._names = names
         self._use_keras = use_keras
         self._data_format = data_format
         self._padding = padding
         self._momentum, self._epsilon = batch_norm_momentum, batch_norm_epsilon
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._sync_batch_norm = sync_batch_norm and replicas > 1
         self.channels_first = data_format == "channels_first"
         self.spatial_axes = [2, 3] if self.channels_first else [1, 2]
         self.activation = ACTIVATIONS[activation]
@@ -190,9 +225,10 @@ class LayerFactory:
 
     def batch_norm(self):
         """Makes a batch normalization, always of tf.layers: it names and updates as published."""
-        return tf.layers.BatchNormalization(
+        make = BatchNormalization if self._sync_batch_norm else tf.layers.BatchNormalization
+        return make(
             axis=1 if self.channels_first else -1,
             momentum=self._momentum,
             epsilon=self._epsilon,
-            fused=True,
+            fused=not self._sync_batch_norm,
         )

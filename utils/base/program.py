@@ -86,7 +86,9 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         stop = stopping.behind(e)
         if stop is None:
             _print_error(_foreseen(e) or _unforeseen(e, debug))
-        status = 1 if stop is None else 128 + stop.signal_number
+            status = e.exit_status if isinstance(e, UserError) else 1
+        else:
+            status = 128 + stop.signal_number
     python_logging.shutdown()
     sys.exit(status or 0)
 

@@ -49,7 +49,7 @@ class _State:
 def _handle(signal_number, frame) -> None:
     del frame
     if signal_number == signal.SIGINT:
-        _erase_echo()
+        erase_echo()
     if _State.training and _State.requested is None:
         _State.requested = signal_number
         logging.info(
@@ -60,7 +60,7 @@ def _handle(signal_number, frame) -> None:
     raise Stop(signal_number)
 
 
-def _erase_echo() -> None:
+def erase_echo() -> None:
     """Erases the ^C that a terminal shows behind a line where Ctrl-C is pressed."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
         if sys.stderr.isatty():
@@ -80,8 +80,14 @@ def abandon(reason: str) -> None:
     _State.abandoned = reason
 
 
+def request(signal_number: int) -> None:
+    """Asks the training to end as if this process had got the signal, unless it got one before."""
+    if _State.requested is None:
+        _State.requested = signal_number
+
+
 def is_requested() -> bool:
-    """Tells whether a signal ended the training."""
+    """Tells whether a signal ends the training, or ended it."""
     return _State.requested is not None
 
 
@@ -103,9 +109,11 @@ def end_training() -> None:
     _State.training = False
 
 
-def is_abandoned() -> bool:
-    """Tells whether the training is to end without a checkpoint."""
-    return _State.abandoned is not None
+def end_if_abandoned() -> None:
+    """Raises UserError if the training is to end without a checkpoint; signals end it at once."""
+    if _State.abandoned is not None:
+        end_training()
+        raise UserError(_State.abandoned)
 
 
 def restore() -> None:

@@ -29,7 +29,7 @@ def describe(params: Mapping[str, Any]) -> dict[str, Any]:
     stages, global_params = mnasnet_models.get_model_params(
         params["model_name"], overrides(dict(params))
     )
-    irrelevant = ("batch_norm_momentum", "dropout_rate", "data_format")
+    irrelevant = ("batch_norm_momentum", "dropout_rate", "data_format", "sync_batch_norm")
     return {
         "model_name": params["model_name"],
         "stages": mnasnet_models.MnasNetDecoder().encode(stages),

@@ -99,6 +99,13 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("data_format", str, "channels_last", "Layout of the activations; channels_first "
                 "needs a GPU.", choices=("channels_last", "channels_first")),
         Setting("skip_host_call", bool, False, "Write no training summaries on a TPU."),
+        Setting("num_workers", str, "1", "Processes that train together on this machine, each on a "
+                "GPU of its own where there are GPUs; auto for all GPUs. TF_CONFIG and srun name "
+                "the workers of several machines without it."),
+        Setting("max_restarts", int, 3, "How often to start the workers again from the last "
+                "checkpoint when one of them was lost.", minimum=0, maximum=1_000_000),
+        Setting("step_timeout", float, 600.0, "Seconds without a training step, or without a "
+                "worker that should have come, after which a worker ends.", above=0, maximum=10**6),
     ),
     "Model": (
         Setting("model_name", str, "mnasnet-a1", "Architecture: mnasnet-a1, mnasnet-b1, "
@@ -118,6 +125,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 unset="the model's own", minimum=0, below=1),
         Setting("batch_norm_momentum", float, None, "Decay of the moving means and variances.",
                 unset="the model's own, 0.99", minimum=0, below=1, fine_tuning=0.9),
+        Setting("sync_batch_norm", bool, False, "Normalize each batch by its statistics over all "
+                "workers, instead of each worker's part by its own."),
         Setting("batch_norm_epsilon", float, None, "Added to variances in batch normalization; 0 "
                 "for the model's own.", unset="the model's own, 0.001", minimum=1e-12, maximum=1,
                 zero_is_unset=True),

@@ -2,9 +2,9 @@
 
 An example: the files `a`, `b` and `c` hold 4, 3 and 5 records, a0..a3, b0..b2 and c0..c4.
 
-Hosts in training. One host reads all 12 records. Of two hosts, host 0 reads the files a and c, host
-1 reads b: each has whole files of its own. Four hosts are more than there are files, so all of them
-read all files in the same order, and host 1 takes the records 1, 5 and 9 of this order.
+Hosts in training. One host reads all 12 records. Of three hosts, each has one of the files for its
+own. Two hosts cannot share three files alike: the one with fewer would show its images more often.
+So both read all files in the same order, and host 1 takes the records 1, 3, 5, ... of this order.
 
 An epoch in training. The seed and the number of the epoch order the files, say c, a, b. `CYCLE` of
 them at a time are read in turns; were `CYCLE` 2, this would give c0 a0 c1 a1 c2 a2 c3 a3 c4 b0 b1
@@ -38,6 +38,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 CYCLE = 16  # files read at a time
 SHUFFLE_BUFFER = 1024  # records
+MOST_UNEVEN = 0.01  # by how much a host's share may exceed its part
 SHUFFLE_LEAD = 4  # shuffle buffers before the start that a resumed training reads first
 
 
@@ -88,7 +89,8 @@ def share_of_host(
     """Returns a host's share of the segments of a training.
 
     Whole files are shared out, not segments: a segment between two bad records may hold only three
-    images. With fewer files than hosts, all hosts take turns at all records.
+    images. Where a host would have `MOST_UNEVEN` more files than its part, with fewer files than
+    hosts for one, all hosts take turns at all records.
 
     Args:
       all_segments: segments of all files of the split.
@@ -98,7 +100,7 @@ def share_of_host(
       images_read: images that the training has had so far, on all hosts.
     """
     paths = sorted({segment.path for segment in all_segments})
-    if len(paths) < num_hosts:
+    if is_uneven(len(paths), num_hosts):
         counts = _counts(all_segments, data_dir) if images_read else None
         return Share(all_segments, num_hosts, host, images_read, counts)
     own = set(paths[host::num_hosts])
@@ -107,6 +109,12 @@ def share_of_host(
     # Counting costs time, and a training that starts at 0 needs no counts.
     counts = _counts(of_host, data_dir) if records_read else None
     return Share(of_host, 1, 0, records_read, counts)
+
+
+def is_uneven(num_files: int, num_hosts: int) -> bool:
+    """Tells whether whole files would be too uneven shares: 4 files on 3 hosts, 2 and 1 and 1."""
+    most = -(-num_files // num_hosts)
+    return num_files < num_hosts or most * num_hosts > (1 + MOST_UNEVEN) * num_files
 
 
 def training_records(share: Share, seed: int | None, parallel: int, cache: bool) -> tf.data.Dataset:

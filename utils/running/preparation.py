@@ -29,9 +29,8 @@ def prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     params = {**params, "init_checkpoint": None if checkpoint else params["init_checkpoint"]}
-    if initial := params["init_checkpoint"]:
-        initial = warm_start.resolve(conversion.initial_weights(initial))
-    elif not checkpoint and network_settings.frozen(params):
+    initial = initial_checkpoint(params)
+    if not initial and not checkpoint and network_settings.frozen(params):
         raise UserError(
             f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would "
             "freeze random weights: name trained ones with --init_checkpoint, or a --model_dir "
@@ -47,3 +46,9 @@ def prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
     model_files.record_params(params)
     model_files.keep_label_names(params)
     return {**params, "init_checkpoint": initial}
+
+
+def initial_checkpoint(params: Mapping[str, Any]) -> str | None:
+    """Returns the path of the checkpoint that --init_checkpoint stands for; None without it."""
+    given = params["init_checkpoint"]
+    return warm_start.resolve(conversion.initial_weights(given)) if given else None

@@ -13,6 +13,7 @@ import mnasnet_model
 import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError, excerpt
+from utils.cluster import sizing
 from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info
 from utils.training import (
@@ -66,6 +67,7 @@ def resolve(
     network_settings.check(params)
     _follow_checkpoint(params, explicit)
     _check_frozen(params)
+    sizing.check(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
     return params
@@ -193,11 +195,13 @@ def _follow_device(params: dict[str, Any]) -> None:
         params["use_keras"] = False
     params["bigtable_project"] = params["bigtable_project"] or params["gcp_project"]
     if params["use_tpu"]:
+        params["num_workers"] = sizing.num_workers_on_tpu(params)
         params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or max(
             100, params["iterations_per_loop"]
         )
         return
     params["tpu"] = None
+    params["num_workers"] = sizing.num_workers(params)
     params["iterations_per_loop"] = 1
     params["transpose_input"] = False
     params["eval_batch_size"] = min(params["eval_batch_size"], params["num_eval_images"])
@@ -336,13 +340,13 @@ def _check_same_network(params, stored, model_dir) -> None:
 
 def log_summary(params: Mapping[str, Any]) -> None:
     """Prints in one line what will run where; for a training also what is fine-tuned."""
-    device = f"TPU {params['tpu']}" if params["use_tpu"] else "GPU" if devices.has_gpu() else "CPU"
     logging.info(
         "%s on %s: %s, %d x %d pixels (%s), %d classes, %s.",
-        params["mode"], device, params["model_name"], params["input_image_size"],
+        params["mode"], devices.in_words(params), params["model_name"], params["input_image_size"],
         params["input_image_size"], params["resize_method"], params["num_label_classes"],
         params["precision"],
     )  # fmt: skip
+    devices.log_missing_libraries()
     if params["mode"] in ("train", "train_and_eval"):
         _log_fine_tuning(params)
 

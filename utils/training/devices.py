@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
+
 from utils.base import files
 from utils.base.errors import UserError
+from utils.cluster import gpus
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -48,4 +51,31 @@ def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPU
 
 def has_gpu() -> bool:
     """Tells whether TensorFlow sees a GPU on this machine."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    return _num_gpus() > 0
+
+
+def in_words(params: Mapping[str, Any]) -> str:
+    """Says where a run takes place, for its first line: '1 of 8 GPUs', '2 CPU workers'."""
+    if params["use_tpu"]:
+        return f"TPU {params['tpu']}"
+    workers = params["num_workers"]
+    if not has_gpu():
+        return f"CPU, {workers} workers" if workers > 1 else "CPU"
+    if workers > 1:
+        return f"{workers} GPUs, one a worker"
+    found = _num_gpus()
+    return "1 GPU" if found == 1 else f"1 of {found} GPUs (--num_workers=auto takes all)"
+
+
+def log_missing_libraries() -> None:
+    """Says what to install if the machine has a GPU that TensorFlow cannot use."""
+    # Without devices to see, as with CUDA_VISIBLE_DEVICES='', nobody misses them.
+    if gpus.has_driver() and gpus.visible() and not has_gpu():
+        logging.warning(
+            "NVIDIA's driver is here, but TensorFlow finds no GPU: install its libraries with "
+            "pip install 'mnasnet-tpu[gpu]' (make setup GPU=1 in a checkout)."
+        )
+
+
+def _num_gpus() -> int:
+    return len(tf.config.list_physical_devices("GPU"))

@@ -1,12 +1,14 @@
-"""Hooks that a run adds to the estimator: saving, shapes, progress, the end at a signal."""
+"""Hooks that a run adds to the estimator: saving, shapes and progress."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from utils.base import progress, stopping
+from utils.base import progress, scratch
+from utils.cluster import tasks
 from utils.training import checkpoints
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -22,7 +24,8 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
         from tensorflow.python.tpu import async_checkpoint
 
         return [async_checkpoint.AsyncCheckpointSaverHook(params["model_dir"], save_steps=steps)]
-    hook = SaverHook(params["model_dir"], steps)
+    make = SaverHook if tasks.current().is_chief else TakingPartInSavesHook
+    hook = make(params["model_dir"], steps)
     hook._set_steps_per_run(params["iterations_per_loop"] if params["use_tpu"] else 1)
     return [hook]
 
@@ -163,26 +166,21 @@ class SaverHook(tf.train.CheckpointSaverHook):
         self._timer.update_last_triggered_step(session.run(self._global_step_tensor))
 
 
-class StopHook(tf.train.SessionRunHook):
-    """Ends a training at the next step after a signal; the checkpoint hook then saves.
+class TakingPartInSavesHook(SaverHook):
+    """Saves whenever the chief saves, and throws away what it saved.
 
-    The model function must return this hook: TPUEstimator calls the hooks of the model function
-    after its own, but the hooks given to `train` before them. An abandoned training ends with an
-    error, so that no hook saves.
+    The moving statistics are averaged over all workers as they are read, so a chief that saved
+    alone would wait for the others for ever.
     """
 
-    def after_create_session(self, session, coord):
-        stopping.start_training()
+    def begin(self):
+        # Not the parent's, which would open a file of events in model_dir.
+        self._global_step_tensor = tf.train.get_global_step()
 
-    def before_run(self, run_context):
-        stopping.restore()  # TPUEstimator's own hook has just set SIGINT to kill the process
-
-    def after_run(self, run_context, run_values):
-        if stopping.is_abandoned():
-            stopping.end_training()
-            stopping.raise_if_requested()
-        if stopping.is_requested():
-            run_context.request_stop()
-
-    def end(self, session):
-        stopping.end_training()
+    def _save(self, session, step):
+        with scratch.folder("mnasnet-worker-") as folder:
+            # Saved as the chief's, so that the operations are the same.
+            self._get_saver().save(
+                session, os.path.join(folder, "model.ckpt"), step, write_meta_graph=False
+            )
+        return False

@@ -21,6 +21,7 @@ from utils.reading import (
     bigtable,
     bigtable_dataset,
     dataset_info,
+    reading_order,
     records,
     scan,
     segments,
@@ -136,6 +137,16 @@ class Split:
             logging.info(
                 "%d bad training images were left out in each epoch: see %s.",
                 self.num_skipped, os.path.join(self.params["model_dir"], bad_images.FILE_NAME),
+            )  # fmt: skip
+
+    def log_shares(self, num_workers: int) -> None:
+        """Says if workers share out records, because the files cannot be shared out alike."""
+        if not self._has_files or num_workers == 1:
+            return
+        if reading_order.is_uneven(len(self._paths), num_workers):
+            logging.info(
+                "%d files cannot be shared out alike to %d workers: each reads all of them, and "
+                "takes every %dth record.", len(self._paths), num_workers, num_workers,
             )  # fmt: skip
 
     def check(self) -> None:

@@ -1,0 +1,109 @@
+"""Tests of who a process is: TF_CONFIG as schedulers set it, srun's variables, neither."""
+
+import json
+
+import pytest
+
+from utils.base.errors import UserError
+from utils.cluster import tasks
+
+TWO = ["a:1", "b:1"]
+SRUN = {
+    "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[01-02]", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}  # fmt: skip
+
+
+def config(kind, index, **cluster):
+    return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        (config("worker", 1, worker=TWO), tasks.Task(("a:1", "b:1"), 1)),
+        (config("chief", 0, chief=["c:1"], worker=TWO), tasks.Task(("c:1", "a:1", "b:1"), 0)),
+        (config("worker", 1, chief=["c:1"], worker=TWO), tasks.Task(("c:1", "a:1", "b:1"), 2)),
+        (config("worker", 0, master=["c:1"], worker=TWO), tasks.Task(("c:1", "a:1", "b:1"), 1)),
+        (config("worker", "1", worker=TWO), tasks.Task(("a:1", "b:1"), 1)),
+        (config("worker", 0, worker=["a:1"]), tasks.Task()),
+        ('{"environment": "cloud"}', tasks.Task()),
+        ("{}", tasks.Task()),
+    ],
+)
+def test_tf_config(text, task):
+    assert tasks.of_tf_config(text) == task
+    assert task.count == 1 or tasks.of_tf_config(task.tf_config()) == task
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "is not valid (JSONDecodeError): it must be JSON like"),
+        ("[1]", "is not valid (AttributeError)"),
+        ('{"cluster": {"worker": 1}}', "is not valid (TypeError)"),
+        (config("worker", "x", worker=TWO), "is not valid (ValueError)"),
+        (config("worker", 0, worker=TWO, ps=["p:1"]), "lists parameter servers (ps)"),
+        (config("evaluator", 0, worker=TWO, evaluator=["e:1"]), "run --mode=eval with"),
+        (config("worker", 2, worker=TWO), "calls this process worker 2, but its cluster lists no"),
+        (config("chief", 0, worker=TWO), "it has 2 of worker"),
+        (config("worker", 0, worker=["a:1", "a:1"]), "lists an address twice"),
+    ],
+)
+def test_a_wrong_tf_config(text, part):
+    with pytest.raises(UserError) as error:
+        tasks.of_tf_config(text)
+    assert part in str(error.value) and str(error.value).startswith("TF_CONFIG")
+
+
+@pytest.fixture
+def of_slurm(monkeypatch):
+    """Returns the task of a process with Slurm's variables."""
+
+    def of(environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return tasks.of_slurm()
+
+    return of
+
+
+def test_srun(of_slurm):
+    task = of_slurm(SRUN)
+    ports = [int(address.split(":")[1]) for address in task.addresses]
+    assert [address.split(":")[0] for address in task.addresses] == ["n01", "n01", "n02", "n02"]
+    assert ports[0] == ports[2] and ports[1] == ports[3] == ports[0] + 1
+    assert (task.index, task.local_index, task.is_chief) == (2, 0, False)
+    other_job = of_slurm({**SRUN, "SLURM_JOB_ID": "8"})
+    assert not {*ports} & {int(address.split(":")[1]) for address in other_job.addresses}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        # A batch script, outside of srun.
+        {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
+        {**SRUN, "SLURM_STEP_NUM_TASKS": "1"},
+    ],
+)
+def test_a_process_of_its_own(of_slurm, environment):
+    assert of_slurm(environment) == tasks.Task()
+
+
+def test_srun_with_hosts_that_cannot_be_read(of_slurm):
+    with pytest.raises(UserError, match="Slurm's variables cannot be read"):
+        of_slurm({**SRUN, "SLURM_STEP_NODELIST": "b[3-4,7]-x"})
+
+
+def test_tf_config_is_there_for_the_training_alone(monkeypatch):
+    monkeypatch.setenv(tasks.VARIABLE, config("worker", 1, worker=TWO))
+    task = tasks.join()
+    assert tasks.current() == task and task.count == 2
+    assert tasks.VARIABLE not in tasks.os.environ
+    with task.in_environment():
+        assert tasks.of_tf_config(tasks.os.environ[tasks.VARIABLE]) == task
+    assert tasks.VARIABLE not in tasks.os.environ
+    assert tasks.join() == tasks.Task()
+    with tasks.current().in_environment():
+        assert tasks.VARIABLE not in tasks.os.environ

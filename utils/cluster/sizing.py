@@ -1,0 +1,80 @@
+"""Decides how many workers train, and refuses what several of them cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from utils.base.errors import UserError, excerpt
+from utils.cluster.gpus import visible
+from utils.cluster.tasks import current
+
+_MOST_WORKERS = 1024
+
+
+def num_workers(params: Mapping[str, Any]) -> int:
+    """Returns how many processes train together; an evaluation is always one process's.
+
+    Raises:
+      UserError: --num_workers is invalid, or more than this machine has GPUs.
+    """
+    if params["mode"] not in ("train", "train_and_eval"):
+        return 1
+    if current().count > 1:
+        return current().count
+    given = params["num_workers"]
+    found = len(visible()) if given not in (1, "1") else 0
+    if given == "auto":
+        return max(1, found)
+    try:
+        count = int(given)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= _MOST_WORKERS:
+        raise UserError(
+            f"--num_workers={excerpt(str(given))} is invalid: give a number from 1 to "
+            f"{_MOST_WORKERS}, or auto for all GPUs of this machine."
+        )
+    if 0 < found < count:
+        raise UserError(
+            f"--num_workers={count}, but this machine shows {found} GPUs: give at most {found}, or "
+            "look at CUDA_VISIBLE_DEVICES."
+        )
+    return count
+
+
+def num_workers_on_tpu(params: Mapping[str, Any]) -> int:
+    """Returns 1: all cores of a TPU need one process.
+
+    Raises:
+      UserError: the settings ask for several workers, or for what only they can do.
+    """
+    if params["num_workers"] not in (1, "1") or current().count > 1:
+        raise UserError(
+            "--num_workers, TF_CONFIG and srun are for GPUs and CPUs: one process trains on all "
+            "cores of a TPU."
+        )
+    if params["sync_batch_norm"]:
+        raise UserError(
+            "--sync_batch_norm is for workers on GPUs and CPUs: each core of a TPU normalizes its "
+            "part of the batch by itself, as published; leave it out."
+        )
+    return 1
+
+
+def check(params: Mapping[str, Any]) -> None:
+    """Refuses what several workers cannot do, before they are started."""
+    workers, batch = params["num_workers"], params["train_batch_size"]
+    if workers == 1:
+        return
+    if batch % workers:
+        below, above = batch // workers * workers, -(-batch // workers) * workers
+        raise UserError(
+            f"--train_batch_size={batch} is the batch of all workers and must be a multiple of "
+            f"their number, {workers}: give {f'{below} or ' if below else ''}{above}."
+        )
+    if params["use_async_checkpointing"]:
+        raise UserError(
+            "--use_async_checkpointing is for one process: several workers save together, in a "
+            "step; leave it out."
+        )

@@ -1,0 +1,60 @@
+"""Decides whether this process trains alone, starts workers, or is one of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from utils.cluster import gang, gpus, orphans, tasks
+
+TRAINING_MODES = ("train", "train_and_eval")
+
+
+def join() -> tasks.Task:
+    """Makes this process one of the workers that its environment names; returns which one.
+
+    Raises:
+      UserError: as `tasks.join`.
+    """
+    task = tasks.join()
+    if task.count > 1:
+        found = gpus.take_one(task.local_index)
+        if found > 1 and task.local_index is None:
+            logging.warning(
+                "This worker trains on one of the %d GPUs that it sees: start one worker for each "
+                "GPU.", found,
+            )  # fmt: skip
+        if not task.is_chief:
+            logging.set_verbosity(logging.WARNING)
+    orphans.watch()
+    return task
+
+
+def is_needed(params: Mapping[str, Any]) -> bool:
+    """Tells whether this process is to start workers."""
+    return tasks.current().count == 1 and params["num_workers"] > 1
+
+
+def run(program: str, argv: Sequence[str], params: Mapping[str, Any]) -> int:
+    """Starts the workers of this machine and waits for their end; returns the exit status.
+
+    Args:
+      program: path of the program.
+      argv: its name and its arguments.
+      params: all settings, which have been checked.
+    """
+    logging.info("Starting %d workers on this machine.", params["num_workers"])
+    command = [sys.executable, os.path.abspath(program), *argv[1:]]
+    return gang.run(command, params["num_workers"], params["max_restarts"])
+
+
+def is_idle(params: Mapping[str, Any]) -> bool:
+    """Tells whether this process is a worker of a mode that the chief runs alone."""
+    if tasks.current().is_chief or params["mode"] in TRAINING_MODES:
+        return False
+    logging.warning("--mode=%s is the chief's work alone.", params["mode"])
+    return True
