@@ -10,6 +10,7 @@ import signal
 
 import numpy as np
 
+import utils.base.tensorflow_version  # noqa: F401
 from utils.base import stopping
 from utils.cluster.lost import WorkerLost
 

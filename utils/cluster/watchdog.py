@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import utils.base.tensorflow_version  # noqa: F401
 from utils.cluster import rendezvous
 from utils.cluster.lost import WorkerLost
 from utils.cluster.tasks import Task

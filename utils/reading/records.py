@@ -195,16 +195,23 @@ def check_first_records(
       UserError: names the file, the record and what is wrong with it; or the split has no record.
     """
     step = max(1, len(paths) // num_files)
-    found = [_check_first(path, num_classes, num_records) for path in paths[::step][:num_files]]
-    if not any(found) and not any(_check_first(path, num_classes, num_records) for path in paths):
+    decoding = examples.Decoding()
+
+    def check(path: str) -> bool:
+        return _check_first(path, num_classes, num_records, decoding)
+
+    found = [check(path) for path in paths[::step][:num_files]]
+    if not any(found) and not any(check(path) for path in paths):
         raise no_record(paths)
 
 
-def _check_first(path: str, num_classes: int, num_records: int) -> bool:
+def _check_first(
+    path: str, num_classes: int, num_records: int, decoding: examples.Decoding
+) -> bool:
     """Checks the first records of a file; returns whether the file has any."""
     number = -1
     for number, record in enumerate(itertools.islice(read_records(path), num_records)):
-        reason = examples.problem_of(record, num_classes) or examples.undecodable(record)
+        reason = examples.problem_of(record, num_classes) or decoding.problem_of(record)
         if reason:
             raise UserError(str(Problem(path, number, reason)))
     return number >= 0

@@ -18,7 +18,6 @@ from utils.base.errors import UserError
 from utils.training import averages, checkpoints, optimization
 
 import tensorflow.compat.v1 as tf  # isort: skip
-import tf_slim as slim  # isort: skip  (it loads TensorFlow)
 
 LEAST_SHARE = 0.9
 _KERAS_SCOPE = "mnas_net_model/"
@@ -114,6 +113,8 @@ def init_fn(path: str):
     Raises:
       UserError: there is no checkpoint, or less than 90 % of the backbone's parameters match.
     """
+    import tf_slim as slim  # here: it takes 0.6 s to load, and most trainings need none of it
+
     checkpoint = resolve(path)
     try:
         shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
@@ -150,11 +151,26 @@ def init_fn(path: str):
     return initialize
 
 
-def scaffold(path: str | None) -> Callable[[], tf.train.Scaffold] | None:
-    """Returns the scaffold_fn that sets initial weights from --init_checkpoint; None without it."""
-    if not path:
+def scaffold(path: str | None, alone: bool) -> Callable[[], tf.train.Scaffold] | None:
+    """Returns the scaffold_fn of a training; None for TensorFlow's own.
+
+    Args:
+      path: --init_checkpoint, from which it sets the initial weights; None for random ones.
+      alone: whether this process itself initializes or restores all variables. It then need not ask
+        each of them whether that was done, which takes a second of the start.
+    """
+    if not path and not alone:
         return None
-    return lambda: tf.train.Scaffold(init_fn=init_fn(path))
+
+    def make():
+        none_missing = tf.constant([], tf.string) if alone else None
+        return tf.train.Scaffold(
+            init_fn=init_fn(path) if path else None,
+            ready_op=none_missing,
+            ready_for_local_init_op=none_missing,
+        )
+
+    return make
 
 
 def _size(variables: Iterable[tf.Variable]) -> int:
