@@ -8,7 +8,6 @@ python mnasnet_main.py --help
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +29,7 @@ with importing_later():
     from utils.exporting import export as exporting  # `export` is a published function
     from utils.reading import records
     from utils.reporting import report
-    from utils.running import distributed, following, launching, preparation
+    from utils.running import distributed, evaluator, following, launching, preparation
     from utils.training import (
         averages,
         checkpoints,
@@ -244,18 +243,10 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
     Raises:
       UserError: the images or the checkpoint are not usable.
     """
-    estimator = build_estimator(params, training=False)
-    steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
-    progress = hooks.EvalProgressHook(steps)
+    kept = evaluator.of_split(split, params, lambda: build_estimator(params, training=False))
     start = time.monotonic()
-    with explanations.explaining_errors(split), hooks.closing([progress]):
-        values = estimator.evaluate(
-            input_fn=split.input().input_fn,
-            # Without a number of steps, images beyond num_eval_images are counted and show.
-            steps=steps if split.is_endless else None,
-            checkpoint_path=checkpoint,
-            hooks=[progress],
-        )
+    with explanations.explaining_errors(split), hooks.closing([kept.progress]):
+        values = kept.evaluate(checkpoint, split)
     found = evaluations.metrics_of(values, split.num_skipped)
     split.check_count(found["images"] + found["skipped_images"])
     evaluations.log(found, time.monotonic() - start, params["num_label_classes"])

@@ -123,6 +123,7 @@ class EvalProgressHook(tf.train.SessionRunHook):
         self._progress: progress.Progress | None = None
 
     def after_create_session(self, session, coord):
+        self._done = 0
         self._progress = progress.Progress("evaluate", self._steps, unit="batch")
 
     def after_run(self, run_context, run_values):
