@@ -29,7 +29,7 @@ with importing_later():
     from utils.exporting import export as exporting  # `export` is a published function
     from utils.reading import records
     from utils.reporting import report
-    from utils.running import distributed, evaluator, following, launching, preparation
+    from utils.running import distributed, following, kept_graphs, launching, preparation
     from utils.training import (
         averages,
         checkpoints,
@@ -201,11 +201,11 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
             per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
         ),
     )
-    return tf.estimator.tpu.TPUEstimator(
+    return kept_graphs.Estimator(
         use_tpu=params["use_tpu"],
         model_fn=mnasnet_model_fn,
         config=config,
-        params=dict(params),
+        params=params,
         train_batch_size=params["train_batch_size"] // workers,
         eval_batch_size=params["eval_batch_size"],
         predict_batch_size=params["eval_batch_size"],
@@ -230,7 +230,9 @@ def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
             hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
         ]
     with explanations.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
-        estimator = build_estimator(params, training=True)
+        estimator = kept_graphs.of_split(
+            split, params, lambda: build_estimator(params, training=True)
+        )
         distributed.train(estimator, split.input(step), until, all_hooks)
     stopping.raise_if_requested()
 
@@ -243,10 +245,14 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
     Raises:
       UserError: the images or the checkpoint are not usable.
     """
-    kept = evaluator.of_split(split, params, lambda: build_estimator(params, training=False))
+    evaluator = kept_graphs.of_split(
+        split,
+        params,
+        lambda: kept_graphs.Evaluator(build_estimator(params, training=False), split),
+    )
     start = time.monotonic()
-    with explanations.explaining_errors(split), hooks.closing([kept.progress]):
-        values = kept.evaluate(checkpoint, split)
+    with explanations.explaining_errors(split), hooks.closing([evaluator.progress]):
+        values = evaluator.evaluate(checkpoint)
     found = evaluations.metrics_of(values, split.num_skipped)
     split.check_count(found["images"] + found["skipped_images"])
     evaluations.log(found, time.monotonic() - start, params["num_label_classes"])

@@ -9,7 +9,7 @@ from programs import flags
 
 import mnasnet_main
 from utils.config import setting_flags
-from utils.running import evaluator
+from utils.running import kept_graphs
 from utils.training import configuration, evaluations, inputs
 from utils.weights import conversion
 
@@ -53,7 +53,7 @@ def test_other_settings_get_a_graph_of_their_own(arguments):
     split = inputs.Split(params, is_training=False)
 
     def make(params):
-        return evaluator.of_split(
+        return kept_graphs.of_split(
             split, params, lambda: mnasnet_main.build_estimator(params, training=False)
         )
 
