@@ -23,7 +23,7 @@ SECTIONS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train finetune classify finetune-curves demo table bench bench-input bench-build bench-bigtable \
+.PHONY: help train finetune classify finetune-curves demo table bench bench-growth bench-input bench-build bench-bigtable \
         bench-report bench-scaling bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint \
         format numbers clean
 
@@ -105,8 +105,11 @@ table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the di
 
 ##@ Measure and check
 
-bench: $(STAMP)  ## Measure start, step, memory and end of a training
-	$(BIN)/python -m utils.benchmarks.startup
+bench: $(STAMP)  ## Measure step, start, memory, intervals, input, export, commands
+	$(BIN)/python -m utils.benchmarks.speed
+
+bench-growth: $(STAMP)  ## Measure steps at other image sizes, multipliers and batches
+	$(BIN)/python -m utils.benchmarks.growth
 
 bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
 	$(BIN)/python -m utils.benchmarks.input
