@@ -105,10 +105,10 @@ table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the di
 
 ##@ Measure and check
 
-bench: $(STAMP)  ## Measure step, start, memory, intervals, input, export, commands
+bench: $(STAMP)  ## Measure step, start, memory, intervals, input, export
 	$(BIN)/python -m utils.benchmarks.speed
 
-bench-growth: $(STAMP)  ## Measure steps at other image sizes, multipliers and batches
+bench-growth: $(STAMP)  ## Measure other image sizes, multipliers, batches
 	$(BIN)/python -m utils.benchmarks.growth
 
 bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
