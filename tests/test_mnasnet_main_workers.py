@@ -74,6 +74,10 @@ def is_statistic(name):
     return name.endswith(("moving_mean", "moving_variance"))
 
 
+def is_average(name):
+    return name.endswith("ExponentialMovingAverage")
+
+
 @pytest.mark.parametrize("synchronized", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchronized):
     start_dir, one = trained
@@ -90,7 +94,8 @@ def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchroniz
     weights = difference(one, two, before, is_weight)
     statistics = difference(one, two, before, is_statistic)
     if synchronized:
-        assert weights < 1e-3 and statistics < 1e-3
+        averages = difference(one, two, before, is_average)
+        assert weights < 1e-3 and statistics < 1e-3 and averages < 1e-3
     else:
         assert weights > 0.1
     # Nothing of the other worker is left in model_dir.
