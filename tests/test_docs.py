@@ -3,9 +3,11 @@
 import argparse
 import functools
 import importlib
+import os
 import pathlib
 import re
 import shlex
+import subprocess
 import textwrap
 from unittest import mock
 
@@ -62,6 +64,11 @@ def commands(text):
                 found.append([word for word in words[:end] if word != "&"])
                 words = words[end + 1 :]
     return found
+
+
+def scripts(text):
+    """Returns the blocks of a page that are whole scripts."""
+    return [content for language, content in blocks(text) if content.startswith("#!")]
 
 
 def yaml_files(text):
@@ -157,6 +164,7 @@ def check_make(words):
 
 def check(words, folder, monkeypatch):
     """Fails for a command of a page that could not be run."""
+    words = [os.path.expandvars(word) for word in words]
     if words[0] == "export":
         for word in words[1:]:
             monkeypatch.setenv(*word.split("=", 1))
@@ -183,6 +191,7 @@ def folder(tmp_path, monkeypatch):
     """Makes an empty working folder, without a TPU in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TPU_NAME", raising=False)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")  # which a scheduler sets
     return tmp_path
 
 
@@ -247,6 +256,20 @@ def all_flags():
     names = set(setting_flags.define_flags())
     parsers = map(parser_of, modules_named() | set(console_commands().values()) - {"mnasnet_main"})
     return {f"--{name}" for name in names} | {"--debug"}.union(*map(options_of, parsers))
+
+
+@each_page
+def test_scripts_are_valid(page):
+    for script in scripts(page.read_text()):
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_array_job_has_each_task_once():
+    [script] = scripts((ROOT / "g3doc/data.md").read_text())
+    [(first, last)] = re.findall(r"^#SBATCH --array=(\d+)-(\d+)$", script, re.M)
+    [count] = re.findall(r"--task=\"\$SLURM_ARRAY_TASK_ID/(\d+)\"", script)
+    assert (int(first), int(last)) == (0, int(count) - 1)
 
 
 @each_page
@@ -341,6 +364,7 @@ def test_the_tpu_guide_installs_what_the_package_needs():
         "python -m utils.evaluat --model=M --data_dir=D",
         "mnasnet-evaluate --model=M --data_dir=D --pictures=3",
         "mnasnet-evaluat --model=M --data_dir=D",
+        "mnasnet-data folder --input_dir=P --output_dir=D --task=$SLURM_ARRAY_TASK_ID/3",
         "make trian",
         "make train WROK=folder",
         "make tpu-check TPU=--topologi=v2",

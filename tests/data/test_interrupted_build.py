@@ -40,16 +40,16 @@ def build(source, target):
     build_folder.build(Options(str(source), str(target), train_shards=30))
 
 
-def start(source, target):
+def start(source, target, *more):
     command = [sys.executable, "-m", "utils.data", "folder", f"--input_dir={source}"]
-    command += [f"--output_dir={target}", "--train_shards=30"]
+    command += [f"--output_dir={target}", "--train_shards=30", *more]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_files(process, target, count):
     """Waits until a build has finished so many files, or ended; returns those it has."""
     while process.poll() is None:
-        done = list(target.glob("*.tmp-done")) if target.exists() else []
+        done = list(target.rglob("*.tmp-done")) if target.exists() else []
         if len(done) >= count:
             return done
         time.sleep(0.001)
@@ -107,3 +107,25 @@ def test_a_signal_stops_the_build_and_the_next_resumes_it(tmp_path, many, caplog
     assert content(target) == clean
     for path, changed in times.items():
         assert os.stat(str(path).removesuffix(".tmp-done")).st_mtime_ns == changed
+
+
+def test_four_tasks_of_which_one_is_killed(tmp_path, many):
+    source, clean = many
+    target = tmp_path / "out"
+    tasks = [start(source, target, f"--task={number}/4") for number in range(4)]
+    finished = wait_for_files(tasks[2], target / "tasks.tmp" / "2-of-4", 2)
+    tasks[2].kill()
+    logs = [task.communicate(timeout=120)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0, -signal.SIGKILL, 0]
+    last_lines = [log.splitlines()[-1] for number, log in enumerate(logs) if number != 2]
+    assert any("3 of 4 tasks are done: task 2 is missing" in line for line in last_lines)
+    assert all(name.startswith("tasks.tmp/") for name in content(target))
+    times = {path.name: path.stat().st_mtime_ns for path in finished if path.exists()}
+    again = start(source, target, "--task=2/4")
+    _, log = again.communicate(timeout=120)
+    assert again.returncode == 0, log
+    assert "files are finished." in log and "Traceback" not in log
+    assert content(target) == clean
+    assert times
+    for name, changed in times.items():
+        assert (target / name.removesuffix(".tmp-done")).stat().st_mtime_ns == changed
