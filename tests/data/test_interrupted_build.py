@@ -16,6 +16,7 @@ from built_data import content
 
 from utils.data import build_folder
 from utils.data.build_folder import Options
+from utils.sharding.task_folders import Task
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -107,6 +108,25 @@ def test_a_signal_stops_the_build_and_the_next_resumes_it(tmp_path, many, caplog
     assert content(target) == clean
     for path, changed in times.items():
         assert os.stat(str(path).removesuffix(".tmp-done")).st_mtime_ns == changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_tasks_killed_at_random(tmp_path, many, seed):
+    """Also while they publish: 30 files take long enough to move."""
+    source, clean = many
+    target, rng = tmp_path / "out", random.Random(seed)
+    for number in range(3):
+        assert start(source, target, f"--task={number}/4").wait(timeout=120) == 0
+    for part in range(8):
+        last = start(source, target, "--task=3/4")
+        wait_for_files(last, target / "tasks.tmp" / "3-of-4", min(part, 7))
+        time.sleep(rng.uniform(0, 0.2))
+        last.kill()
+        last.wait()
+        last.stderr.close()
+    build_folder.build(Options(str(source), str(target), train_shards=30, task=Task(3, 4)))
+    assert content(target) == clean
 
 
 def test_four_tasks_of_which_one_is_killed(tmp_path, many):

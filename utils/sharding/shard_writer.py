@@ -15,6 +15,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from absl import logging
 
@@ -30,10 +31,17 @@ from utils.sharding.shards import DONE, MADE, TEMPORARY, Item, Made, Shard
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# Renaming in a bucket is a request, so many are made at a time.
-REQUESTS = 32
+_REQUESTS = 32  # made of a bucket at a time
+_Value = TypeVar("_Value")
+_Result = TypeVar("_Result")
 
 Maker = Callable[[Item], Made]
+
+
+def in_parallel(function: Callable[[_Value], _Result], values: Iterable[_Value]) -> list[_Result]:
+    """Returns what a function makes of each value, in order; a bucket is asked many at a time."""
+    with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(function, values))
 
 
 class _Stopped(Exception):
@@ -111,13 +119,10 @@ class Writer:
         """Returns the reports of files that an earlier run finished; removes useless files."""
         names = shards.names(self._output_dir)
         self._check_foreign(names)
-        with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-            found = pool.map(lambda shard: self._report(shard.name, names), self._plan)
-            reports = {
-                shard.name: report
-                for shard, report in zip(self._plan, found, strict=True)
-                if report
-            }
+        found = in_parallel(lambda shard: self._report(shard.name, names), self._plan)
+        reports = {
+            shard.name: report for shard, report in zip(self._plan, found, strict=True) if report
+        }
         kept = {name + ending for name in reports for ending in ("", DONE, MADE)}
         if self._published:
             kept |= {name for name in names if TEMPORARY not in name}
@@ -199,8 +204,7 @@ class Writer:
             if name + DONE in names:
                 tf.io.gfile.rename(self._path(name + DONE), self._path(name), overwrite=True)
 
-        with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(rename, self._fingerprints))
+        in_parallel(rename, self._fingerprints)
 
     def clean_up(self) -> None:
         """Removes the reports, which only a later run of an unfinished build would need."""
@@ -214,8 +218,7 @@ class Writer:
         self._remove(name + MADE for name in names)
 
     def _remove(self, names: Iterable[str]) -> None:
-        with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(lambda name: tf.io.gfile.remove(self._path(name)), names))
+        in_parallel(lambda name: tf.io.gfile.remove(self._path(name)), names)
 
 
 def _fingerprint(shard: Shard, recipe: Sequence[str]) -> str:

@@ -12,13 +12,12 @@ A folder with done.json changes only while the lock of the output folder is held
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files
@@ -26,7 +25,7 @@ from utils.base.errors import UserError
 from utils.reading.dataset_info import DatasetInfo
 from utils.sharding import file_reports, shards, task_input
 from utils.sharding.file_reports import Reports
-from utils.sharding.shard_writer import REQUESTS
+from utils.sharding.shard_writer import in_parallel
 from utils.sharding.shards import DONE, Shard
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -34,8 +33,6 @@ import tensorflow.compat.v1 as tf  # isort: skip
 MOST_TASKS = 10_000
 _INPUT_FILE, _DONE_FILE, _PUBLISHING_FILE = "task.json", "done.json", "publishing"
 _FOLDER = re.compile(r"(\d+)-of-(\d+)")
-_Value = TypeVar("_Value")
-_Result = TypeVar("_Result")
 
 
 class Task(NamedTuple):
@@ -71,12 +68,6 @@ def check_count(output_dir: str, count: int) -> None:
             f"--output_dir={output_dir} is being built by {others[0]} tasks and not by {count}: "
             f"give each task the same number of tasks, or delete {root(output_dir)} to start again."
         )
-
-
-def in_parallel(function: Callable[[_Value], _Result], values: Iterable[_Value]) -> list[_Result]:
-    """Returns what a function makes of each value; a bucket is asked for many at a time."""
-    with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-        return list(pool.map(function, values))
 
 
 class TaskFolders:
@@ -132,21 +123,23 @@ class TaskFolders:
     def _check_like_the_first(self, number: int) -> None:
         """Raises UserError if the first of the other tasks was given something else."""
         check_count(self.output_dir, self.count)
-        for other in begun(self.output_dir):
-            if other.number != number and self._given(other.number):
-                self.check_like(other.number)
+        for task in begun(self.output_dir):
+            if task.number != number and self.check_like(task.number):
                 return
 
-    def check_like(self, number: int) -> None:
-        """Raises UserError if a task was given something else than this program."""
+    def check_like(self, number: int) -> bool:
+        """Returns whether a task has begun; raises UserError if it was given something else."""
         given = self._given(number)
-        found = task_input.difference(self._input, given) if given else None
+        if given is None:
+            return False
+        found = task_input.difference(self._input, given)
         if found:
             raise UserError(
                 f"Task {self.task(number)} of --output_dir={self.output_dir} was given other input "
                 f"than this command: {found}; give all the same pictures and flags, or delete "
                 f"{root(self.output_dir)} to start again."
             )
+        return True
 
     def _given(self, number: int) -> task_input.TaskInput | None:
         """Returns what a task was given; None if it has not begun."""

@@ -22,7 +22,7 @@ from utils.reading import dataset_info
 from utils.reading.dataset_info import DatasetInfo
 from utils.sharding import file_reports, shards, task_folders
 from utils.sharding.file_reports import Reports
-from utils.sharding.shard_writer import Maker, Writer
+from utils.sharding.shard_writer import Maker, Writer, in_parallel
 from utils.sharding.shards import TEMPORARY, Shard
 from utils.sharding.task_folders import Task, TaskFolders
 
@@ -264,7 +264,7 @@ class _Tasks:
             files.remove(self._folders.published_path(shards.UNREADABLE_FILE_NAME))
         file_reports.check(self._output_dir, self._description, self._plan, reports, max_bad_share)
         self._folders.begin_publishing()
-        task_folders.in_parallel(lambda name: self._move(places[name], name), places)
+        in_parallel(lambda name: self._move(places[name], name), places)
         return file_reports.conclude(self._output_dir, self._description, reports)
 
     def _collected(self) -> tuple[Reports, dict[str, str]]:
@@ -289,7 +289,7 @@ class _Tasks:
             places.update(self._folders.places(number, of_task))
             reports.update(of_task)
 
-        task_folders.in_parallel(collect, range(self._folders.count))
+        in_parallel(collect, range(self._folders.count))
         return reports, places
 
     def _move(self, path: str, name: str) -> None:
