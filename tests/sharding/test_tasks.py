@@ -112,7 +112,7 @@ def test_in_a_bucket(clean):
 def test_each_task_says_what_is_missing(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "absl"):
         run(tmp_path, 2)
-        assert "Task 2/4 is done: 2 of the data set's 10 files, with 11 images." in caplog.text
+        assert "Task 2/4 is done: 2 of the data set's 10 files, with 12 images." in caplog.text
         assert "1 of 4 tasks are done: tasks 0, 1, 3 are missing; the last" in caplog.text
         run(tmp_path, 0)
         run(tmp_path, 3)

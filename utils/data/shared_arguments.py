@@ -79,14 +79,14 @@ def task(text: str) -> Task:
             f"{text!r} is invalid: it must be I/N, such as 0/4 for the first of 4 tasks"
         )
     found = Task(int(match[1]), int(match[2]))
-    if not 1 <= found.count <= MOST_TASKS:
+    if not 1 <= found.total <= MOST_TASKS:
         raise argparse.ArgumentTypeError(
             f"{text!r} is invalid: there must be 1 to {MOST_TASKS} tasks"
         )
-    if found.number >= found.count:
+    if found.number >= found.total:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is invalid: tasks are numbered from 0, so the last of {found.count} is "
-            f"{found.count - 1}/{found.count}"
+            f"{text!r} is invalid: tasks are numbered from 0, so the last of {found.total} is "
+            f"{found.total - 1}/{found.total}"
         )
     return found
 

@@ -39,10 +39,10 @@ class Task(NamedTuple):
     """One of the tasks that build a data set together; numbers start at 0."""
 
     number: int
-    count: int
+    total: int
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.number}/{self.total}"
 
 
 class LostFile(UserError):
@@ -62,7 +62,7 @@ def begun(output_dir: str) -> list[Task]:
 
 def check_count(output_dir: str, count: int) -> None:
     """Raises UserError if a task of another number of tasks has begun."""
-    others = sorted({task.count for task in begun(output_dir)} - {count})
+    others = sorted({task.total for task in begun(output_dir)} - {count})
     if others:
         raise UserError(
             f"--output_dir={output_dir} is being built by {others[0]} tasks and not by {count}: "

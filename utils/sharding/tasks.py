@@ -30,7 +30,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 _NAMED = 10  # missing tasks named in a sentence
 # Another task publishes in seconds, in a bucket in minutes.
-_PATIENCE_SECONDS, _LOOK_SECONDS = 3600.0, 1.0
+_PATIENCE_SECONDS, _LOOK_SECONDS = 3600.0, 0.2
 
 
 def build(
@@ -60,7 +60,7 @@ def build(
       UserError: the folder cannot be used, the same task is running, another task was given
         something else, or too much is unreadable.
     """
-    tasks = _Tasks(output_dir, description, plan, task.count)
+    tasks = _Tasks(output_dir, description, plan, task.total)
     try:
         tasks.check_output()
         tasks.write(task, make, num_threads)
@@ -84,8 +84,8 @@ def finish(
             f"--output_dir={output_dir} has no files of tasks to publish: run the command with "
             "--task=0/N to --task=N-1/N first."
         )
-    task_folders.check_count(output_dir, begun[0].count)
-    tasks = _Tasks(output_dir, description, plan, begun[0].count)
+    task_folders.check_count(output_dir, begun[0].total)
+    tasks = _Tasks(output_dir, description, plan, begun[0].total)
     try:
         return tasks.publish(max_bad_share)
     except (UserError, tf.errors.NotFoundError) as e:
@@ -96,7 +96,7 @@ def check_none(output_dir: str) -> None:
     """Raises UserError if tasks build a data set in a folder, where one machine would disturb."""
     begun = task_folders.begun(output_dir)
     if begun:
-        count = begun[0].count
+        count = begun[0].total
         raise UserError(
             f"--output_dir={output_dir} is being built by {count} tasks: run them "
             f"(--task=0/{count} to --task={count - 1}/{count}), publish what they have built with "
