@@ -139,7 +139,9 @@ def test_an_interrupted_task_is_run_again(tmp_path, clean, caplog):
     with pytest.raises(RuntimeError):
         run(tmp_path, 1, Maker(fail_at="item 59"))
     finished = [name[: -len(".tmp-done")] for name in os.listdir(folder) if ".tmp-done" in name]
-    with pytest.raises(UserError, match="task 1 is missing; run the command with --task=1/4"):
+    with pytest.raises(
+        UserError, match="task 1 is missing; run each missing one, such as --task=1/4"
+    ):
         build(tmp_path, finish=True)
     maker = Maker()
     with caplog.at_level(logging.INFO, "absl"):
@@ -360,6 +362,11 @@ def test_a_task_of_other_input_is_refused(tmp_path, clean, difference):
         run(tmp_path, 0, plan_=other_plan, description=description)
     assert str(error.value).startswith(f"Task 1/4 of --output_dir={tmp_path} was given other")
     assert f"delete {tmp_path}/tasks.tmp to start again" in str(error.value)
+    assert content(tmp_path) == before
+    run(tmp_path, 0)
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=words):  # wrong flags do not undo what a task has done
+        run(tmp_path, 0, plan_=other_plan, description=description)
     assert content(tmp_path) == before
     run_all(tmp_path)
     assert content(tmp_path) == clean

@@ -108,24 +108,26 @@ class TaskFolders:
         Raises:
           UserError: another task was given something else.
         """
-        path = self._path(number, _INPUT_FILE)
-        is_new = not tf.io.gfile.exists(path)
+        files.write_json(self._path(number, _INPUT_FILE), dataclasses.asdict(self._input), None)
+        # Of two tasks that start at the same time, at least one sees the other here.
+        self.check_others(number)
+
+    def check_others(self, number: int) -> None:
+        """Checks that the first of the other tasks was given the same; the caller holds the lock.
+
+        Raises:
+          UserError: it was given something else. A folder without finished files is removed.
+        """
         try:
-            self._check_like_the_first(number)
-            files.write_json(path, dataclasses.asdict(self._input), None)
-            # Of two tasks that start at the same time, at least one sees the other here.
-            self._check_like_the_first(number)
+            check_count(self.output_dir, self.count)
+            for task in begun(self.output_dir):
+                if task.number != number and self.check_like(task.number):
+                    return
         except UserError:
-            if is_new:
+            names = shards.names(self.folder(number))
+            if not any(name == _DONE_FILE or name.endswith(DONE) for name in names):
                 files.remove(self.folder(number))
             raise
-
-    def _check_like_the_first(self, number: int) -> None:
-        """Raises UserError if the first of the other tasks was given something else."""
-        check_count(self.output_dir, self.count)
-        for task in begun(self.output_dir):
-            if task.number != number and self.check_like(task.number):
-                return
 
     def check_like(self, number: int) -> bool:
         """Returns whether a task has begun; raises UserError if it was given something else."""

@@ -176,6 +176,7 @@ class _Tasks:
         with folder_lock.hold(folder, "output_dir", f"run of --task={task}"):
             recipe = shards.recipe(self._description)
             writer = Writer(folder, plan, make, recipe, what=f"task {task}")
+            self._folders.check_others(task.number)
             if self._is_settled(task, writer):
                 logging.info("Task %s is done already.", task)
                 return
@@ -276,9 +277,8 @@ class _Tasks:
         missing = self._folders.missing()
         if missing:
             raise UserError(
-                f"{self._progress(missing)}; run the command with "
-                f"--task={self._folders.task(missing[0])} and so on, of which the last one "
-                "publishes the data set."
+                f"{self._progress(missing)}; run each missing one, such as "
+                f"--task={self._folders.task(missing[0])}: the last one publishes the data set."
             )
         reports: Reports = {}
         places: dict[str, str] = {}
