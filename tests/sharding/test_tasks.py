@@ -439,8 +439,9 @@ def test_a_build_on_one_machine_among_tasks_is_refused(tmp_path, clean):
 def test_a_data_set_that_lost_a_file_is_repaired_without_tasks(tmp_path, clean):
     run_all(tmp_path)
     (tmp_path / "train-00001-of-00008").unlink()
-    with pytest.raises(UserError, match="has lost files: run the command without --task"):
-        run(tmp_path, 1)
+    for what in ({"task": Task(1, 4)}, {"finish": True}):
+        with pytest.raises(UserError, match=r"lacks train-00001-of-00008: run .* without --task"):
+            build(tmp_path, **what)
     build(tmp_path)
     assert content(tmp_path) == clean
 

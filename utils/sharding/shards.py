@@ -134,28 +134,11 @@ def summary(info: DatasetInfo) -> str:
 def finished(output_dir: str, description: DatasetInfo) -> DatasetInfo | None:
     """Returns what describes this data set if the folder holds it, complete; else None.
 
-    The log names a file that a finished data set has lost.
-
     Raises:
       UserError: the folder holds another data set.
     """
-    info = dataset_info.load(output_dir)
-    if info is None:
-        return None
-    if recipe(info) != recipe(description):
-        raise UserError(
-            f"--output_dir={output_dir} holds another data set ({info.name!r} by {info.builder!r}; "
-            f"this is {description.name!r} by {description.builder!r}): choose another folder or "
-            "delete that one."
-        )
-    damaged = dataset_info.damaged_files(info, output_dir)
-    if damaged:
-        logging.info(
-            "%s lacks %d of its %d files, such as %s.",
-            output_dir, len(damaged), len(info.shards), damaged[0],
-        )  # fmt: skip
-        return None
-    return info
+    info = _described(output_dir, description)
+    return None if info is None or dataset_info.damaged_files(info, output_dir) else info
 
 
 def is_finished(output_dir: str, description: DatasetInfo) -> bool:
@@ -164,12 +147,31 @@ def is_finished(output_dir: str, description: DatasetInfo) -> bool:
     Raises:
       UserError: the folder holds another data set.
     """
-    info = finished(output_dir, description)
+    info = _described(output_dir, description)
     if info is None:
+        return False
+    damaged = dataset_info.damaged_files(info, output_dir)
+    if damaged:
+        logging.info(
+            "%s lacks %d of its %d files, such as %s.",
+            output_dir, len(damaged), len(info.shards), damaged[0],
+        )  # fmt: skip
         return False
     _clean_up_after_kill(output_dir)
     log_there(output_dir, info)
     return True
+
+
+def _described(output_dir: str, description: DatasetInfo) -> DatasetInfo | None:
+    """Returns what describes this data set in a folder; UserError if that is another data set."""
+    info = dataset_info.load(output_dir)
+    if info and recipe(info) != recipe(description):
+        raise UserError(
+            f"--output_dir={output_dir} holds another data set ({info.name!r} by {info.builder!r}; "
+            f"this is {description.name!r} by {description.builder!r}): choose another folder or "
+            "delete that one."
+        )
+    return info
 
 
 def log_there(output_dir: str, info: DatasetInfo) -> None:

@@ -78,6 +78,7 @@ def finish(
       UserError: there are no tasks, some are not done, they or this command differ in what they
         were given, a file was lost, or too much is unreadable.
     """
+    _check_not_damaged(output_dir)
     begun = task_folders.begun(output_dir)
     if not begun:
         raise UserError(
@@ -101,6 +102,17 @@ def check_none(output_dir: str) -> None:
             f"--output_dir={output_dir} is being built by {count} tasks: run them "
             f"(--task=0/{count} to --task={count - 1}/{count}), publish what they have built with "
             f"--finish, or delete {task_folders.root(output_dir)} to build without tasks."
+        )
+
+
+def _check_not_damaged(output_dir: str) -> None:
+    """Raises UserError for a data set that has lost files; a complete one has ended the command."""
+    info = dataset_info.load(output_dir)
+    damaged = dataset_info.damaged_files(info, output_dir) if info else []
+    if damaged:
+        raise UserError(
+            f"--output_dir={output_dir} lacks {damaged[0]}: run the command without --task and "
+            "--finish to build its lost files again."
         )
 
 
@@ -144,11 +156,7 @@ class _Tasks:
           UserError: it holds files of another build, or tasks of another number.
         """
         task_folders.check_count(self._output_dir, self._folders.count)
-        if dataset_info.load(self._output_dir):  # a complete one has ended the command before
-            raise UserError(
-                f"--output_dir={self._output_dir} holds this data set, which has lost files: run "
-                "the command without --task to build them again."
-            )
+        _check_not_damaged(self._output_dir)
         names = shards.names(self._output_dir)
         unfinished = sorted(n for n in names if shards.is_shard(n) and TEMPORARY in n)
         if unfinished:
