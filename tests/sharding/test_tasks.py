@@ -6,8 +6,8 @@ import functools
 import logging
 import os
 import random
-import threading
 import time
+from concurrent import futures
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -51,18 +51,10 @@ def run_all(folder, **more):
 
 
 def in_threads(*functions):
-    """Runs functions side by side; returns what they return."""
-    found = [None] * len(functions)
-
-    def call(place):
-        found[place] = functions[place]()
-
-    threads = [threading.Thread(target=call, args=(place,)) for place in range(len(functions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+    """Runs functions side by side; returns what they return, or raises what one of them raises."""
+    with futures.ThreadPoolExecutor(len(functions)) as pool:
+        started = [pool.submit(function) for function in functions]
+    return [future.result() for future in started]
 
 
 # The same bytes.
@@ -223,19 +215,38 @@ def test_killed_before_the_folders_were_removed(tmp_path, clean):
     assert not (tmp_path / "tasks.tmp").exists()
 
 
+def test_the_last_task_waits_while_another_publishes(tmp_path, clean, caplog):
+    for number in range(3):
+        run(tmp_path, number)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with caplog.at_level(logging.INFO, "absl"), futures.ThreadPoolExecutor(1) as pool:
+        last = pool.submit(run, tmp_path, 3)
+        while "Waiting for another task, which publishes the data set." not in caplog.text:
+            assert not last.done()
+            time.sleep(0.01)
+        assert "dataset_info.json" not in content(tmp_path)
+        os.close(other)
+        assert last.result()
+    assert content(tmp_path) == clean
+
+
 @pytest.mark.parametrize("attempt", range(5))
 def test_several_publish_at_once_without_a_lock(tmp_path, lacking, monkeypatch, attempt):
     """A bucket's lock may fail to keep programs apart that start in the same moment."""
-    rename = tf.io.gfile.rename
 
-    def slowly(source, target, overwrite=False):
-        time.sleep(random.uniform(0, 0.01))
-        rename(source, target, overwrite)
+    def slow(function):
+        def slowly(*arguments, **more):
+            time.sleep(random.uniform(0, 0.01))
+            return function(*arguments, **more)
+
+        return slowly
 
     with pytest.raises(UserError, match="1 of 60 pictures"):
         run_all(tmp_path, make=Maker(bad=BAD), max_bad_share=0)
     monkeypatch.setattr(folder_lock, "hold", lambda *unused: contextlib.nullcontext())
-    monkeypatch.setattr(tf.io.gfile, "rename", slowly)
+    for name in ("rename", "stat"):
+        monkeypatch.setattr(tf.io.gfile, name, slow(getattr(tf.io.gfile, name)))
     publish = functools.partial(build, tmp_path, finish=True, max_bad_share=1)
     infos = in_threads(publish, publish, publish)
     assert infos[0] and infos == infos[:1] * 3
