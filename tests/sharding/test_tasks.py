@@ -247,7 +247,11 @@ def test_several_publish_at_once_without_a_lock(tmp_path, lacking, monkeypatch, 
     monkeypatch.setattr(folder_lock, "hold", lambda *unused: contextlib.nullcontext())
     for name in ("rename", "stat"):
         monkeypatch.setattr(tf.io.gfile, name, slow(getattr(tf.io.gfile, name)))
-    publish = functools.partial(build, tmp_path, finish=True, max_bad_share=1)
+
+    def publish():
+        time.sleep(random.uniform(0, 0.05))
+        return build(tmp_path, finish=True, max_bad_share=1)
+
     infos = in_threads(publish, publish, publish)
     assert infos[0] and infos == infos[:1] * 3
     assert content(tmp_path) == lacking
