@@ -225,8 +225,11 @@ class TaskFolders:
         files.write_text(self._publishing, "The files move to the folder above.\n")
 
     def remove(self) -> None:
-        """Removes the folders of all tasks, unless another task does so now."""
-        with contextlib.suppress(tf.errors.NotFoundError):
+        """Removes the folders of all tasks, unless another task writes or removes there now.
+
+        That task removes them in the end, or the next command does.
+        """
+        with contextlib.suppress(tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
             files.remove(root(self.output_dir))
 
 
