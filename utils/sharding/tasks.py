@@ -130,7 +130,6 @@ def _turn(output_dir: str) -> Iterator[None]:
                 stack.enter_context(folder_lock.hold(output_dir, "output_dir", "build"))
                 break
             except folder_lock.Held:
-                raise
                 if time.monotonic() > end:
                     raise
                 if not waiting:
