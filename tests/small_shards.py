@@ -2,10 +2,10 @@
 
 from built_data import features
 
-from utils.data import shard_writer, shards
-from utils.data.shards import Item, Made
 from utils.pictures.opening import Unreadable
 from utils.reading import examples
+from utils.sharding import data_set, shards
+from utils.sharding.shards import Item, Made
 
 NAMES = ("ant", "bee", "cow")
 DESCRIPTION = shards.describe("animals", shards.builder("test"), NAMES)
@@ -34,7 +34,7 @@ class Maker:
 
 def build(folder, make=None, plan_=None, description=DESCRIPTION, **more):
     """Builds the data set with two threads; returns its description."""
-    return shard_writer.build(
+    return data_set.build(
         str(folder), description, plan_ or plan(), make or Maker(), num_threads=2, **more
     )
 

@@ -16,9 +16,10 @@ import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
-from utils.data import pictures, shards
+from utils.data import pictures
 from utils.pictures.opening import Unreadable
 from utils.reading import examples
+from utils.sharding import shards
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -7,7 +7,7 @@ from built_data import content
 from small_shards import DESCRIPTION, ITEMS, Maker, build, keys_of, plan
 
 from utils.base.errors import UserError
-from utils.data import shards
+from utils.sharding import shards
 
 
 @pytest.fixture(scope="module")

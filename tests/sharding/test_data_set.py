@@ -5,13 +5,13 @@ import os
 
 import pytest
 import tensorflow.compat.v1 as tf
-from built_data import content
+from built_data import bucket_content, content
 from small_shards import DESCRIPTION, ITEMS, NAMES, Maker, build, keys_written, plan
 
 from utils.base.errors import UserError
-from utils.data import shard_writer, shards
-from utils.data.shards import Shard
 from utils.reading import dataset_info, records
+from utils.sharding import data_set, shards
+from utils.sharding.shards import Shard
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_files_and_description(tmp_path):
 
 @pytest.mark.parametrize("num_threads", [1, 3, 16])
 def test_the_same_bytes_whatever_the_number_of_threads(tmp_path, clean, num_threads):
-    shard_writer.build(str(tmp_path), DESCRIPTION, plan(), Maker(), num_threads=num_threads)
+    data_set.build(str(tmp_path), DESCRIPTION, plan(), Maker(), num_threads=num_threads)
     assert content(tmp_path) == clean
 
 
@@ -171,21 +171,13 @@ def test_in_a_bucket(clean):
     """A remote file system: TensorFlow's in-memory one."""
     folder = "ram://test_shards/in_a_bucket"
     with pytest.raises(RuntimeError):
-        shard_writer.build(folder, DESCRIPTION, plan(), Maker(fail_at="item 45"), num_threads=2)
-    shard_writer.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+        data_set.build(folder, DESCRIPTION, plan(), Maker(fail_at="item 45"), num_threads=2)
+    data_set.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
     assert bucket_content(folder) == clean
     tf.io.gfile.remove(f"{folder}/train-00004-of-00008")
     assert not shards.is_finished(folder, DESCRIPTION)
-    shard_writer.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+    data_set.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
     assert bucket_content(folder) == clean
-
-
-def bucket_content(folder):
-    found = {}
-    for name in tf.io.gfile.listdir(folder):
-        with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as f:
-            found[name] = f.read()
-    return found
 
 
 def test_an_empty_shard_list_gives_an_empty_split(tmp_path):
