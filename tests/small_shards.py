@@ -1,5 +1,6 @@
 """Builds a data set of sixty tiny records in ten files; its maker fails where a test wants it."""
 
+import pytest
 from built_data import features
 
 from utils.pictures.opening import Unreadable
@@ -32,11 +33,17 @@ class Maker:
         return Made(examples.example(item.key.encode() * 50, item.label))
 
 
-def build(folder, make=None, plan_=None, description=DESCRIPTION, **more):
-    """Builds the data set with two threads; returns its description."""
+def build(folder, make=None, plan_=None, description=DESCRIPTION, num_threads=2, **more):
+    """Builds the data set; returns its description."""
     return data_set.build(
-        str(folder), description, plan_ or plan(), make or Maker(), num_threads=2, **more
+        str(folder), description, plan_ or plan(), make or Maker(), num_threads=num_threads, **more
     )
+
+
+def build_until_the_last_item(folder):
+    """Builds the data set in order up to the last item, which fails: all other files are done."""
+    with pytest.raises(RuntimeError):
+        build(folder, Maker(fail_at=ITEMS[-1].key), num_threads=1)
 
 
 def keys_of(*names):
