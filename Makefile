@@ -146,7 +146,7 @@ tpu-check-all: $(STAMP)  ## Compile a1 and b1 in both precisions (half an hour)
 
 ##@ Develop
 
-setup: $(STAMP)  ## Install everything into .venv, as every target does (GPU=1: for a GPU)
+setup: $(STAMP)  ## Install everything into .venv (GPU=1: for GPUs)
 
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest

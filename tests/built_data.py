@@ -13,6 +13,16 @@ def content(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
+def bucket_content(bucket):
+    """{path: bytes} of all files of a bucket."""
+    found = {}
+    for folder, _, names in tf.io.gfile.walk(bucket):
+        for name in names:
+            with tf.io.gfile.GFile(f"{folder}/{name}", "rb") as f:
+                found[f"{folder}/{name}".removeprefix(f"{bucket}/")] = f.read()
+    return found
+
+
 def features(folder, split):
     """Features of the records of a split, in order: {name: value}."""
     made = []

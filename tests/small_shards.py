@@ -1,11 +1,12 @@
 """Builds a data set of sixty tiny records in ten files; its maker fails where a test wants it."""
 
+import pytest
 from built_data import features
 
-from utils.data import shard_writer, shards
-from utils.data.shards import Item, Made
 from utils.pictures.opening import Unreadable
 from utils.reading import examples
+from utils.sharding import data_set, shards
+from utils.sharding.shards import Item, Made
 
 NAMES = ("ant", "bee", "cow")
 DESCRIPTION = shards.describe("animals", shards.builder("test"), NAMES)
@@ -32,11 +33,17 @@ class Maker:
         return Made(examples.example(item.key.encode() * 50, item.label))
 
 
-def build(folder, make=None, plan_=None, description=DESCRIPTION, **more):
-    """Builds the data set with two threads; returns its description."""
-    return shard_writer.build(
-        str(folder), description, plan_ or plan(), make or Maker(), num_threads=2, **more
+def build(folder, make=None, plan_=None, description=DESCRIPTION, num_threads=2, **more):
+    """Builds the data set; returns its description."""
+    return data_set.build(
+        str(folder), description, plan_ or plan(), make or Maker(), num_threads=num_threads, **more
     )
+
+
+def build_until_the_last_item(folder):
+    """Builds the data set in order up to the last item, which fails: all other files are done."""
+    with pytest.raises(RuntimeError):
+        build(folder, Maker(fail_at=ITEMS[-1].key), num_threads=1)
 
 
 def keys_of(*names):

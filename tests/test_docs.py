@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import os
 import pathlib
 import re
 import shlex
@@ -64,6 +65,11 @@ def commands(text):
                 found.append([word for word in words[:end] if word != "&"])
                 words = words[end + 1 :]
     return found
+
+
+def scripts(text):
+    """Returns the blocks of a page that are whole scripts."""
+    return [content for language, content in blocks(text) if content.startswith("#!")]
 
 
 def yaml_files(text):
@@ -169,15 +175,12 @@ def check_kubernetes(manifest, folder):
 
 
 def check_script(text, folder):
-    """Checks a script of Slurm: the shell can read it, and the program takes its flags."""
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=60)
+    """Checks that the program takes the flags that srun gives it, on as many GPUs as workers."""
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", text, re.M))
     (line,) = re.findall(r"^srun (.*)$", text, re.M)
     words = shlex.split(line)
-    program = words[words.index("python") :]
-    if program[1] != "mnasnet_main.py":
-        return
-    params = check_program(program[2:], folder)
+    assert words[words.index("python") + 1] == "mnasnet_main.py"
+    params = check_program(words[words.index("python") + 2 :], folder)
     workers = int(options["nodes"]) * int(options["ntasks-per-node"])
     assert params["train_batch_size"] % workers == 0
     assert options["ntasks-per-node"] == options["gpus-per-node"]
@@ -185,6 +188,7 @@ def check_script(text, folder):
 
 def check(words, folder, monkeypatch):
     """Fails for a command of a page that could not be run."""
+    words = [os.path.expandvars(word) for word in words]
     if words[0] == "export":
         for word in words[1:]:
             name, value = word.split("=", 1)
@@ -214,6 +218,7 @@ def folder(tmp_path, monkeypatch):
     """Makes an empty working folder, without a TPU in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TPU_NAME", raising=False)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")  # which a scheduler sets
     return tmp_path
 
 
@@ -243,13 +248,6 @@ def test_commands_parse(page, folder, monkeypatch):
             check(words, folder, monkeypatch)
         except (Exception, SystemExit) as e:
             raise AssertionError(f"{page.name}: {shlex.join(words)}") from e
-
-
-@each_page
-def test_scripts_of_schedulers(page, folder):
-    for language, content in blocks(page.read_text()):
-        if language == "bash":
-            check_script(content, folder)
 
 
 @each_page
@@ -287,6 +285,25 @@ def all_flags():
     names = set(setting_flags.define_flags())
     parsers = map(parser_of, modules_named() | set(console_commands().values()) - {"mnasnet_main"})
     return {f"--{name}" for name in names} | {"--debug"}.union(*map(options_of, parsers))
+
+
+@each_page
+def test_scripts_are_valid(page):
+    for script in scripts(page.read_text()):
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_training_of_several_machines_parses(folder):
+    [script] = scripts((ROOT / "g3doc/scaling.md").read_text())
+    check_script(script, folder)
+
+
+def test_the_array_job_has_each_task_once():
+    [script] = scripts((ROOT / "g3doc/data.md").read_text())
+    [(first, last)] = re.findall(r"^#SBATCH --array=(\d+)-(\d+)$", script, re.M)
+    [count] = re.findall(r"--task=\"\$SLURM_ARRAY_TASK_ID/(\d+)\"", script)
+    assert (int(first), int(last)) == (0, int(count) - 1)
 
 
 @each_page
@@ -381,6 +398,7 @@ def test_the_tpu_guide_installs_what_the_package_needs():
         "python -m utils.evaluat --model=M --data_dir=D",
         "mnasnet-evaluate --model=M --data_dir=D --pictures=3",
         "mnasnet-evaluat --model=M --data_dir=D",
+        "mnasnet-data folder --input_dir=P --output_dir=D --task=$SLURM_ARRAY_TASK_ID/3",
         "make trian",
         "make train WROK=folder",
         "make tpu-check TPU=--topologi=v2",

@@ -8,16 +8,20 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
+import bigtable_tables
 import numpy as np
 import pytest
+import small_disk
 import tensorflow.compat.v1 as tf
 from gangs import LIMIT, gang_flags, launched, run_gang, wait_for, workers
 from main_runs import refusal, run_here, values_of
-from programs import flags, sentence, start, wait_for_line
+from programs import ROOT, flags, sentence, start, wait_for_line
 
 from utils.cluster import gang, tasks
-from utils.data import build_digits
+from utils.data import bigtable_load, build_digits
+from utils.reading import records
 from utils.training import checkpoints, evaluations
 
 SAME_IMAGES = {"dropout_rate": 0, "random_flip": False, "min_crop_area": 1, "tf_random_seed": 1}
@@ -74,6 +78,10 @@ def is_statistic(name):
     return name.endswith(("moving_mean", "moving_variance"))
 
 
+def is_average(name):
+    return name.endswith("ExponentialMovingAverage")
+
+
 @pytest.mark.parametrize("synchronized", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchronized):
     start_dir, one = trained
@@ -90,7 +98,8 @@ def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchroniz
     weights = difference(one, two, before, is_weight)
     statistics = difference(one, two, before, is_statistic)
     if synchronized:
-        assert weights < 1e-3 and statistics < 1e-3
+        averages = difference(one, two, before, is_average)
+        assert weights < 1e-3 and statistics < 1e-3 and averages < 1e-3
     else:
         assert weights > 0.1
     # Nothing of the other worker is left in model_dir.
@@ -225,6 +234,33 @@ def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
         and (before[f"{name}/ExponentialMovingAverage"] != after[name]).any()
     }  # fmt: skip
     assert changed and all("dense" in name for name in changed)
+
+
+@pytest.mark.slow
+def test_rows_of_bigtable(server, digits_dir, tmp_path):
+    selection = bigtable_tables.make_selection()
+    bigtable_load.create_table(selection)
+    bigtable_tables.load(records.list_files(digits_dir, "train-"), selection)
+    status, err = run_gang(
+        *gang_flags(bigtable_project=selection.project, bigtable_instance=selection.instance,
+                    model_dir=tmp_path, num_train_images=1437, num_label_classes=10),
+        environment={"BIGTABLE_EMULATOR_HOST": server.host},
+    )  # fmt: skip
+    assert status == 0, err
+    assert step_of(str(tmp_path)) == 8
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_chief(digits_dir, tmp_path):
+    content, disk = tmp_path / "content", tmp_path / "disk"
+    content.mkdir()
+    disk.mkdir()
+    given = gang_flags(data_dir=digits_dir, model_dir=disk, max_restarts=3, train_steps=8)
+    command = [sys.executable, str(ROOT / "mnasnet_main.py"), *given]
+    status, _, err = small_disk.run(command, disk, content, LIMIT)
+    assert status == 1, err
+    assert "No space left on device" in err or "File too large" in err
+    assert "starting all" not in err and "Traceback" not in err
 
 
 @pytest.mark.slow

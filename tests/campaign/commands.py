@@ -27,6 +27,7 @@ _COMMANDS: dict[str, list[list[str]]] = {
     "utils.data": [
         ["inspect", "--data_dir={}"], ["fake", "--output_dir={}", "--num_train=2"],
         ["folder", "--input_dir={}", "--output_dir={new}"],
+        ["fake", "--output_dir={}", "--num_train=2", "--task=0/2"],
         ["folder", "--input_dir={pictures}", "--output_dir={}"],
         ["imagenet", "--input_dir={}", "--output_dir={new}", "--validation_labels={}"],
         ["inspect", "--data_dir={data}", "--json={}"],

@@ -41,7 +41,7 @@ def cases() -> list[Case]:
     ]
     builders = [
         Case(f"{name} after {part}/{MOMENTS}", _killed_builder(name, part))
-        for name in ("fake", "folder", "sample")
+        for name in ("fake", "fake in a task", "folder", "sample")
         for part in range(MOMENTS)
     ]
     return trainings + exports + builders
@@ -130,13 +130,14 @@ def _whole(report: Path) -> bool:
 def _killed_builder(name: str, part: int):
     def attempt(base: Base, folder: Path) -> Verdicts:
         arguments = {
-            "fake": ["--num_train=48", "--num_validation=8"],
-            "folder": [f"--input_dir={base.pictures}", "--validation_share=0.5"],
-            "sample": [],
+            "fake": ["fake", "--num_train=48", "--num_validation=8"],
+            "fake in a task": ["fake", "--num_train=48", "--num_validation=8", "--task=0/1"],
+            "folder": ["folder", f"--input_dir={base.pictures}", "--validation_share=0.5"],
+            "sample": ["sample"],
         }[name]
 
         def argv(target):
-            return [name, f"--output_dir={folder / target}", *arguments]
+            return [*arguments, f"--output_dir={folder / target}"]
 
         whole = _timed("utils.data", argv("clean"), folder / "run")
         program = Program("utils.data", argv("killed"), folder / "run")

@@ -9,9 +9,9 @@ import tensorflow.compat.v1 as tf
 
 from utils.base.errors import UserError
 from utils.data import picture_folders
-from utils.data.shards import Item
 from utils.pictures import opening
 from utils.pictures.opening import Unreadable
+from utils.sharding.shards import Item
 
 
 def write(root, *paths, data=b"x"):

@@ -33,6 +33,10 @@ PATIENCE_SECONDS = 60.0  # a holder without a sign of life for so long counts as
 _OLD_SECONDS = 300.0
 
 
+class Held(UserError):
+    """Says that another program writes to the folder."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Holder:
     """Holds the content of the file.
@@ -70,7 +74,8 @@ def hold(folder: str, flag: str, what: str) -> Iterator[None]:
       what: the use of the folder, such as 'training', for the error.
 
     Raises:
-      UserError: another program writes to the folder, or the folder cannot be written.
+      Held: another program writes to the folder.
+      UserError: the folder cannot be written.
     """
     path = os.path.join(folder, FILE_NAME)
     with contextlib.ExitStack() as stack:
@@ -80,7 +85,7 @@ def hold(folder: str, flag: str, what: str) -> Iterator[None]:
             if other and _lives(path, other, locked):
                 raise BlockingIOError
         except BlockingIOError:
-            raise UserError(
+            raise Held(
                 f"Another {what} is writing to --{flag}={folder} ({_read(path) or 'unknown'}): "
                 "wait for its end, stop it, or choose another folder."
             ) from None

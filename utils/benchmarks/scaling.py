@@ -41,8 +41,8 @@ class Exchange(NamedTuple):
     """What the workers exchange in a step.
 
     Attributes:
-      sums: tensors that are summed over the workers, one for each gradient, and the vote on
-        stopping; TensorFlow packs those that are ready together into one operation.
+      sums: operations that sum a tensor over the workers; all gradients are packed into one. The
+        vote on stopping, a single number, comes on top.
       bytes: bytes of these tensors in one worker.
     """
 

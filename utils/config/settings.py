@@ -7,16 +7,12 @@ where the published program writes 0 for "unset" (`zero_is_unset`).
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import difflib
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from utils.base.errors import UserError, excerpt
+from utils.config.setting import Setting
 
 IMAGENET_TRAIN_IMAGES = 1281167
 IMAGENET_EVAL_IMAGES = 50000
@@ -25,45 +21,6 @@ IMAGENET_CLASSES = 1000
 MOST_STEPS = 10**9
 MOST_IMAGES = 10**9
 MOST_BATCH = 2**20
-MOST_CHARACTERS = 4096  # the longest path on Linux
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """Describes one setting.
-
-    Attributes:
-      name: name of the flag, of the YAML key and of the entry of `params`.
-      kind: bool, int, float, str, or object (a str or a mapping).
-      default: the value if no layer of settings gives one.
-      help: one sentence; `--help` adds the default.
-      unset: what None means, for `--help`.
-      choices: the only valid values; None for no such limit.
-      minimum: smallest value.
-      maximum: largest value; a number without one has `below`. For a text, the largest number of
-        characters; None for MOST_CHARACTERS.
-      above: the value must be greater than this.
-      below: the value must be less than this, also as the float32 that TensorFlow computes with.
-      alias: a second flag.
-      alias_values: the values that the alias stands for, if it is a boolean flag.
-      fine_tuning: the default if --init_checkpoint is given; None if it does not differ.
-      zero_is_unset: whether 0 means what None means, as in the published program's own defaults.
-    """
-
-    name: str
-    kind: type
-    default: Any
-    help: str
-    unset: str = "unset"
-    choices: tuple[str, ...] | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-    alias: str | None = None
-    alias_values: Mapping[bool, Any] | None = None
-    fine_tuning: Any = None
-    zero_is_unset: bool = False
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -327,82 +284,4 @@ def convert(name: str, value: Any, given: str) -> Any:
     Raises:
       UserError: the value cannot be converted, or lies outside the limits of the setting.
     """
-    setting = SETTINGS[name]
-    if value is None:
-        return None
-    converted = _to_kind(setting.kind, value)
-    if converted is None:
-        raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[setting.kind]}.")
-    if setting.zero_is_unset and converted == 0:
-        return None
-    wrong = _outside_limits(setting, converted)
-    if wrong:
-        raise UserError(f"{excerpt(given)} is invalid: {wrong}.")
-    return converted
-
-
-_KIND_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    object: "a file name or a mapping",
-}
-
-
-def _to_kind(kind: type, value: Any) -> Any:
-    """Returns the value as `kind`; None if it cannot be converted."""
-    if kind is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        return value if isinstance(value, bool) else words.get(str(value).strip().lower())
-    if isinstance(value, bool):
-        return None
-    if kind is object:
-        return value if isinstance(value, (str, dict)) else None
-    if kind is str:
-        return str(value) if isinstance(value, (str, int, float)) else None
-    if kind is int and isinstance(value, str):
-        # A detour over float would keep 53 bits alone.
-        with contextlib.suppress(ValueError):
-            return int(value)
-    if kind is int and isinstance(value, int):
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if not math.isfinite(number):
-        return None
-    if kind is int:
-        return int(number) if number == int(number) else None
-    return number
-
-
-def _outside_limits(setting: Setting, value: Any) -> str | None:
-    """Returns what a value must be instead; None for a valid one."""
-    if isinstance(value, dict):
-        return None
-    if isinstance(value, str):
-        return _unlike_text(setting, value)
-    if setting.minimum is not None and value < setting.minimum:
-        return f"it must be at least {setting.minimum}"
-    if setting.maximum is not None and value > setting.maximum:
-        return f"it must be at most {setting.maximum}"
-    if setting.above is not None and value <= setting.above:
-        return f"it must be greater than {setting.above}"
-    if setting.below is not None and np.float32(value) >= setting.below:
-        return f"it must be less than {setting.below}"
-    return None
-
-
-def _unlike_text(setting: Setting, text: str) -> str | None:
-    """Returns what a text must be instead; None for a valid one."""
-    if setting.choices is not None and text not in setting.choices:
-        return f"choose one of {', '.join(setting.choices)}"
-    most = setting.maximum or MOST_CHARACTERS
-    if len(text) > most:
-        return f"it must be at most {most} characters long"
-    # TensorFlow needs names in UTF-8, and cuts some off at a zero byte.
-    if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
-        return "it has a character that cannot be printed; remove it"
-    return None
+    return SETTINGS[name].convert(value, given)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shard_writer, shards
+from utils.data import picture_folders, pictures
 from utils.reading import examples
+from utils.sharding import data_set, shards
 
 NUM_TRAIN_SHARDS = 4
 EVAL_SHARE = 5  # one image in five
@@ -73,7 +74,7 @@ def build(output_dir: str) -> None:
     picture_folders.write_samples(
         output_dir, {f"digit-{digit}.jpg": _jpeg(held_out[digit]) for digit in sorted(held_out)}
     )
-    shard_writer.build(output_dir, description, plan, make)
+    data_set.build(output_dir, description, plan, make)
 
 
 def _plan(split: str, num_shards: int, order: np.ndarray, labels: np.ndarray) -> list[shards.Shard]:

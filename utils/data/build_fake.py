@@ -11,8 +11,10 @@ import random
 from typing import Any, NamedTuple
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shard_writer, shards, shared_arguments
+from utils.data import picture_folders, pictures, shared_arguments
 from utils.pictures import opening
+from utils.sharding import data_set, shards
+from utils.sharding.task_folders import Task
 
 NAME = "random pictures"
 IMAGES_A_SHARD = 1024
@@ -36,6 +38,8 @@ class Options(NamedTuple):
     num_classes: int = 10
     seed: int = 0
     num_threads: int | None = None
+    task: Task | None = None
+    finish: bool = False
 
 
 def build(options: Options) -> None:
@@ -63,7 +67,10 @@ def build(options: Options) -> None:
         *_plan(options, shards.TRAIN, options.num_train),
         *_plan(options, shards.VALIDATION, options.num_validation),
     ]
-    shard_writer.build(options.output_dir, description, plan, make, 0, options.num_threads)
+    data_set.build(
+        options.output_dir, description, plan, make, 0, options.num_threads, options.task,
+        options.finish,
+    )  # fmt: skip
 
 
 def _plan(options: Options, split: str, count: int) -> list[shards.Shard]:

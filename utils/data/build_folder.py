@@ -11,9 +11,11 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, shard_writer, shards, shared_arguments
+from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
 from utils.pictures import opening
+from utils.sharding import data_set, shards
+from utils.sharding.task_folders import Task
 
 SHARE = 0.1
 PICTURES_A_SHARD = 1024
@@ -44,6 +46,8 @@ class Options(NamedTuple):
     seed: int = 0
     max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
+    task: Task | None = None
+    finish: bool = False
 
 
 def build(options: Options) -> None:
@@ -61,7 +65,7 @@ def build(options: Options) -> None:
         return
     splits = _splits(options)
     class_names = sorted(splits[shards.TRAIN])
-    shard_writer.build(
+    data_set.build(
         options.output_dir,
         shards.describe(name, builder, class_names, picture_folders.FEATURES),
         [
@@ -72,6 +76,8 @@ def build(options: Options) -> None:
         picture_folders.PictureMaker(options.input_dir, class_names),
         options.max_bad_share,
         options.num_threads or picture_folders.num_threads(options.input_dir),
+        options.task,
+        options.finish,
     )
 
 

@@ -12,10 +12,12 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.data import picture_folders, shard_writer, shards, shared_arguments
+from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
 from utils.pictures import opening
 from utils.reading.labels import IMAGENET_FILE
+from utils.sharding import data_set, shards
+from utils.sharding.task_folders import Task
 
 NAME = "ImageNet (ILSVRC2012)"
 TRAIN_SHARDS, VALIDATION_SHARDS = 1024, 128
@@ -39,6 +41,8 @@ class Options(NamedTuple):
     seed: int = 0
     max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
+    task: Task | None = None
+    finish: bool = False
 
 
 def build(options: Options) -> None:
@@ -69,7 +73,7 @@ def build(options: Options) -> None:
     ):
         items = [shards.Item(file.path, labels[synset], file.stamp) for file, synset in found]
         plan += shards.split(split, items, count)
-    shard_writer.build(
+    data_set.build(
         options.output_dir,
         shards.describe(NAME, builder, label_names, FEATURES),
         plan,
@@ -79,6 +83,8 @@ def build(options: Options) -> None:
         ),
         options.max_bad_share,
         options.num_threads or picture_folders.num_threads(options.input_dir),
+        options.task,
+        options.finish,
     )
 
 

@@ -35,8 +35,9 @@ import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shard_writer, shards
+from utils.data import picture_folders, pictures
 from utils.reading import examples
+from utils.sharding import data_set, shards
 
 GRID = 5
 EVAL_COLUMNS = (2, 0, 3, 1, 4)  # by row: a knight's moves, so that no two of them touch
@@ -194,7 +195,7 @@ def build(output_dir: str) -> None:
             for label, crops_of_label in zip(label_names, jpegs[shards.VALIDATION], strict=True)
         },
     )
-    shard_writer.build(output_dir, description, plan, make)
+    data_set.build(output_dir, description, plan, make)
 
 
 def _plan(split, num_shards, by_class, rng) -> list[shards.Shard]:

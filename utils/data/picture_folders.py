@@ -16,9 +16,10 @@ from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.tensorflow_version import tf
-from utils.data import pictures, shards
+from utils.data import pictures
 from utils.pictures.opening import Unreadable
 from utils.reading import examples
+from utils.sharding import shards
 
 # Endings of files that are often among pictures. Every other file must be a picture: an error is
 # better than a picture that is left out.

@@ -1,4 +1,4 @@
-"""Says what a data set's files are: names, items, items without a record, what tells sets apart.
+"""Says what a data set's files are: names, items, what tells one data set from another.
 
 A file NAME of a data set passes through these names in the output folder:
 
@@ -7,14 +7,16 @@ A file NAME of a data set passes through these names in the output folder:
   NAME               is published, after all are finished; dataset_info.json comes last.
 
 So nobody reads half a data set: `records.list_files` leaves out names with ".tmp-".
-`utils.data.shard_writer` writes the files.
+`utils.sharding.shard_writer` writes the files. If several tasks build a data set, each has a folder
+of its own for the first two names (`utils.sharding.tasks`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from absl import logging
@@ -30,8 +32,8 @@ PREFIXES = records.SPLIT_PREFIXES
 TRAIN, VALIDATION = PREFIXES
 UNREADABLE_FILE_NAME = "unreadable.txt"
 MAX_BAD_SHARE = 0.01
-_LOGGED = 20  # unreadable pictures named in the log; the file names all
 TEMPORARY, DONE, MADE = ".tmp-", ".tmp-done", ".tmp-made"
+TASKS_DIR = "tasks.tmp"  # the folder of the tasks' folders, next to the files
 _OURS = re.compile(
     rf"(({'|'.join(PREFIXES.values())})\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
     rf"|{UNREADABLE_FILE_NAME})({TEMPORARY}.*)?"
@@ -44,7 +46,7 @@ class Item(NamedTuple):
     Attributes:
       key: identifies the item, such as the picture's path below the input folder.
       label: 1-based.
-      stamp: changes when the item changes.
+      stamp: changes when the item changes; its first number is the size in bytes, if known.
     """
 
     key: str
@@ -127,44 +129,69 @@ def summary(info: DatasetInfo) -> str:
     )
 
 
+def finished(output_dir: str, description: DatasetInfo) -> DatasetInfo | None:
+    """Returns what describes this data set if the folder holds it, complete; else None.
+
+    Raises:
+      UserError: the folder holds another data set.
+    """
+    info = _described(output_dir, description)
+    return None if info is None or dataset_info.damaged_files(info, output_dir) else info
+
+
 def is_finished(output_dir: str, description: DatasetInfo) -> bool:
     """Says whether the folder holds this data set, complete; logs what is there or missing.
 
     Raises:
       UserError: the folder holds another data set.
     """
-    info = dataset_info.load(output_dir)
+    info = _described(output_dir, description)
     if info is None:
         return False
-    if recipe(info) != recipe(description):
+    damaged = dataset_info.damaged_files(info, output_dir)
+    if damaged:
+        logging.info(
+            "%s lacks %d of its %d files, such as %s.",
+            output_dir, len(damaged), len(info.shards), damaged[0],
+        )  # fmt: skip
+        return False
+    _clean_up_after_kill(output_dir)
+    log_there(output_dir, info)
+    return True
+
+
+def _described(output_dir: str, description: DatasetInfo) -> DatasetInfo | None:
+    """Returns what describes this data set in a folder; UserError if that is another data set."""
+    info = dataset_info.load(output_dir)
+    if info and recipe(info) != recipe(description):
         raise UserError(
             f"--output_dir={output_dir} holds another data set ({info.name!r} by {info.builder!r}; "
             f"this is {description.name!r} by {description.builder!r}): choose another folder or "
             "delete that one."
         )
-    damaged = dataset_info.damaged_files(info, output_dir)
-    if damaged:
-        logging.info(
-            "%s lacks %d of its %d files, such as %s: building them again.",
-            output_dir, len(damaged), len(info.shards), damaged[0],
-        )  # fmt: skip
-        return False
-    _clean_up_after_kill(output_dir)
+    return info
+
+
+def log_there(output_dir: str, info: DatasetInfo) -> None:
+    """Logs that a folder holds the data set already."""
     logging.info(
         "%s is there already: %s. To build it from changed input, delete it first.",
         output_dir, summary(info),
     )  # fmt: skip
-    return True
 
 
 def _clean_up_after_kill(output_dir: str) -> None:
     """Removes what a build leaves that is killed after the data set is finished."""
     found = names(output_dir)
-    temporary = [name for name in found if is_ours(name) and TEMPORARY in name]
-    if temporary or folder_lock.FILE_NAME in found:
-        with folder_lock.hold(output_dir, "output_dir", "build"):  # removes its file at the end
-            for name in temporary:
-                tf.io.gfile.remove(os.path.join(output_dir, name))
+    useless = [name for name in found if is_ours(name) and TEMPORARY in name]
+    useless += [TASKS_DIR] * (TASKS_DIR in found)
+    if useless or folder_lock.FILE_NAME in found:
+        with (
+            contextlib.suppress(folder_lock.Held),  # another program removes it
+            folder_lock.hold(output_dir, "output_dir", "build"),  # removes its file at the end
+        ):
+            for name in useless:
+                files.remove(os.path.join(output_dir, name))
 
 
 def names(folder: str) -> set[str]:
@@ -180,89 +207,20 @@ def is_ours(name: str) -> bool:
     return _OURS.fullmatch(name) is not None
 
 
+def is_shard(name: str) -> bool:
+    """Says whether a file of this name belongs to a split, finished or not."""
+    return name.startswith(tuple(PREFIXES.values()))
+
+
 def is_published(name: str) -> bool:
     """Says whether training or evaluation would read a file of this name."""
-    return name.startswith(tuple(PREFIXES.values())) and TEMPORARY not in name
+    return is_shard(name) and TEMPORARY not in name
 
 
-class UnreadableItem(NamedTuple):
-    """An item of a shard that gave no record.
-
-    Attributes:
-      shard: the file that lacks the item.
-      place: of the item among the shard's items.
-      reason: why it cannot be read.
-    """
-
-    shard: Shard
-    place: int
-    reason: str
-
-    @property
-    def key(self) -> str:
-        """The item's key."""
-        return self.shard.items[self.place].key
-
-
-def list_unreadable(
-    output_dir: str, plan: Sequence[Shard], found: Sequence[UnreadableItem]
-) -> None:
-    """Lists unreadable items in unreadable.txt, and the first of them in the log."""
-    path = _list_path(output_dir)
-    lines = "".join(f"{item.key}\t{item.reason}\n" for item in sorted(found, key=lambda i: i.key))
-    files.write_text(path, lines.encode("utf-8", "replace").decode())
-    for item in found[:_LOGGED]:
-        logging.info("Unreadable: %s: %s.", item.key, item.reason)
-    total = _count(plan)
-    logging.info("%d of %d pictures are unreadable; %s lists them.", len(found), total, path)
-
-
-def check_unreadable(
-    output_dir: str,
-    description: DatasetInfo,
-    plan: Sequence[Shard],
-    found: Sequence[UnreadableItem],
-    max_bad_share: float,
-) -> None:
-    """Checks that a data set is of use without its unreadable items.
-
-    Raises:
-      UserError: more than the share `max_bad_share` are unreadable, or all of a class in a split.
-    """
-    total = _count(plan)
-    share = len(found) / total
-    if share > max_bad_share:
+def check_no_foreign(output_dir: str, foreign: Iterable[str]) -> None:
+    """Raises UserError for files that training would read but that are not of this build."""
+    for name in sorted(foreign):
         raise UserError(
-            f"{len(found)} of {total} pictures ({share:.1%}) are unreadable, such as "
-            f"{found[0].key} ({found[0].reason}): repair or remove the pictures that "
-            f"{_list_path(output_dir)} lists, or allow more than --max_bad_share={max_bad_share:g}."
+            f"--output_dir={output_dir} holds {name}, which is not of this build: choose another "
+            "folder or delete it."
         )
-    lost = {(item.shard.name, item.place) for item in found}
-    for split in PREFIXES:
-        _check_classes(description, plan, split, lost)
-
-
-def _check_classes(description, plan, split: str, lost: set[tuple[str, int]]) -> None:
-    """Raises UserError for a class of which nothing is readable in a split."""
-    wanted: set[int] = set()
-    left: set[int] = set()
-    for shard in plan:
-        if is_in(shard.name, split):
-            for place, item in enumerate(shard.items):
-                wanted.add(item.label)
-                if (shard.name, place) not in lost:
-                    left.add(item.label)
-    if wanted - left:
-        name = description.label_names[min(wanted - left) - 1]
-        raise UserError(
-            f"No picture of class {name!r} is readable for {split}: repair its pictures or remove "
-            "the class."
-        )
-
-
-def _count(plan: Sequence[Shard]) -> int:
-    return sum(len(shard.items) for shard in plan)
-
-
-def _list_path(output_dir: str) -> str:
-    return os.path.join(output_dir, UNREADABLE_FILE_NAME)

@@ -6,7 +6,7 @@ from small_shards import DESCRIPTION, ITEMS, NAMES, build
 
 from utils.base import folder_lock
 from utils.base.errors import UserError
-from utils.data import shards
+from utils.sharding import shards
 
 
 @pytest.mark.parametrize(("num_items", "count"), [(10, 3), (1, 1), (7, 7), (3, 8), (0, 4)])

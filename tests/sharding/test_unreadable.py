@@ -5,8 +5,8 @@ from built_data import content
 from small_shards import ITEMS, Maker, build, keys_of, keys_written, plan
 
 from utils.base.errors import UserError
-from utils.data.shards import Item
 from utils.reading.dataset_info import DatasetInfo
+from utils.sharding.shards import Item
 
 
 def test_unreadable_items_are_listed_and_counted(tmp_path):
