@@ -3,8 +3,9 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
-from main_runs import run_here
+from main_runs import run_here, values_of
 from programs import flags
 
 import mnasnet_main
@@ -46,6 +47,24 @@ def test_an_evaluation_on_a_kept_graph_has_the_metrics_of_one_of_its_own(argumen
         assert {k: v for k, v in one.items() if k not in times} == {
             k: v for k, v in other.items() if k not in times
         }
+
+
+def test_intervals_on_a_kept_graph_train_as_runs_that_were_interrupted_there(digits_dir, tmp_path):
+    def run(folder, steps):
+        run_here(
+            *flags(
+                data_dir=digits_dir, model_dir=tmp_path / folder, train_steps=steps,
+                steps_per_eval=2, tf_random_seed=1, dropout_rate=0.5,
+            )
+        )  # fmt: skip
+
+    run("once", STEPS[-1])
+    for steps in STEPS:
+        run("anew", steps)
+    once, anew = (values_of(str(tmp_path / f"{name}/model.ckpt-6")) for name in ("once", "anew"))
+    assert once.keys() == anew.keys()
+    for name, value in once.items():
+        np.testing.assert_array_equal(value, anew[name], name)
 
 
 def test_other_settings_get_a_graph_of_their_own(arguments):
