@@ -22,6 +22,7 @@ from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
 from utils.config import absl_flags, network_settings, setting_flags, settings
 from utils.exporting import export as exporting  # `export` is a published function
+from utils.features import cached_views
 from utils.reading.records import FAKE_DATA_DIR  # noqa: F401  (published here)
 from utils.reporting import report
 from utils.running import preparation
@@ -65,7 +66,7 @@ def mnasnet_model_fn(features, labels, mode, params):
     Returns:
       A tf.estimator.tpu.TPUEstimatorSpec.
     """
-    logits = _logits(_network_images(features, mode, params), mode, params)
+    logits, endpoints = _network(_network_images(features, mode, params), mode, params)
     if mode == tf.estimator.ModeKeys.PREDICT:
         return _predict_spec(logits, params)
     cross_entropy = metrics.cross_entropy(logits, labels, params)
@@ -73,6 +74,8 @@ def mnasnet_model_fn(features, labels, mode, params):
     loss = cross_entropy + params["weight_decay"] * tf.add_n(squares)
     if mode == tf.estimator.ModeKeys.EVAL:
         return _eval_spec(logits, labels, loss, params)
+    if params["cached_views"]:
+        cached_views.mark(endpoints["pooled"], labels)
     return _train_spec(loss, cross_entropy, params)
 
 
@@ -102,18 +105,18 @@ def _network_images(images, mode, params):
     return tf.cast(images, tf.bfloat16 if params["precision"] == "bfloat16" else tf.float32)
 
 
-def _logits(images, mode, params):
-    """Returns the network's float32 logits [N, classes]."""
+def _network(images, mode, params):
+    """Returns the network's float32 logits [N, classes], and `MnasNetModel.endpoints`."""
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
     overrides = network_settings.overrides(params)
     if is_training:  # which layers train is not a property of the network
         overrides["frozen"] = network_settings.frozen(params)
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
-        logits, _ = mnasnet_models.build_mnasnet_model(
+        logits, endpoints = mnasnet_models.build_mnasnet_model(
             images, params["model_name"], is_training, overrides
         )
-    return tf.cast(logits, tf.float32)
+    return tf.cast(logits, tf.float32), endpoints
 
 
 def _predict_spec(logits, params):
@@ -196,8 +199,19 @@ def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.t
     )
 
 
-def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
+def train(
+    params: Mapping[str, Any],
+    until: int,
+    split: inputs.Split,
+    views: cached_views.CachedViews | None = None,
+) -> None:
     """Trains on a split from the latest checkpoint to a global step, and saves there.
+
+    Args:
+      params: all settings.
+      until: the global step.
+      split: the training images.
+      views: their cached views, which the steps then take instead.
 
     Raises:
       UserError: the images, the checkpoint or the loss are not usable.
@@ -209,10 +223,12 @@ def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
     all_hooks = [
         hooks.ShapesHook(checkpoint),
         summaries.EventsHook(params, step, split),
+        *([views.hook()] if views else []),
         hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
     ]
     with explanations.explaining_errors(split), hooks.closing(all_hooks):
-        estimator.train(input_fn=split.input(step).input_fn, max_steps=until, hooks=all_hooks)
+        source = views.input() if views else split.input(step)
+        estimator.train(input_fn=source.input_fn, max_steps=until, hooks=all_hooks)
     stopping.raise_if_requested()
 
 
@@ -264,13 +280,14 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
     last, with_eval = params["train_steps"], params["mode"] == "train_and_eval"
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
+    views = cached_views.of_run(params, splits.train)
     while True:
         if step and (with_eval or (step >= last and params["eval_after_training"])):
             _evaluate_once(params, checkpoint, splits.eval)
         if step >= last:
             break
         until = min(last, (step // params["steps_per_eval"] + 1) * params["steps_per_eval"])
-        train(params, until if with_eval else last, splits.train)
+        train(params, until if with_eval else last, splits.train, views)
         params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(params["model_dir"])
         before, step = step, checkpoints.step_of(checkpoint)

@@ -9,7 +9,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 NETWORK = ("preprocessing", "mnasnet_model", "mnasnet_models")
 # What each place may import besides itself; 'network' stands for the three modules of NETWORK.
 _BELOW_TRAINING = {"base", "network", "config", "reading", "pictures", "imagenet_input"}
-_BELOW_MAIN = {*_BELOW_TRAINING, "training", "exporting", "reporting", "weights", "running"}
+_BELOW_MAIN = {
+    *_BELOW_TRAINING, "training", "features", "exporting", "reporting", "weights", "running",
+}  # fmt: skip
 MAY_IMPORT = {
     "mnasnet_start": set(),
     "base": {"mnasnet_start"},
@@ -21,6 +23,7 @@ MAY_IMPORT = {
     "inspecting": {"base", "network", "reading", "pictures"},
     "data": {*_BELOW_TRAINING, "inspecting"},
     "training": _BELOW_TRAINING,
+    "features": {*_BELOW_TRAINING, "training"},
     "exporting": {*_BELOW_TRAINING, "training"},
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},
