@@ -112,17 +112,15 @@ class CachedViews:
             return None
         try:
             others = origin.differences(expected, feature_file.read_origin(self.path))
-            if others:
-                logging.info(
-                    "%s was made with another %s: the features are computed again.",
-                    self.path, ", ".join(others),
-                )  # fmt: skip
-                return None
-            self._check_memory(tf.io.gfile.stat(self.path).length)
+        except UserError as e:
+            return _no_use(str(e))
+        if others:
+            return _no_use(f"{self.path} does not fit this run (other {', '.join(others)}).")
+        self._check_memory(tf.io.gfile.stat(self.path).length)
+        try:
             features = feature_file.read(self.path)
         except UserError as e:
-            logging.warning("%s The features are computed again.", e)
-            return None
+            return _no_use(str(e))
         logging.info(
             "Using the features of %d views in %s (%s).",
             len(features.labels), self.path, _size(features.values.nbytes),
@@ -233,6 +231,10 @@ def _checked_weights(values: Mapping[str, np.ndarray], model_dir: str) -> dict[s
                 f"folder in a new one, with --init_checkpoint={model_dir} --model_dir=NEW."
             )
     return weights
+
+
+def _no_use(reason: str) -> None:
+    logging.warning("%s The features are computed again.", reason)
 
 
 def _size(num_bytes: int) -> str:
