@@ -89,15 +89,19 @@ class CachedViews:
         """
         if self._features is not None:
             return
+        views = self.params["cached_views"]
+        total, width = self.params["num_train_images"] * views, features.shape.as_list()[1]
+        self._check_memory(feature_file.num_bytes(total, width))
         weights = _checked_weights(session.run(constants), self.params["model_dir"])
         found = origin.of_run(self.params, self.split, weights)
         self._features = self._read(found)
         if self._features is None:
-            self._compute(session, features, labels, found)
+            self._check_disk(feature_file.num_bytes(total, width))
+            self._compute(session, [features, labels], total, found)
             self._features = feature_file.read(self.path)
-        views, rows = self.params["cached_views"], len(self._features.labels)
+        images = len(self._features.labels) // views
         self._order = Order(
-            rows // views, views, self.params["train_batch_size"], self.params["tf_random_seed"]
+            images, views, self.params["train_batch_size"], self.params["tf_random_seed"]
         )
 
     def batch(self, step: int) -> Features:
@@ -112,54 +116,29 @@ class CachedViews:
             return None
         try:
             others = origin.differences(expected, feature_file.read_origin(self.path))
-        except UserError as e:
-            return _no_use(str(e))
-        if others:
-            return _no_use(f"{self.path} does not fit this run (other {', '.join(others)}).")
-        self._check_memory(tf.io.gfile.stat(self.path).length)
-        try:
+            if others:
+                raise UserError(f"{self.path} does not fit this run (other {', '.join(others)}).")
             features = feature_file.read(self.path)
         except UserError as e:
-            return _no_use(str(e))
+            logging.warning("%s The features are computed again.", e)
+            return None
         logging.info(
             "Using the features of %d views in %s (%s).",
             len(features.labels), self.path, _size(features.values.nbytes),
         )  # fmt: skip
         return features
 
-    def _compute(self, session, features, labels, found: Mapping[str, Any]) -> None:
-        """Computes the features and writes them to the file."""
-        width = features.shape.as_list()[1]
-        total = self.params["num_train_images"] * self.params["cached_views"]
-        size = feature_file.num_bytes(total, width)
-        self._check_disk(size)
-        self._check_memory(size)
+    def _compute(self, session, fetches, total: int, found: Mapping[str, Any]) -> None:
+        """Computes the features of about `total` views, and writes them to the file."""
+        width = fetches[0].shape.as_list()[1]
         start = time.monotonic()
-        rows = feature_file.write(
-            self.path, found, width, self._batches(session, features, labels, total)
-        )
+        batches = _batches(session, fetches, total)
+        rows = feature_file.write(self.path, found, width, batches)
         logging.info(
             "Computed the features of %d views in %s and keep them in %s (%s).",
             rows, progress.duration(time.monotonic() - start), self.path,
             _size(feature_file.num_bytes(rows, width)),
         )  # fmt: skip
-
-    def _batches(self, session, features, labels, total: int) -> Iterator[Features]:
-        """Yields the features of all views, batch by batch, and shows the progress."""
-        done = 0
-        bar = progress.Progress("compute features", total, "view", log_every=max(1, total // 10))
-        with contextlib.closing(bar):
-            while True:
-                values, classes = session.run([features, labels])
-                real = classes != imagenet_input.PADDING
-                done += int(real.sum())
-                bar.update(min(done, total))
-                if real.any():
-                    yield Features(values[real].astype(np.float32), classes[real])
-                if not real.all():
-                    break
-        if not done:
-            raise UserError("The training files hold no image: build the data set again.")
 
     def _check_disk(self, size: int) -> None:
         folder = self.params["model_dir"]
@@ -207,6 +186,24 @@ class _FeedHook(tf.train.SessionRunHook):
         self._step += 1
 
 
+def _batches(session, fetches, total: int) -> Iterator[Features]:
+    """Yields the features of all views, batch by batch, and shows the progress."""
+    done = 0
+    bar = progress.Progress("compute features", total, "view", log_every=max(1, total // 10))
+    with contextlib.closing(bar):
+        while True:
+            values, labels = session.run(fetches)
+            real = labels != imagenet_input.PADDING
+            done += int(real.sum())
+            bar.update(min(done, total))
+            if real.any():
+                yield Features(values[real].astype(np.float32), labels[real])
+            if not real.all():
+                break
+    if not done:
+        raise UserError("The training files hold no image: build the data set again.")
+
+
 def _constants() -> dict[str, tf.Variable]:
     """Returns the variables that compute features, with their averages, if they have any."""
     names = {v.op.name for v in optimization.constant_variables()}
@@ -231,10 +228,6 @@ def _checked_weights(values: Mapping[str, np.ndarray], model_dir: str) -> dict[s
                 f"folder in a new one, with --init_checkpoint={model_dir} --model_dir=NEW."
             )
     return weights
-
-
-def _no_use(reason: str) -> None:
-    logging.warning("%s The features are computed again.", reason)
 
 
 def _size(num_bytes: int) -> str:
