@@ -69,7 +69,7 @@ def test_a_checkpoint_has_all_variables_and_only_the_classifier_moved(tuned, tra
             # As without cached views, initial weights are the averages.
             average = before[weight + "/ExponentialMovingAverage"]
             np.testing.assert_array_equal(value, average, err_msg=name)
-    kernel = "tiny/mnas_net_model/dense/kernel"
+    kernel = next(n for n in after if n.endswith("dense/kernel"))
     assert {n for n in after if n.startswith(kernel)} == {
         kernel + end for end in ("", "/ExponentialMovingAverage", "/RMSProp", "/RMSProp_1")
     }
@@ -83,7 +83,7 @@ def test_the_evaluations_are_those_of_any_training(tuned):
     assert checkpoints.step_of(evaluations.best(tuned)["checkpoint"]) in (2, 4)
 
 
-def test_a_step_that_is_fed_features_is_the_step_on_the_pictures():
+def test_a_step_that_is_fed_features_is_the_step_on_the_pictures(tmp_path):
     params = tiny_params(
         freeze_backbone=True, cached_views=1, train_batch_size=8, num_train_images=80,
         base_learning_rate=1.0, warmup_epochs=0.0, dropout_rate=0.0,
@@ -97,13 +97,13 @@ def test_a_step_that_is_fed_features_is_the_step_on_the_pictures():
     )
     pooled, given = tf.get_collection("cached_features")
     found = []
+    saver = tf.train.Saver()
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        start = session.run(tf.global_variables())
-        values = session.run(pooled)
+        path = saver.save(session, str(tmp_path / "start"), write_meta_graph=False)
+        values, start = session.run([pooled, tf.global_variables()])
         for feed in ({}, {pooled: values, given: labels}):
-            for variable, value in zip(tf.global_variables(), start, strict=True):
-                variable.load(value, session)
+            saver.restore(session, path)
             loss, _ = session.run([spec.loss, spec.train_op], feed)
             found.append([loss, *session.run(tf.global_variables())])
     for plain, fed in zip(*found, strict=True):
@@ -138,7 +138,8 @@ def test_features_of_other_settings_are_computed_again(digits_dir, trained, copy
     assert words in log
     after = features_of(copy)
     assert len(after.labels) == 1437
-    assert (before.values[:1437] != after.values).any(1).mean() > 0.5
+    # The first view of half of the pictures was mirrored.
+    assert 0.3 < (before.values[:1437] != after.values).any(1).mean() < 0.7
     log = log_of(caplog, *other, "--train_steps=6")
     assert "Using the features" in log
 
@@ -183,13 +184,14 @@ def test_weights_that_are_not_yet_their_averages(digits_dir, trained, tmp_path):
 
 
 def test_too_many_views_for_the_disk_or_the_memory(digits_dir, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda: 1_000_000)
-    message = refusal(*views_flags(digits_dir, trained, tmp_path, cached_views=3))
-    assert "--cached_views=3 needs 22.1 MB of memory, of which 1.0 MB are free" in message
+    given = views_flags(digits_dir, trained, tmp_path, cached_views=3)
     nearly_full = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: nearly_full)
-    message = refusal(*views_flags(digits_dir, trained, tmp_path, cached_views=3))
+    message = refusal(*given)
     assert f"needs 22.1 MB on the disk of {tmp_path}, which has 20.0 MB left" in message
+    monkeypatch.setattr(memory, "free_memory", lambda: 1_000_000)
+    message = refusal(*given)
+    assert "--cached_views=3 needs 22.1 MB of memory, of which 1.0 MB are free" in message
 
 
 def test_a_damaged_picture_is_named_and_nothing_is_left(trained, tmp_path):

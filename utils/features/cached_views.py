@@ -22,6 +22,7 @@ from absl import logging
 import imagenet_input
 from utils.base import files, memory, progress
 from utils.base.errors import UserError
+from utils.config import network_settings
 from utils.features import feature_file, origin
 from utils.features.feature_file import Features
 from utils.features.order import Order
@@ -45,8 +46,16 @@ def mark(features: tf.Tensor, labels: tf.Tensor) -> None:
 
 
 def of_run(params: Mapping[str, Any], split: inputs.Split) -> CachedViews | None:
-    """Returns the cached views of a run; None without --cached_views."""
-    return CachedViews(params, split) if params["cached_views"] else None
+    """Returns the cached views of a run; None without --cached_views.
+
+    Raises:
+      UserError: they fit neither on the disk nor in memory.
+    """
+    if not params["cached_views"]:
+        return None
+    views = CachedViews(params, split)
+    views.check_room()
+    return views
 
 
 class CachedViews:
@@ -84,25 +93,22 @@ class CachedViews:
           constants: the variables that compute the features, and their averages, by name.
 
         Raises:
-          UserError: the features do not fit on the disk or in memory, or an image is damaged, or
-            the weights differ from their averages.
+          UserError: an image is damaged, or the weights differ from their averages, or the disk
+            takes no more.
         """
         if self._features is not None:
             return
-        views = self.params["cached_views"]
-        total, width = self.params["num_train_images"] * views, features.shape.as_list()[1]
-        self._check_memory(feature_file.num_bytes(total, width))
         weights = _checked_weights(session.run(constants), self.params["model_dir"])
         found = origin.of_run(self.params, self.split, weights)
         self._features = self._read(found)
         if self._features is None:
-            self._check_disk(feature_file.num_bytes(total, width))
-            self._compute(session, [features, labels], total, found)
+            self._compute(session, [features, labels], found)
             self._features = feature_file.read(self.path)
-        images = len(self._features.labels) // views
+        views = self.params["cached_views"]
         self._order = Order(
-            images, views, self.params["train_batch_size"], self.params["tf_random_seed"]
-        )
+            len(self._features.labels) // views, views, self.params["train_batch_size"],
+            self.params["tf_random_seed"],
+        )  # fmt: skip
 
     def batch(self, step: int) -> Features:
         """Returns the features and labels of the step that follows global step `step`."""
@@ -128,11 +134,11 @@ class CachedViews:
         )  # fmt: skip
         return features
 
-    def _compute(self, session, fetches, total: int, found: Mapping[str, Any]) -> None:
-        """Computes the features of about `total` views, and writes them to the file."""
-        width = fetches[0].shape.as_list()[1]
+    def _compute(self, session, fetches, found: Mapping[str, Any]) -> None:
+        """Computes the features of all views, and writes them to the file."""
         start = time.monotonic()
-        batches = _batches(session, fetches, total)
+        batches = _batches(session, fetches, self._num_rows)
+        width = fetches[0].shape.as_list()[1]
         rows = feature_file.write(self.path, found, width, batches)
         logging.info(
             "Computed the features of %d views in %s and keep them in %s (%s).",
@@ -140,26 +146,34 @@ class CachedViews:
             _size(feature_file.num_bytes(rows, width)),
         )  # fmt: skip
 
-    def _check_disk(self, size: int) -> None:
-        folder = self.params["model_dir"]
-        if files.is_remote(folder) or size <= (free := shutil.disk_usage(folder).free):
-            return
-        raise UserError(
-            f"{self._flag} needs {_megabytes(size)} on the disk of {folder}, which has "
-            f"{_megabytes(free)} left: make room, lower --cached_views, or leave it out."
-        )
+    def check_room(self) -> None:
+        """Checks, before anything is built, that the features fit in memory and on the disk.
 
-    def _check_memory(self, size: int) -> None:
+        Raises:
+          UserError: they do not.
+        """
+        width = network_settings.describe(self.params)["head_size"]
+        size = feature_file.num_bytes(self._num_rows, width)
+        needs = f"--cached_views={self.params['cached_views']} needs {_megabytes(size)}"
         free = memory.free_memory()  # 0 if unknown
         if 0 < free < size:
             raise UserError(
-                f"{self._flag} needs {_megabytes(size)} of memory, of which {_megabytes(free)} "
-                "are free: lower --cached_views, or leave it out."
+                f"{needs} of memory, of which {_megabytes(free)} are free: lower --cached_views, "
+                "or leave it out."
+            )
+        folder = self.params["model_dir"]
+        if files.is_remote(folder) or tf.io.gfile.exists(self.path):
+            return
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise UserError(
+                f"{needs} on the disk of {folder}, which has {_megabytes(free)} left: make room, "
+                "lower --cached_views, or leave it out."
             )
 
     @property
-    def _flag(self) -> str:
-        return f"--cached_views={self.params['cached_views']}"
+    def _num_rows(self) -> int:
+        return self.params["num_train_images"] * self.params["cached_views"]
 
 
 class _FeedHook(tf.train.SessionRunHook):
