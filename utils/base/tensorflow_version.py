@@ -1,8 +1,8 @@
 """Checks, when it is imported, that the installed TensorFlow fits; TensorFlow is not loaded.
 
 TPUEstimator and tf.layers left TensorFlow with 2.16 (tensorflow/tensorflow#76349). Import this
-module before TensorFlow: it also sets the log levels that TensorFlow's native code reads once,
-while it loads.
+module before TensorFlow: it also sets what TensorFlow's native code reads once: log levels and
+threads.
 """
 
 import importlib.metadata
@@ -53,4 +53,7 @@ def check() -> None:
 # its channel chatter; real errors reach Python as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Each session has the threads that its configuration asks for. Otherwise all sessions of a process
+# share those of the first one, so one that is to run on one thread (`devices.one_thread`) does not.
+os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 check()

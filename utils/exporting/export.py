@@ -15,7 +15,7 @@ from typing import Any
 from absl import logging
 
 import imagenet_input
-from utils.base import disk_errors, files, folder_lock, scratch
+from utils.base import disk_errors, files, folder_lock, memory, scratch
 from utils.base.errors import UserError
 from utils.exporting import (
     contracts,
@@ -102,6 +102,7 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
         folder_lock.hold(export_dir, "export_dir", "export"),
         _explaining_full_disk(export_dir),
         placing.unfinished(export_dir) as folder,
+        memory.no_collection(),
     ):
         earlier = export_report.read(export_dir)
         with _local(folder) as made_in:
