@@ -100,8 +100,7 @@ def read_origin(path: str) -> Any:
     Raises:
       UserError: the file cannot be read, or is none of these.
     """
-    with contextlib.closing(records.read_records(path)) as found:
-        return _description(path, next(found, b""))["origin"]
+    return _description(path, next(records.read_records(path), b""))["origin"]
 
 
 def read(path: str) -> Features:
