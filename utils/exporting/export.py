@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 import imagenet_input
@@ -165,15 +167,18 @@ def _make(
     if names:
         labels.write(folder, names)
         made[labels.FILE_NAME] = {"kind": export_report.LABELS_KIND}
-    saved = saved_model.write(params, checkpoint, model_fn, folder)
-    path = os.path.join(folder, saved)
-    made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
-    # The checkpoint was restored for the SavedModel; the other files take the weights in there.
-    with tflite.Network(model_fn, params, saved_model.weights_in(path)) as network:
+    with futures.ThreadPoolExecutor(1) as pool:
+        # Reading runs next to building graphs, which takes one core.
+        calibration = pool.submit(_calibration_images, params)
+        saved = saved_model.write(params, checkpoint, model_fn, folder)
+        path = os.path.join(folder, saved)
+        made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
+        # The checkpoint was restored for the SavedModel; the other files take the weights there.
+        network = tflite.Network(model_fn, params, saved_model.weights_in(path))
+    with network:
         for kind in _kinds(params):
             name = _tflite_name(params, kind)
-            calibration = samples.calibration_images(params) if kind == "int8" else ()
-            content = network.convert(kind, calibration)
+            content = network.convert(kind, calibration.result())
             mean, stddev = network.input_normalization(kind)
             description = tflite_metadata.Description(
                 network.contract, params["model_name"], names, mean, stddev,
@@ -184,6 +189,11 @@ def _make(
             made[name] = {"kind": kind, "bytes": len(content)}
         _measure(params, network, folder, made)
     return made
+
+
+def _calibration_images(params: Mapping[str, Any]) -> Sequence[np.ndarray]:
+    """Returns the images that set the ranges of an int8 file; none if no such file is made."""
+    return samples.calibration_images(params) if "int8" in _kinds(params) else ()
 
 
 def _kinds(params: Mapping[str, Any]) -> list[str]:

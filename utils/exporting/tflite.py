@@ -59,15 +59,16 @@ class Network:
         self._takes_normalized = params["export_normalized_input"]
         self._converters: dict[bool, tf.lite.TFLiteConverter] = {}
         with tf.Graph().as_default():
-            self._images = self._placeholder(INPUT_NAME)
+            images = self._placeholder(INPUT_NAME)
             # Converters read channels_last float graphs; the weights are the same.
             params = {**params, "data_format": "channels_last", "use_tpu": False}
             tf.train.get_or_create_global_step()
-            model_fn(self._images, None, tf.estimator.ModeKeys.PREDICT, params)
-            self._logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
+            model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
+            logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
             # Handing operators of one image to other threads takes longer than running them.
             self._session = tf.Session(config=devices.one_thread())
             tf.train.Saver().restore(self._session, checkpoint)
+            self._run = self._session.make_callable(logits, [images])
 
     def __enter__(self):
         return self
@@ -80,7 +81,7 @@ class Network:
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255]."""
-        return self._session.run(self._logits, {self._images: image[None]})[0]
+        return self._run(image[None])[0]
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
         """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
