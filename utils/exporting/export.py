@@ -174,7 +174,12 @@ def _make(
         path = os.path.join(folder, saved)
         made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
         # The checkpoint was restored for the SavedModel; the other files take the weights there.
-        network = tflite.Network(model_fn, params, saved_model.weights_in(path))
+        network = tflite.Network(
+            # Converters want another layout than a GPU may, and then another graph.
+            saved_model.network_in(path) if params["data_format"] == "channels_last" else model_fn,
+            params,
+            saved_model.weights_in(path),
+        )
     with network:
         for kind in _kinds(params):
             name = _tflite_name(params, kind)

@@ -46,7 +46,7 @@ class Network:
         """Restores the variables of a checkpoint by their own names, not by those of averages.
 
         Args:
-          model_fn: the model function of an estimator.
+          model_fn: the model function of an estimator, or `saved_model.network_in`.
           params: complete settings.
           checkpoint: path of the checkpoint, such as a SavedModel's variables.
 
@@ -62,8 +62,8 @@ class Network:
             images = self._placeholder(INPUT_NAME)
             # Converters read channels_last float graphs; the weights are the same.
             params = {**params, "data_format": "channels_last", "use_tpu": False}
-            tf.train.get_or_create_global_step()
             model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
+            tf.train.get_or_create_global_step()
             logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
             # Handing operators of one image to other threads takes longer than running them.
             self._session = tf.Session(config=devices.one_thread())
