@@ -27,14 +27,21 @@ with importing_later():
     from utils.cluster import rendezvous, tasks, votes, watchdog
     from utils.config import network_settings
     from utils.exporting import export as exporting  # `export` is a published function
+    from utils.features import cached_views
     from utils.reading import records
     from utils.reporting import report
-    from utils.running import distributed, following, kept_graphs, launching, preparation
+    from utils.running import (
+        distributed,
+        estimators,
+        following,
+        kept_graphs,
+        launching,
+        preparation,
+    )
     from utils.training import (
         averages,
         checkpoints,
         configuration,
-        devices,
         evaluations,
         explanations,
         hooks,
@@ -75,7 +82,7 @@ def mnasnet_model_fn(features, labels, mode, params):
     Returns:
       A tf.estimator.tpu.TPUEstimatorSpec.
     """
-    logits = _logits(_network_images(features, mode, params), mode, params)
+    logits, endpoints = _network(_network_images(features, mode, params), mode, params)
     if mode == tf.estimator.ModeKeys.PREDICT:
         return _predict_spec(logits, params)
     cross_entropy = metrics.cross_entropy(logits, labels, params)
@@ -83,6 +90,8 @@ def mnasnet_model_fn(features, labels, mode, params):
     loss = cross_entropy + params["weight_decay"] * tf.add_n(squares)
     if mode == tf.estimator.ModeKeys.EVAL:
         return _eval_spec(logits, labels, loss, params)
+    if params["cached_views"]:
+        cached_views.mark(endpoints["pooled"], labels)
     return _train_spec(loss, cross_entropy, params)
 
 
@@ -112,8 +121,8 @@ def _network_images(images, mode, params):
     return tf.cast(images, tf.bfloat16 if params["precision"] == "bfloat16" else tf.float32)
 
 
-def _logits(images, mode, params):
-    """Returns the network's float32 logits [N, classes]."""
+def _network(images, mode, params):
+    """Returns the network's float32 logits [N, classes], and `MnasNetModel.endpoints`."""
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
     overrides = network_settings.overrides(params)
@@ -121,10 +130,10 @@ def _logits(images, mode, params):
         overrides["frozen"] = network_settings.frozen(params)
         overrides["sync_batch_norm"] = params["sync_batch_norm"]
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
-        logits, _ = mnasnet_models.build_mnasnet_model(
+        logits, endpoints = mnasnet_models.build_mnasnet_model(
             images, params["model_name"], is_training, overrides
         )
-    return tf.cast(logits, tf.float32)
+    return tf.cast(logits, tf.float32), endpoints
 
 
 def _predict_spec(logits, params):
@@ -180,41 +189,22 @@ def _train_spec(loss, cross_entropy, params):
 
 def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
     """Returns the estimator for the settings; a TPU is looked up only if they use one."""
-    workers = tasks.current().count if training else 1
-    how: dict[str, Any] = {
-        "cluster": devices.resolve_tpu(params) if params["use_tpu"] else None,
-        "tf_random_seed": params["tf_random_seed"],
-        "save_checkpoints_steps": params["save_checkpoints_steps"],
-    }
-    if workers > 1:
-        how.update(distributed.run_config(params))
-    config = tf.estimator.tpu.RunConfig(
-        **how,
-        model_dir=params["model_dir"],
-        keep_checkpoint_max=params["keep_checkpoint_max"],
-        save_summary_steps=params["log_step_count_steps"] if params["add_summaries"] else 0,
-        # The estimator's own hooks print two lines a step on a CPU; ours replace them.
-        log_step_count_steps=None,
-        session_config=devices.config(params, training),
-        tpu_config=tf.estimator.tpu.TPUConfig(
-            iterations_per_loop=params["iterations_per_loop"],
-            per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
-        ),
-    )
-    return kept_graphs.Estimator(
-        use_tpu=params["use_tpu"],
-        model_fn=mnasnet_model_fn,
-        config=config,
-        params=params,
-        train_batch_size=params["train_batch_size"] // workers,
-        eval_batch_size=params["eval_batch_size"],
-        predict_batch_size=params["eval_batch_size"],
-        export_to_tpu=params["export_to_tpu"],
-    )
+    return estimators.build(params, training, mnasnet_model_fn)
 
 
-def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
+def train(
+    params: Mapping[str, Any],
+    until: int,
+    split: inputs.Split,
+    views: cached_views.CachedViews | None = None,
+) -> None:
     """Trains on a split from the latest checkpoint to a global step, and saves there.
+
+    Args:
+      params: all settings.
+      until: the global step.
+      split: the training images.
+      views: their cached views, which the steps then take instead.
 
     Raises:
       UserError: the images, the checkpoint or the loss are not usable.
@@ -227,13 +217,15 @@ def train(params: Mapping[str, Any], until: int, split: inputs.Split) -> None:
     if task.is_chief:
         all_hooks += [
             summaries.EventsHook(params, step, split),
+            *([views.hook()] if views else []),
             hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
         ]
     with explanations.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
         estimator = kept_graphs.of_split(
             split, params, lambda: build_estimator(params, training=True)
         )
-        distributed.train(estimator, split.input(step), until, all_hooks)
+        source = views.input() if views else split.input(step)
+        distributed.train(estimator, source, until, all_hooks)
     stopping.raise_if_requested()
 
 
@@ -288,12 +280,13 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
     last, with_eval = params["train_steps"], params["mode"] == "train_and_eval"
     checkpoint = checkpoints.latest(params["model_dir"])
     step = checkpoints.step_of(checkpoint)
+    views = cached_views.of_run(params, splits.train)
     while True:
         if step and (with_eval or (step >= last and params["eval_after_training"])):
             _evaluate_once(params, checkpoint, splits.eval)
         if step >= last:
             break
-        train(params, following.next_stop(params, step), splits.train)
+        train(params, following.next_stop(params, step), splits.train, views)
         params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(params["model_dir"])
         before, step = step, checkpoints.step_of(checkpoint)

@@ -11,7 +11,9 @@ NETWORK = ("preprocessing", "mnasnet_model", "mnasnet_models")
 _BELOW_TRAINING = {
     "base", "cluster", "network", "config", "reading", "pictures", "imagenet_input",
 }  # fmt: skip
-_BELOW_MAIN = {*_BELOW_TRAINING, "training", "exporting", "reporting", "weights", "running"}
+_BELOW_MAIN = {
+    *_BELOW_TRAINING, "training", "features", "exporting", "reporting", "weights", "running",
+}  # fmt: skip
 MAY_IMPORT = {
     "mnasnet_start": set(),
     "base": {"mnasnet_start"},
@@ -25,6 +27,7 @@ MAY_IMPORT = {
     "sharding": {"base", "network", "reading", "pictures"},
     "data": {*_BELOW_TRAINING, "inspecting", "sharding"},
     "training": _BELOW_TRAINING,
+    "features": {*_BELOW_TRAINING, "training"},
     "exporting": {*_BELOW_TRAINING, "training"},
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},

@@ -1,5 +1,6 @@
 """Tests of what a process may use of the machine: memory and cores, of a container its share."""
 
+import gc
 import os
 import pathlib
 import re
@@ -96,3 +97,16 @@ def test_cores_are_counted_in_one_place():
     counting = re.compile(r"cpu_count|sched_getaffinity|SC_NPROCESSORS")
     paths = [*ROOT.glob("*.py"), *ROOT.glob("utils/**/*.py")]
     assert [p.name for p in paths if counting.search(p.read_text())] == ["memory.py"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_collection_leaves_the_collector_as_it_was(enabled):
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(KeyError), memory.no_collection():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

@@ -137,3 +137,15 @@ def test_checking_does_not_load_tensorflow(tmp_path):
         "import sys, utils.base.tensorflow_version; print('tensorflow' in sys.modules)",
     )  # fmt: skip
     assert finished.stdout == "False\n"
+
+
+def test_a_session_has_the_threads_that_it_asks_for_whatever_the_first_one_has():
+    def threads_of(count):
+        before = len(os.listdir("/proc/self/task"))
+        config = tf.ConfigProto(intra_op_parallelism_threads=count)
+        with tf.Session(config=config) as session:
+            session.run(tf.constant(1.0))
+            return len(os.listdir("/proc/self/task")) - before
+
+    threads_of(1)  # the first session of the process, or not
+    assert threads_of(9) - threads_of(2) == 7

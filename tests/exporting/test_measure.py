@@ -1,5 +1,7 @@
 """Tests of what is measured of a classifier."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,32 @@ def test_the_report_names_what_was_compared():
     row = found.report(True, measure.DIFFERENCES[True])
     assert row["largest_probability_difference"] == pytest.approx(0.1)
     assert "largest_logit_difference" not in row
+
+
+@pytest.mark.parametrize("count", [1, 49, 51, 130])
+def test_the_last_images_are_timed_in_turns_and_the_others_are_taken_once(count):
+    calls = []
+
+    def recording(name):
+        def classify(image):
+            calls.append((name, int(image[0, 0, 0]), threading.get_ident()))
+            return image[0, 0]
+
+        return classify
+
+    samples = [(np.full([1, 3, 3], number, np.float32), 0) for number in range(count)]
+    classifiers = {name: recording(name) for name in ("a", "b")}
+    found = measure.compare(classifiers, recording("reference"), iter(samples), count)
+    timed = min(count, measure.TIMED_RUNS)
+    for measurement in found.values():
+        assert measurement.images == measurement.agreeing == count
+        assert len(measurement.latencies) == timed
+    for name in ("reference", "a", "b"):
+        assert [number for n, number, _ in calls if n == name] == [*range(count)]
+    here = threading.get_ident()
+    assert calls[-3 * timed :] == [
+        (name, number, here)
+        for number in range(count - timed, count)
+        for name in ("reference", "a", "b")
+    ]
+    assert not [call for call in calls[: -3 * timed] if call[2] == here]

@@ -1,8 +1,8 @@
 """Checks, when it is imported, that the installed TensorFlow fits, and loads it when it is used.
 
 TPUEstimator and tf.layers left TensorFlow with 2.16 (tensorflow/tensorflow#76349). Import this
-module before TensorFlow: it also sets the log levels that TensorFlow's native code reads once,
-while it loads.
+module before TensorFlow: it also sets what TensorFlow's native code reads once: log levels and
+threads.
 
 TensorFlow takes seconds to load, for which nobody should wait who asks a command for its --help or
 mistyped a flag. So commands import modules that need it in a block of `importing_later`, and what
@@ -143,4 +143,7 @@ def is_loaded() -> bool:
 # its channel chatter; real errors reach Python as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Each session has the threads that its configuration asks for. Otherwise all sessions of a process
+# share those of the first one, so one that is to run on one thread (`devices.one_thread`) does not.
+os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 check()

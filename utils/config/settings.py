@@ -74,8 +74,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("depth_divisor", int, None, "Scaled filters are multiples of this.", unset="8",
                 minimum=1, maximum=1024),
         Setting("min_depth", int, None, "Smallest number of filters after scaling; 0 for the depth "
-                "divisor.", unset="the depth divisor", minimum=1, maximum=1024,
-                zero_is_unset=True),
+                "divisor.", unset="the depth divisor", minimum=1, maximum=1024, zero_is_unset=True),
         Setting("use_keras", bool, None, "Keras layers for convolutions, else tf.layers; it decides"
                 " the names in checkpoints.", unset="the model's own; tf.layers with bfloat16"),
         Setting("dropout_rate", float, None, "Dropout before the classifier.",
@@ -122,6 +121,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, batch "
                 "normalization too, stay as --init_checkpoint has them; none: all layers train.",
                 unset="none"),
+        Setting("cached_views", int, 0, "With --freeze_backbone: compute the features of so many "
+                "augmented views of each picture once, and train on these; 0 reads the pictures in "
+                "each epoch.", minimum=0, maximum=1000),
         Setting("tf_random_seed", int, None, "Seed of initial weights, shuffling, augmentation "
                 "and dropout.", unset="another seed each run", minimum=0, maximum=2**62),
         Setting("log_step_count_steps", int, 64, "Steps between lines in the log and summaries.",
@@ -162,8 +164,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32,
                 maximum=4096),
         Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
-                "published accuracies, bilinear since July 2019.",
-                choices=("bicubic", "bilinear")),
+                "published accuracies, bilinear since July 2019.", choices=("bicubic", "bilinear")),
         Setting("eval_crop_share", float, None, "Side of the centre square that evaluations and "
                 "exports cut out, as a share of the picture's shorter side.",
                 unset="size / (size + 32), as published", above=0, maximum=1),

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils.base import disk_errors, files, folder_lock, scratch
+from utils.base import disk_errors, files, folder_lock, memory, scratch
 from utils.base.errors import UserError
 from utils.exporting import (
     contracts,
@@ -102,6 +104,7 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
         folder_lock.hold(export_dir, "export_dir", "export"),
         _explaining_full_disk(export_dir),
         placing.unfinished(export_dir) as folder,
+        memory.no_collection(),
     ):
         earlier = export_report.read(export_dir)
         with _local(folder) as made_in:
@@ -164,15 +167,23 @@ def _make(
     if names:
         labels.write(folder, names)
         made[labels.FILE_NAME] = {"kind": export_report.LABELS_KIND}
-    saved = saved_model.write(params, checkpoint, model_fn, folder)
-    path = os.path.join(folder, saved)
-    made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
-    # The checkpoint was restored for the SavedModel; the other files take the weights in there.
-    with tflite.Network(model_fn, params, saved_model.weights_in(path)) as network:
+    with futures.ThreadPoolExecutor(1) as pool:
+        # Reading runs next to building graphs, which takes one core.
+        calibration = pool.submit(_calibration_images, params)
+        saved = saved_model.write(params, checkpoint, model_fn, folder)
+        path = os.path.join(folder, saved)
+        made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
+        # The checkpoint was restored for the SavedModel; the other files take the weights there.
+        network = tflite.Network(
+            # Converters want another layout than a GPU may, and then another graph.
+            saved_model.network_in(path) if params["data_format"] == "channels_last" else model_fn,
+            params,
+            saved_model.weights_in(path),
+        )
+    with network:
         for kind in _kinds(params):
             name = _tflite_name(params, kind)
-            calibration = samples.calibration_images(params) if kind == "int8" else ()
-            content = network.convert(kind, calibration)
+            content = network.convert(kind, calibration.result())
             mean, stddev = network.input_normalization(kind)
             description = tflite_metadata.Description(
                 network.contract, params["model_name"], names, mean, stddev,
@@ -183,6 +194,11 @@ def _make(
             made[name] = {"kind": kind, "bytes": len(content)}
         _measure(params, network, folder, made)
     return made
+
+
+def _calibration_images(params: Mapping[str, Any]) -> Sequence[np.ndarray]:
+    """Returns the images that set the ranges of an int8 file; none if no such file is made."""
+    return samples.calibration_images(params) if "int8" in _kinds(params) else ()
 
 
 def _kinds(params: Mapping[str, Any]) -> list[str]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
 
-from utils.base import progress
+from utils.base import memory, progress
 from utils.base.errors import UserError
 
 # Whether scores are probabilities -> how a report names their largest difference.
 DIFFERENCES = {False: "largest_logit_difference", True: "largest_probability_difference"}
 TOP_K = 5
 TIMED_RUNS = 50
+_PIECE = 20  # images that a classifier takes without a look at the others
 
 
 @dataclasses.dataclass
@@ -30,7 +32,7 @@ class Measurement:
       agreeing: number of images whose largest score is the reference's.
       largest_difference: largest difference of a score from the reference's, relative to the
         reference's largest score.
-      latencies: seconds for each image.
+      latencies: seconds for each image that was timed.
     """
 
     images: int = 0
@@ -40,20 +42,21 @@ class Measurement:
     largest_difference: float = 0.0
     latencies: list[float] = dataclasses.field(default_factory=list)
 
-    def add(self, scores: np.ndarray, label: int, seconds: float, expected=None) -> None:
+    def add(self, scores: np.ndarray, label: int, seconds: float | None, expected=None) -> None:
         """Counts one image.
 
         Args:
           scores: logits or probabilities, float [classes].
           label: index of the right class.
-          seconds: time that the classifier took.
+          seconds: time that the classifier took; None if it was not timed.
           expected: the reference's scores; without them nothing is compared.
         """
         self.images += 1
         best = np.argsort(-scores, kind="stable")[:TOP_K]
         self.top_1 += int(best[0] == label)
         self.top_5 += int(label in best)
-        self.latencies.append(seconds)
+        if seconds is not None:
+            self.latencies.append(seconds)
         if expected is not None:
             self.agreeing += int(best[0] == np.argmax(expected))
             difference = np.abs(scores - expected).max() / max(1e-6, np.abs(expected).max())
@@ -79,21 +82,28 @@ class Measurement:
 
 # Maps an image, float [S, S, 3] in [0, 255], to scores, float [classes].
 Classifier = Callable[[np.ndarray], np.ndarray]
+# (image, float [S, S, 3] in [0, 255]; label).
+Sample = tuple[np.ndarray, int]
+# The scores of some images, with the seconds that each took, if they were timed.
+_Run = list[tuple[np.ndarray, float | None]]
 
 
 def compare(
     classifiers: Mapping[str, Classifier],
     reference: Classifier,
-    samples: Iterable[tuple[np.ndarray, int]],
+    samples: Iterable[Sample],
     total: int,
 ) -> dict[str, Measurement]:
     """Runs classifiers and a reference on the same images.
 
+    The last `TIMED_RUNS` images are timed: each classifier takes the first of them, then the
+    second, and nothing else runs. Before them, classifiers run next to each other on all cores.
+
     Args:
-      classifiers: name -> classifier.
+      classifiers: name -> classifier; each may run in a thread of its own.
       reference: what the classifiers are compared with; all of them give logits, or all of them
         probabilities.
-      samples: (image, float [S, S, 3] in [0, 255]; label).
+      samples: the images.
       total: number of samples, for the progress line.
 
     Returns:
@@ -103,28 +113,76 @@ def compare(
       UserError: the reference or a classifier gives infinite numbers or NaN.
     """
     found = {name: Measurement() for name in classifiers}
-    with contextlib.closing(progress.Progress("measure", total, "image", log_every=5000)) as bar:
-        for number, (image, label) in enumerate(samples):
-            expected = reference(image)
-            if not np.isfinite(expected).all():
-                raise UserError(
-                    "The checkpoint's logits are not finite numbers, so its training has failed: "
-                    "name an earlier one with --export_checkpoint."
-                )
-            for name, classifier in classifiers.items():
-                start = time.perf_counter()
-                scores = classifier(image)
-                seconds = time.perf_counter() - start
-                if not np.isfinite(scores).all():
-                    raise UserError(
-                        f"{name} gives infinite numbers or NaN where the checkpoint's logits are "
-                        "finite, so nothing was exported: leave this kind of file out of "
-                        "--quantize or --post_quantize, or name another checkpoint with "
-                        "--export_checkpoint."
-                    )
-                found[name].add(scores, label, seconds, expected)
-            bar.update(number + 1)
+    runs: list[Classifier] = [reference, *classifiers.values()]
+    with (
+        contextlib.closing(progress.Progress("measure", total, "image", log_every=5000)) as bar,
+        futures.ThreadPoolExecutor(min(len(runs), memory.cores())) as pool,
+    ):
+        done = 0
+        for piece, is_timed in _pieces(samples):
+            expected, *others = _run_in_turns(runs, piece) if is_timed else _run(pool, runs, piece)
+            for number, (_, label) in enumerate(piece):
+                _check_reference(expected[number][0])
+                for name, run in zip(classifiers, others, strict=True):
+                    _check_scores(name, run[number][0])
+                    scores, seconds = run[number]
+                    found[name].add(scores, label, seconds, expected[number][0])
+            done += len(piece)
+            bar.update(done)
     return found
+
+
+def _pieces(samples: Iterable[Sample]) -> Iterator[tuple[list[Sample], bool]]:
+    """Yields pieces of the samples, and whether a piece is one of the last `TIMED_RUNS`."""
+    waiting: list[Sample] = []
+    for sample in samples:
+        waiting.append(sample)
+        if len(waiting) == TIMED_RUNS + _PIECE:
+            yield waiting[:_PIECE], False
+            waiting = waiting[_PIECE:]
+    untimed = waiting[:-TIMED_RUNS]
+    if untimed:
+        yield untimed, False
+    for sample in waiting[len(untimed) :]:
+        yield [sample], True
+
+
+def _run(pool: futures.Executor, runs: Sequence[Classifier], piece: Sequence[Sample]) -> list[_Run]:
+    """Returns what each classifier gives for a piece; they run next to each other."""
+
+    def of_one(classifier: Classifier) -> _Run:
+        return [(classifier(image), None) for image, _ in piece]
+
+    return list(pool.map(of_one, runs))
+
+
+def _run_in_turns(runs: Sequence[Classifier], piece: Sequence[Sample]) -> list[_Run]:
+    """Returns what each classifier gives for a piece, and how long it takes."""
+    found: list[_Run] = [[] for _ in runs]
+    for image, _ in piece:
+        for classifier, run in zip(runs, found, strict=True):
+            start = time.perf_counter()
+            scores = classifier(image)
+            run.append((scores, time.perf_counter() - start))
+    return found
+
+
+def _check_reference(expected: np.ndarray) -> None:
+    if not np.isfinite(expected).all():
+        raise UserError(
+            "The checkpoint's logits are not finite numbers, so its training has failed: "
+            "name an earlier one with --export_checkpoint."
+        )
+
+
+def _check_scores(name: str, scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"{name} gives infinite numbers or NaN where the checkpoint's logits are "
+            "finite, so nothing was exported: leave this kind of file out of "
+            "--quantize or --post_quantize, or name another checkpoint with "
+            "--export_checkpoint."
+        )
 
 
 def top_1(

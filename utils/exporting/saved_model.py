@@ -15,6 +15,7 @@ from utils.reading import labels
 from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
+from tensorflow.python.saved_model import loader_impl  # isort: skip  (internal; it is pinned)
 
 KIND = "SavedModel"
 
@@ -71,6 +72,22 @@ def _estimator(params: Mapping[str, Any], model_fn: Callable) -> tf.estimator.tp
 def weights_in(path: str) -> str:
     """Returns the prefix of the checkpoint that a SavedModel holds its weights in."""
     return os.path.join(path, tf.saved_model.VARIABLES_DIRECTORY, "variables")
+
+
+def network_in(path: str) -> Callable:
+    """Returns a model function that takes the graph in a SavedModel instead of building it anew.
+
+    It adds the graph to the default one, with the variables, which have no values yet.
+    """
+
+    def model_fn(features, labels, mode, params):
+        del labels, mode, params
+        meta = loader_impl.SavedModelLoader(path).get_meta_graph_def_from_tags(
+            [tf.saved_model.SERVING]
+        )
+        tf.train.import_meta_graph(meta, input_map={f"{imagenet_input.SERVING_IMAGES}:0": features})
+
+    return model_fn
 
 
 class SavedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from utils.base import standard_streams
 from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.exporting import contracts, tflite_metadata
+from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -44,7 +46,7 @@ class Network:
         """Restores the variables of a checkpoint by their own names, not by those of averages.
 
         Args:
-          model_fn: the model function of an estimator.
+          model_fn: the model function of an estimator, or `saved_model.network_in`.
           params: complete settings.
           checkpoint: path of the checkpoint, such as a SavedModel's variables.
 
@@ -55,16 +57,18 @@ class Network:
         self._normalization = network_settings.mean_and_stddev(params)
         self.contract = contracts.CONTRACTS[params["tflite_contract"]]
         self._takes_normalized = params["export_normalized_input"]
-        self._frozen: tf.GraphDef | None = None
+        self._converters: dict[bool, tf.lite.TFLiteConverter] = {}
         with tf.Graph().as_default():
-            self._images = self._placeholder(INPUT_NAME)
+            images = self._placeholder(INPUT_NAME)
             # Converters read channels_last float graphs; the weights are the same.
             params = {**params, "data_format": "channels_last", "use_tpu": False}
+            model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
             tf.train.get_or_create_global_step()
-            model_fn(self._images, None, tf.estimator.ModeKeys.PREDICT, params)
-            self._logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
-            self._session = tf.Session()
+            logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
+            # Handing operators of one image to other threads takes longer than running them.
+            self._session = tf.Session(config=devices.one_thread())
             tf.train.Saver().restore(self._session, checkpoint)
+            self._run = self._session.make_callable(logits, [images])
 
     def __enter__(self):
         return self
@@ -77,7 +81,7 @@ class Network:
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255]."""
-        return self._session.run(self._logits, {self._images: image[None]})[0]
+        return self._run(image[None])[0]
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
         """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
@@ -104,26 +108,29 @@ class Network:
           UserError: the network cannot be converted to int8, or a float operator would be left.
         """
         mean, stddev = self.input_normalization(kind)
-        is_raw = (mean, stddev) == ([0.0], [1.0])
-        with (
-            tf.Graph().as_default(),
-            tf.Session() as session,
-            standard_streams.hold_native_output(),
-        ):
-            images, scores = self._graph_to_convert(is_raw)
-            converter = tf.lite.TFLiteConverter.from_session(session, [images], [scores])
-            if kind != "float32":
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        with standard_streams.hold_native_output():
+            converter = self._converter(is_raw=(mean, stddev) == ([0.0], [1.0]))
+            converter.optimizations = [] if kind == "float32" else [tf.lite.Optimize.DEFAULT]
+            converter.target_spec = tf.lite.TargetSpec()
             if kind == "float16":
                 converter.target_spec.supported_types = [tf.float16]
-            if kind == "int8":
-                batches = [
-                    ((image[None] - mean) / stddev).astype(np.float32)
-                    for image in _full_range(calibration)
-                ]
-                converter.representative_dataset = lambda: ([batch] for batch in batches)
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            return _integers_alone(converter) if kind == "int8" else converter.convert()
+            if kind != "int8":
+                return converter.convert()
+            batches = [
+                ((image[None] - mean) / stddev).astype(np.float32)
+                for image in _full_range(calibration)
+            ]
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            return _integers_alone(converter, batches)
+
+    def _converter(self, is_raw: bool) -> tf.lite.TFLiteConverter:
+        """Returns the converter for raw or normalized pixels, which all kinds of files share."""
+        if is_raw not in self._converters:
+            with tf.Graph().as_default(), tf.Session() as session:
+                images, scores = self._graph_to_convert(is_raw)
+                converter = tf.lite.TFLiteConverter.from_session(session, [images], [scores])
+            self._converters[is_raw] = converter
+        return self._converters[is_raw]
 
     def _graph_to_convert(self, is_raw: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Adds the network with constant weights to the default graph; returns (input, output).
@@ -151,14 +158,13 @@ class Network:
 
     def _constant_weights(self) -> tf.GraphDef:
         """Returns the restored network's graph with its weights as constants."""
-        if self._frozen is None:
-            verbosity = tf.logging.get_verbosity()
-            tf.logging.set_verbosity(tf.logging.ERROR)  # freezing logs that it is deprecated
-            self._frozen = tf.graph_util.convert_variables_to_constants(
-                self._session, self._session.graph.as_graph_def(), [LOGITS_NAME]
-            )
-            tf.logging.set_verbosity(verbosity)
-        return self._frozen
+        verbosity = tf.logging.get_verbosity()
+        tf.logging.set_verbosity(tf.logging.ERROR)  # freezing logs that it is deprecated
+        frozen = tf.graph_util.convert_variables_to_constants(
+            self._session, self._session.graph.as_graph_def(), [LOGITS_NAME]
+        )
+        tf.logging.set_verbosity(verbosity)
+        return frozen
 
 
 def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -195,10 +201,17 @@ def _with_least_range(calibrated: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _integers_alone(converter) -> bytes:
-    """Returns an int8 file with uint8 input and output; UserError names operators left in float."""
+def _integers_alone(converter, batches: list[np.ndarray]) -> bytes:
+    """Returns an int8 file with uint8 input and output; UserError names operators left in float.
+
+    Args:
+      converter: of the network; it keeps nothing of this.
+      batches: what the network takes for the pictures that set the ranges.
+    """
     from tensorflow.lite.python.convert import mlir_quantize
 
+    converter = copy.copy(converter)
+    converter.representative_dataset = lambda: ([batch] for batch in batches)
     try:
         # What converter.convert() does, with a look at the ranges in between.
         converter._experimental_calibrate_only = True

@@ -15,7 +15,7 @@ from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.cluster import sizing
 from utils.config import model_spec, network_settings, settings, strict_yaml
-from utils.reading import dataset_info
+from utils.reading import dataset_info, records
 from utils.training import (
     checkpoint_settings,
     checkpoints,
@@ -68,6 +68,7 @@ def resolve(
     _follow_checkpoint(params, explicit)
     _check_frozen(params)
     sizing.check(params)
+    _check_cached_views(params)
     if stored and model_dir and checkpoints.latest(model_dir):
         _check_same_network(params, stored, model_dir)
     return params
@@ -315,6 +316,30 @@ def _check_frozen(params: Mapping[str, Any]) -> None:
         )
     except ValueError as e:
         raise UserError(f"--freeze_until={params['freeze_until']}: {e}") from e
+
+
+def _check_cached_views(params: Mapping[str, Any]) -> None:
+    """Refuses cached features where they would not be constant, or their images not be known."""
+    if not params["cached_views"]:
+        return
+    problems = (
+        (
+            not params["freeze_backbone"],
+            "needs --freeze_backbone: other layers that train would change the features.",
+        ),
+        (params["use_tpu"], "is for GPU and CPU: leave it out, or add --use_tpu=False."),
+        (
+            params["num_workers"] > 1,
+            "is for one process: leave out one of both.",
+        ),
+        (
+            not records.has_files(params["data_dir"]),
+            "needs the TFRecord files of a --data_dir, by which a changed picture is found out.",
+        ),
+    )
+    for wrong, reason in problems:
+        if wrong:
+            raise UserError(f"--cached_views={params['cached_views']} {reason}")
 
 
 def _check_same_network(params, stored, model_dir) -> None:

@@ -56,12 +56,18 @@ class Split:
         )
         self.num_images = params["num_train_images" if is_training else "num_eval_images"]
 
-    def input(self, step: int = 0, **others: Any) -> imagenet_input.ImageNetTFExampleInput:
+    def input(
+        self,
+        step: int = 0,
+        kind: type[imagenet_input.ImageNetInput] = imagenet_input.ImageNetInput,
+        **others: Any,
+    ) -> imagenet_input.ImageNetTFExampleInput:
         """Builds the input: from TFRecords, from Bigtable, or of black images.
 
         Args:
           step: global step at which a training resumes; its input starts behind the images that
             the steps before took.
+          kind: the input from TFRecords.
           others: arguments of the input in place of those that follow from the settings.
         """
         common: dict[str, Any] = dict(
@@ -85,9 +91,7 @@ class Split:
             return imagenet_input.ImageNetBigtableInput(
                 selection=self._selection(), num_images=self.num_images, **common
             )
-        return imagenet_input.ImageNetInput(
-            data_dir=self.params["data_dir"], segments=self._segments(), **common
-        )
+        return kind(data_dir=self.params["data_dir"], segments=self._segments(), **common)
 
     def first_images(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the first images as a run from step 0 would be fed them, whatever the device.
@@ -116,6 +120,17 @@ class Split:
                 return session.run((pixels, labels))
             except tf.errors.OutOfRangeError:
                 return None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells the images of TFRecord files from others, as JSON has it.
+
+        These are the names, sizes and dates of the files, and the bad records that are left out.
+        """
+        problems = self._good.problems if self._good else ()
+        return {
+            "files": [[os.path.basename(s.path), s.size, s.changed] for s in self._states],
+            "left_out": [[os.path.basename(p.path), p.record] for p in problems],
+        }
 
     @property
     def is_endless(self) -> bool:

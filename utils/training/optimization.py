@@ -80,6 +80,16 @@ def averaged_variables() -> list[tf.Variable]:
     return variables
 
 
+def constant_variables() -> list[tf.Variable]:
+    """Returns the variables with a moving average that no step changes.
+
+    If all layers but the classifier are frozen, these are the frozen weights and all moving means
+    and variances.
+    """
+    trained = {v.name for v in tf.trainable_variables()}
+    return [v for v in averaged_variables() if v.name not in trained]
+
+
 class _Averages(tf.train.ExponentialMovingAverage):
     """Averages that start at the initial value of their variable.
 
@@ -92,7 +102,13 @@ class _Averages(tf.train.ExponentialMovingAverage):
     over the workers for each layer in every step.
     """
 
-    def apply(self, var_list=None):
+    def apply(self, var_list=None, constant=()):
+        """Makes averages of variables, and returns the operation that updates them.
+
+        Args:
+          var_list: the variables.
+          constant: those among them that are equal to their averages, and stay so.
+        """
         # Where XLA lowers the step (utils.tpu_check), variables have no initial value.
         in_graph = not tf.executing_eagerly_outside_functions()
         for variable in var_list if in_graph else ():
@@ -102,10 +118,12 @@ class _Averages(tf.train.ExponentialMovingAverage):
                     colocate_with_primary=True, copy_xla_sharding=True,
                 )  # fmt: skip
                 tf.add_to_collection(tf.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
-        of_worker = [v for v in var_list if _differs_between_workers(v)]
+        unchanged = {variable.ref() for variable in constant}
+        updated = [v for v in var_list if v.ref() not in unchanged]
+        of_worker = [v for v in updated if _differs_between_workers(v)]
         if not of_worker:
-            return super().apply(var_list)
-        common = super().apply([v for v in var_list if not _differs_between_workers(v)])
+            return super().apply(updated)
+        common = super().apply([v for v in updated if not _differs_between_workers(v)])
         return tf.group(common, *self._updates(of_worker))
 
     def _updates(self, variables: Sequence[tf.Variable]) -> list[tf.Operation]:
@@ -199,4 +217,6 @@ def train_op(
     if average is None:
         return step
     with tf.control_dependencies([step]):
-        return average.apply(averaged_variables())
+        # Without the layers that features come from, their updates would be most of the step.
+        constant = constant_variables() if params["cached_views"] else ()
+        return average.apply(averaged_variables(), constant)
