@@ -1,0 +1,95 @@
+"""Tells what a request to a bucket is, counts requests, and says which to answer with a fault."""
+
+import collections
+import dataclasses
+import re
+import threading
+import urllib.parse
+
+HANG_UP = 0  # the status of a request whose connection ends without an answer
+
+_LIST = re.compile(r"/storage/v1/b/([^/]+)/o")
+_COPY = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)/rewriteTo/b/[^/]+/o/(.+)")
+_COMPOSE = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)/compose")
+_OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)")
+_BUCKET = re.compile(r"/storage/v1/b/([^/]+)")
+
+
+@dataclasses.dataclass
+class Request:
+    """A request and its answer.
+
+    Attributes:
+      kind: one of begin (an upload), upload, read, stat, list, copy, compose, delete, bucket.
+      path: 'BUCKET/OBJECT'; of a list the prefix; of a copy, which is one half of a renaming, the
+        new name.
+      seconds: since the start of the server.
+      status: of the answer.
+      received: bytes of the request's body.
+      sent: bytes of the answer's body.
+    """
+
+    kind: str
+    path: str
+    seconds: float
+    status: int = HANG_UP
+    received: int = 0
+    sent: int = 0
+
+    def __str__(self):
+        return (
+            f"{self.seconds:7.2f} {self.kind:7} {self.status:3} {self.received:8} {self.sent:8} "
+            f"{self.path}"
+        )
+
+
+def described(method, target):
+    """Returns (kind, path) of a request."""
+    url = urllib.parse.urlsplit(target)
+    query = {key: values[0] for key, values in urllib.parse.parse_qs(url.query).items()}
+
+    def path(*parts):
+        return "/".join(map(urllib.parse.unquote, parts))
+
+    if url.path.startswith("/upload/"):
+        bucket = url.path.split("/b/")[-1].split("/")[0]
+        return "upload" if method == "PUT" else "begin", path(bucket, query.get("name", "?"))
+    if match := _LIST.fullmatch(url.path):
+        return "list", path(match[1], query.get("prefix", ""))
+    if match := _COPY.fullmatch(url.path):
+        return "copy", path(match[1], match[3])
+    if match := _COMPOSE.fullmatch(url.path):
+        return "compose", path(match[1], match[2])
+    if match := _OBJECT.fullmatch(url.path):
+        return "delete" if method == "DELETE" else "stat", path(match[1], match[2])
+    if match := _BUCKET.fullmatch(url.path):
+        return "bucket", path(match[1])
+    return "read", path(url.path.lstrip("/"))
+
+
+def every(number, status, *kinds):
+    """Returns a function for `Server.faults` that fails one in so many requests of these kinds."""
+    counted, lock = collections.Counter(), threading.Lock()
+
+    def fault(request):
+        if request.kind not in kinds:
+            return None
+        with lock:
+            counted[request.kind] += 1
+            return None if counted[request.kind] % number else status
+
+    return fault
+
+
+def always(status, *kinds):
+    """Returns a function for `Server.faults` that fails all requests, or those of these kinds."""
+    return lambda request: status if not kinds or request.kind in kinds else None
+
+
+def summary(requests):
+    """Returns a line that counts requests by kind, and the bytes that went each way."""
+    kinds = collections.Counter(request.kind for request in requests)
+    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    received = sum(request.received for request in requests)
+    sent = sum(request.sent for request in requests)
+    return f"{len(requests)} requests ({counts}); {received} bytes written, {sent} read"
