@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 from bigtable_tables import loaded, server  # noqa: F401  (fixtures)
 from exports import exported, model_dir, plain  # noqa: F401  (fixtures, one for all folders)
-from gcs_server import bucket, gcs  # noqa: F401  (fixtures)
+from gcs_server import gcs, gs_bucket  # noqa: F401  (fixtures)
 from hub_server import hub  # noqa: F401  (a fixture)
 from shades import numbered_dir  # noqa: F401  (a fixture)
 

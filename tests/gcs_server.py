@@ -294,7 +294,7 @@ def gcs():
 
 
 @pytest.fixture
-def bucket(gcs, monkeypatch, request):
+def gs_bucket(gcs, monkeypatch, request):
     """The address of an empty bucket of the test's own, which TensorFlow finds in this process."""
     for name, value in gcs.environment.items():
         monkeypatch.setenv(name, value)

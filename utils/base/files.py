@@ -104,19 +104,25 @@ def write_json(path: str, content: Any, indent: int | None = 2) -> None:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Writes next to the file and renames, so a reader sees the old file or the new one.
+    """Writes a file so that a reader sees the old one or the new one, whole.
+
+    It writes next to the file and renames. An object of Google's buckets appears whole when it is
+    closed, and renaming one would take six more requests.
 
     Raises:
       UserError: the file cannot be written; the old one stays, and nothing is left next to it.
     """
-    unfinished = _unfinished_name(path)
+    renames = not path.startswith("gs://")
+    unfinished = _unfinished_name(path) if renames else path
     try:
         with tf.io.gfile.GFile(unfinished, "wb") as f:
             f.write(content)
-        tf.io.gfile.rename(unfinished, path, overwrite=True)
+        if renames:
+            tf.io.gfile.rename(unfinished, path, overwrite=True)
     except BaseException as e:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(unfinished)
+        if renames:
+            with contextlib.suppress(tf.errors.OpError):
+                tf.io.gfile.remove(unfinished)
         if isinstance(e, tf.errors.OpError):
             raise UserError(f"{path} cannot be written: {reason(e)}.") from e
         raise

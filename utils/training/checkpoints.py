@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -21,6 +22,7 @@ _DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
 _LEFTOVER = re.compile(rf"model\.ckpt-.*_temp.*|{STATE_FILE}\.tmp.+")
 _PIECE = 1 << 24
 _POLL_SECONDS = 1
+_REMOTE_POLL_SECONDS = 10  # each look at a bucket takes three requests
 
 
 def step_of(path: str | None) -> int:
@@ -159,6 +161,7 @@ def follow(folder: str, timeout: float | None) -> Iterator[str]:
 def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
     """Waits for another newest checkpoint than `last`; None if there is none in time."""
     start, warned = time.monotonic(), False
+    pause = _REMOTE_POLL_SECONDS if files.is_remote(folder) else _POLL_SECONDS
     while True:
         try:
             found = latest(folder, seen=last)
@@ -169,9 +172,10 @@ def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
             warned = True
         if found and found != last:
             return found
-        if timeout is not None and time.monotonic() - start + _POLL_SECONDS > timeout:
+        left = math.inf if timeout is None else start + timeout - time.monotonic()
+        if left <= 0:
             return None
-        time.sleep(_POLL_SECONDS)
+        time.sleep(min(pause, left))
 
 
 def find(path: str) -> str | None:

@@ -14,6 +14,7 @@ from utils.reading import scan
 from utils.training import checkpoints, inputs
 
 import tensorflow.compat.v1 as tf  # isort: skip
+from tensorflow.python.training import monitored_session  # isort: skip
 
 
 @contextlib.contextmanager
@@ -24,7 +25,8 @@ def explaining_errors(split: inputs.Split) -> Iterator[None]:
     """
     params = split.params
     try:
-        yield
+        with _ending_when_a_bucket_is_away(params):
+            yield
     except tf.train.NanLossDuringTrainingError as e:
         raise UserError(
             "The loss is not a number: lower --base_learning_rate, or check the labels."
@@ -49,6 +51,26 @@ def explaining_errors(split: inputs.Split) -> Iterator[None]:
         if reason is None:
             raise
         raise reason from e
+
+
+@contextlib.contextmanager
+def _ending_when_a_bucket_is_away(params: Mapping[str, Any]) -> Iterator[None]:
+    """Lets a session end at what TensorFlow reports of a bucket that does not answer.
+
+    TensorFlow asks a bucket again for three minutes. Its sessions then take the error for one of a
+    lost TPU or worker: they begin anew, without a word and without end, and with images that the
+    training has had. Without a TPU there is nothing to begin anew with. The errors are named in a
+    private tuple, but TensorFlow is pinned.
+    """
+    if params["use_tpu"]:
+        yield
+        return
+    before = monitored_session._PREEMPTION_ERRORS
+    monitored_session._PREEMPTION_ERRORS = ()
+    try:
+        yield
+    finally:
+        monitored_session._PREEMPTION_ERRORS = before
 
 
 @contextlib.contextmanager
