@@ -151,7 +151,8 @@ def remove(path: str) -> None:
     """Removes a file, or a folder with its content; does nothing if there is none."""
     if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
-    elif tf.io.gfile.exists(path):
+        return
+    with contextlib.suppress(tf.errors.NotFoundError):
         tf.io.gfile.remove(path)
 
 

@@ -79,7 +79,7 @@ class EventsHook(tf.train.SessionRunHook):
         self._start = self._next = self._last = start
         # First, for TensorBoard reads the files by their names, in which the time comes first.
         self._start_writer = self._open_start_writer() if start == 0 else None
-        self._writer = _open_writer(params["model_dir"])
+        self._writer = open_writer(params["model_dir"])
         self._histograms: tf.Tensor | None = None
 
     def begin(self):
@@ -140,17 +140,15 @@ class EventsHook(tf.train.SessionRunHook):
         writer.add_summary(summary, self._start)
 
 
-def _open_writer(model_dir: str) -> tf.summary.FileWriter:
-    """Returns the writer of a folder's events that the estimator's hooks use as well.
+def open_writer(folder: str) -> tf.summary.FileWriter:
+    """Returns the writer of a folder's events that the estimator and its hooks use as well.
 
     They take it from TensorFlow's cache, which would make one that begins with the graph, twice, in
-    every run (17 MB for MnasNet-small). So the writer is put there first; the cache is private, but
-    TensorFlow is pinned.
+    every run (17 MB for MnasNet-small), and an evaluation would upload that twice to a bucket. So
+    the writer is put there first; the cache is private, but TensorFlow is pinned.
     """
     cache = tf.summary.FileWriterCache
     with cache._lock:
-        if model_dir not in cache._cache:
-            cache._cache[model_dir] = tf.summary.FileWriter(
-                model_dir, filename_suffix=_STEPS_SUFFIX
-            )
-        return cache._cache[model_dir]
+        if folder not in cache._cache:
+            cache._cache[folder] = tf.summary.FileWriter(folder, filename_suffix=_STEPS_SUFFIX)
+        return cache._cache[folder]
