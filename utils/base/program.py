@@ -65,7 +65,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     standard_streams.open_missing()
     set_up_logging()
     stopping.install()
-    threading.excepthook = _print_trace_unless_of_a_disk
+    threading.excepthook = _print_trace_unless_of_a_file
     tf.disable_v2_behavior()
     try:
         with standard_streams.checked_output():
@@ -87,9 +87,10 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     sys.exit(status or 0)
 
 
-def _print_trace_unless_of_a_disk(given: threading.ExceptHookArgs) -> None:
-    """Ends a thread; TensorFlow raises what a disk refused its event files in the main thread."""
-    if given.exc_value is None or not disk_errors.find(given.exc_value):
+def _print_trace_unless_of_a_file(given: threading.ExceptHookArgs) -> None:
+    """Ends a thread; TensorFlow raises in the main thread what was wrong with its event files."""
+    error = given.exc_value
+    if error is None or not (disk_errors.find(error) or files.is_of_bucket(error)):
         threading.__excepthook__(given)
 
 
@@ -103,6 +104,11 @@ def _foreseen(error: Exception) -> str | None:
         return f"{failure}."
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
         return f"access denied: {files.reason(error)}."
+    if files.is_of_bucket(error):
+        return (
+            f"a bucket cannot be used: {files.reason(error)}: check the network (TensorFlow asks "
+            "for about three minutes) and your rights there, and start the same command again."
+        )
     if isinstance(error, MemoryError) or (
         # TensorFlow reports a full disk as ResourceExhausted as well.
         isinstance(error, tf.errors.ResourceExhaustedError) and "allocat" in str(error)

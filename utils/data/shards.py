@@ -171,10 +171,7 @@ def _clean_up_after_kill(output_dir: str) -> None:
 
 def names(folder: str) -> set[str]:
     """Returns the names of all that is in a folder."""
-    try:
-        return {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
-    except tf.errors.NotFoundError:  # an empty "folder" of a bucket
-        return set()
+    return {*files.names(folder)}
 
 
 def is_ours(name: str) -> bool:

@@ -85,9 +85,7 @@ def names(folder: str) -> list[str]:
       UserError: the folder cannot be read.
     """
     try:
-        return [name.rstrip("/") for name in tf.io.gfile.listdir(folder or ".")]
-    except tf.errors.NotFoundError:
-        return []
+        return files.names(folder or ".")
     except tf.errors.OpError as e:
         raise _unreadable(folder, e) from e
 

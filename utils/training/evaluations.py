@@ -168,7 +168,7 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
     if before and before["top_1_accuracy"] >= metrics["top_1_accuracy"]:
         return False
     archive = os.path.join(model_dir, ARCHIVE_DIR)
-    tf.io.gfile.makedirs(archive)
+    files.make_dirs(archive)
     name = os.path.basename(checkpoint)
     for source in tf.io.gfile.glob(checkpoint + ".*"):
         target = os.path.join(archive, os.path.basename(source))

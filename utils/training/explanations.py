@@ -14,7 +14,6 @@ from utils.reading import scan
 from utils.training import checkpoints, inputs
 
 import tensorflow.compat.v1 as tf  # isort: skip
-from tensorflow.python.training import monitored_session  # isort: skip
 
 
 @contextlib.contextmanager
@@ -55,22 +54,28 @@ def explaining_errors(split: inputs.Split) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ending_when_a_bucket_is_away(params: Mapping[str, Any]) -> Iterator[None]:
-    """Lets a session end at what TensorFlow reports of a bucket that does not answer.
+    """Lets a session end with the error of a bucket that does not answer.
 
     TensorFlow asks a bucket again for three minutes. Its sessions then take the error for one of a
-    lost TPU or worker: they begin anew, without a word and without end, and with images that the
-    training has had. Without a TPU there is nothing to begin anew with. The errors are named in a
-    private tuple, but TensorFlow is pinned.
+    lost TPU or worker: they begin anew, without a word and without end, with images that the
+    training has had, and TPUEstimator keeps the error to itself. Without a TPU there is nothing to
+    begin anew with. The errors are named in private places, but TensorFlow is pinned.
     """
     if params["use_tpu"]:
         yield
         return
-    before = monitored_session._PREEMPTION_ERRORS
-    monitored_session._PREEMPTION_ERRORS = ()
+    from tensorflow.python.training import monitored_session
+    from tensorflow_estimator.python.estimator.tpu import error_handling
+
+    places = ((monitored_session, "_PREEMPTION_ERRORS"), (error_handling, "_IGNORED_ERRORS"))
+    before = [getattr(module, name) for module, name in places]
     try:
+        for module, name in places:
+            setattr(module, name, ())
         yield
     finally:
-        monitored_session._PREEMPTION_ERRORS = before
+        for (module, name), kinds in zip(places, before, strict=True):
+            setattr(module, name, kinds)
 
 
 @contextlib.contextmanager
