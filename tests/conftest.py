@@ -1,7 +1,12 @@
 """What all tests share: TensorFlow 1 behaviour, a fresh graph for each test, the sample data."""
 
 import contextlib
+import os
 import resource
+
+from gcs_requests import AT_ONCE
+
+os.environ.update(AT_ONCE)  # before TensorFlow loads
 
 import utils.base.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
 
@@ -12,6 +17,7 @@ from bigtable_tables import loaded, server  # noqa: F401  (fixtures)
 from exports import exported, model_dir, plain  # noqa: F401  (fixtures, one for all folders)
 from gcs_server import gcs, gs_bucket  # noqa: F401  (fixtures)
 from hub_server import hub  # noqa: F401  (a fixture)
+from programs import run_as_program  # noqa: F401  (a fixture)
 from shades import numbered_dir  # noqa: F401  (a fixture)
 
 from utils.data import build_digits

@@ -5,6 +5,9 @@ import dataclasses
 import re
 import urllib.parse
 
+# TensorFlow takes this from the environment while it loads: what fails, it asks for again at once,
+# as often as ever.
+AT_ONCE = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}
 HANG_UP = 0  # the status of a request whose connection ends without an answer
 
 _LIST = re.compile(r"/storage/v1/b/([^/]+)/o")

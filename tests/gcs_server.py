@@ -31,7 +31,7 @@ import urllib.request
 import certificates
 import gcs_proxy
 import pytest
-from gcs_requests import Fault, Request, summary
+from gcs_requests import AT_ONCE, Fault, Request, summary
 
 from utils.base import files
 from utils.benchmarks import bigtable
@@ -45,8 +45,6 @@ NOT_INSTALLED = (
 # look for each other through the proxy.
 _TOKENS = {"NO_GCE_CHECK": "true", "GOOGLE_AUTH_TOKEN_FOR_TESTING": "test"}
 _LOCAL = "127.0.0.1,localhost"
-# What it takes when it is loaded: so it tries again at once, as often as ever.
-AT_ONCE = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}
 
 # Asks the loopback address whatever https_proxy says.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -67,7 +65,7 @@ class Server:
     Attributes:
       root: the folder that holds the buckets, each object in a file.
       environment: variables with which a process finds the buckets. One that has TensorFlow loaded
-        may set them, too, because TensorFlow reads them at each request.
+        may set them, too, because TensorFlow reads all but `AT_ONCE` at each request.
     """
 
     def __init__(self, root, environment, server_port, proxy_port):
@@ -200,7 +198,7 @@ def serve(root=None, port=0):
         server_port = stack.enter_context(_server(root, own / "server.log"))
         proxy_port = stack.enter_context(_proxy(port, server_port, certificate, own / "proxy.log"))
         environment = {
-            **_TOKENS, "https_proxy": f"http://127.0.0.1:{proxy_port}",
+            **AT_ONCE, **_TOKENS, "https_proxy": f"http://127.0.0.1:{proxy_port}",
             "CURL_CA_BUNDLE": str(certificate.authority), "no_proxy": _LOCAL,
             "no_grpc_proxy": _LOCAL,
         }  # fmt: skip
@@ -215,17 +213,22 @@ def gcs():
         yield server
 
 
+def tell_where_it_is(server, monkeypatch):
+    """Makes TensorFlow in this process find the buckets of a server."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def gs_bucket(gcs, monkeypatch, request):
-    """The address of an empty bucket of the test's own, which TensorFlow finds in this process."""
-    for name, value in gcs.environment.items():
-        monkeypatch.setenv(name, value)
+    """The address of an empty bucket of the test's own, which this process finds."""
+    tell_where_it_is(gcs, monkeypatch)
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
-    return gcs.make_bucket(f"{name}-{len(gcs.requests)}")
+    return gcs.make_bucket(f"{name}-{len(gcs.requests())}")
 
 
 def _serve_until_stopped(server):
-    for name, value in {**server.environment, **AT_ONCE}.items():
+    for name, value in server.environment.items():
         print(f"export {name}={value}", flush=True)
     seen = 0
     while True:
@@ -238,7 +241,7 @@ def _serve_until_stopped(server):
 
 def _run(command, server, log):
     """Runs a command and says what it asked for; returns its status."""
-    status = subprocess.call(command, env={**os.environ, **server.environment, **AT_ONCE})
+    status = subprocess.call(command, env={**os.environ, **server.environment})
     requests = server.requests()
     if log:
         print(*requests, sep="\n")
