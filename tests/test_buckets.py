@@ -98,13 +98,13 @@ def test_requests_of_a_checkpoint(gcs, gs_bucket):
         "model_dir": f"{gs_bucket}/model", "save_checkpoints_steps": 1, "use_tpu": False,
         "use_async_checkpointing": False, "keep_checkpoint_max": 5,
     }  # fmt: skip
-    step = tf.train.get_or_create_global_step()
+    train = tf.assign_add(tf.train.get_or_create_global_step(), 1)
     tf.get_variable("weights", [1000])
     (saver,) = hooks.saver_hooks(params)
     with tf.train.SingularMonitoredSession([saver]) as session:
-        session.run(tf.assign_add(step, 1))
+        session.run(train)
         with gcs.counted() as requests:
-            session.run(tf.assign_add(step, 1))
+            session.run(train)
     assert checkpoints.is_complete(f"{gs_bucket}/model/model.ckpt-2")
     assert len(requests) <= MOST_OF_A_CHECKPOINT, "\n".join(map(str, requests))
     with gcs.counted() as requests:
