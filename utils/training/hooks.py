@@ -16,7 +16,7 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
     """The hook that saves checkpoints to model_dir; none without a model_dir.
 
     Without a TPU its saver writes one part. The estimator's own makes parts for the devices of many
-    machines in a folder and merges them, to the same bytes, which takes a bucket 15 requests more.
+    machines in a folder and merges them, to the same bytes, which takes a bucket 13 requests more.
     """
     if not params["model_dir"]:
         return []
