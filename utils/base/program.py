@@ -107,7 +107,7 @@ def _foreseen(error: Exception) -> str | None:
     if files.is_of_bucket(error):
         return (
             f"a bucket cannot be used: {files.reason(error)}: check the network (TensorFlow asks "
-            "for about three minutes) and your rights there, and start the same command again."
+            "for three minutes and more) and your rights there, and start the same command again."
         )
     if isinstance(error, MemoryError) or (
         # TensorFlow reports a full disk as ResourceExhausted as well.
