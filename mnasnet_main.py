@@ -225,7 +225,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
       UserError: the images or the checkpoint are not usable.
     """
     estimator = build_estimator(params, training=False)
-    summaries.open_writer(estimator.eval_dir())
+    summaries.open_writer(estimator.eval_dir())  # else the estimator's begins with the graph, twice
     steps = math.ceil(params["num_eval_images"] / params["eval_batch_size"])
     progress = hooks.EvalProgressHook(steps)
     start = time.monotonic()

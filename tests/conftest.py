@@ -28,6 +28,7 @@ tf.disable_v2_behavior()
 # Files that take from half a minute to minutes, the longest first.
 LONG_FILES = (
     "test_bigtable_runs.py",
+    "test_buckets.py",
     "test_mnasnet_main.py",
     "test_warm_start.py",
     "test_pretrained.py",

@@ -20,7 +20,8 @@ def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:
     """
     if not params["model_dir"]:
         return []
-    if not params["use_tpu"]:
+    # A model function may be called once for each of several devices.
+    if not params["use_tpu"] and not tf.get_collection(tf.GraphKeys.SAVERS):
         saver = tf.train.Saver(
             max_to_keep=params["keep_checkpoint_max"], defer_build=True, save_relative_paths=True
         )
