@@ -48,6 +48,21 @@ def test_from_a_bucket_to_a_bucket(gcs, gs_bucket, pictures, tmp_path, capsys):
     assert len(requests) <= 12, "\n".join(map(str, requests))  # it is there already
 
 
+def test_a_contact_sheet_reads_a_file_once(gcs, gs_bucket, pictures, capsys):
+    """A bucket sends a file from the asked byte on, megabytes of it, however little is read."""
+    target = f"{gs_bucket}/made"
+    build(pictures, target)
+    capsys.readouterr()
+    with gcs.counted() as requests:
+        status = data_command.main(
+            ["x", "inspect", f"--data_dir={target}", "--no_duplicates",
+             f"--contact_sheet={gs_bucket}/sheet.png"]
+        )  # fmt: skip
+    assert status == 0 and "16 pictures of train" in capsys.readouterr().out
+    reads = [r for r in requests if r.kind == "read" and "/train-" in r.path]
+    assert len(reads) == 2  # for the scan and for the sheet
+
+
 def test_a_file_that_was_lost_is_built_again(gcs, gs_bucket, pictures):
     target = f"{gs_bucket}/made"
     build(pictures, target)
