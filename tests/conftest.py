@@ -1,7 +1,12 @@
 """What all tests share: TensorFlow 1 behaviour, a fresh graph for each test, the sample data."""
 
 import contextlib
+import os
 import resource
+
+from gcs_requests import AT_ONCE
+
+os.environ.update(AT_ONCE)  # before TensorFlow loads
 
 import utils.base.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
 
@@ -10,7 +15,9 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 from bigtable_tables import loaded, server  # noqa: F401  (fixtures)
 from exports import exported, model_dir, plain  # noqa: F401  (fixtures, one for all folders)
+from gcs_server import gcs, gs_bucket  # noqa: F401  (fixtures)
 from hub_server import hub  # noqa: F401  (a fixture)
+from programs import run_as_program  # noqa: F401  (a fixture)
 from shades import numbered_dir  # noqa: F401  (a fixture)
 
 from utils.data import build_digits
@@ -21,6 +28,7 @@ tf.disable_v2_behavior()
 # Files that take from half a minute to minutes, the longest first.
 LONG_FILES = (
     "test_bigtable_runs.py",
+    "test_buckets.py",
     "test_mnasnet_main.py",
     "test_warm_start.py",
     "test_pretrained.py",

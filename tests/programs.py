@@ -1,11 +1,18 @@
 """Runs the program: its flags, its process, its sentences."""
 
+import logging as python_logging
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
+import warnings
 
 import pytest
+import tensorflow.compat.v1 as tf
+
+from utils.base import program
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY_NETWORK = ROOT / "tests" / "tiny_network.yaml"
@@ -60,3 +67,28 @@ def sentence(status, err):
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and err.splitlines()[-1] == errors[0], err
     return errors[0]
+
+
+@pytest.fixture
+def run_as_program(capsys, monkeypatch):
+    """Runs a main function as a program does; returns (status, stderr)."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    root = python_logging.getLogger()
+    kept, filters = list(root.handlers), list(warnings.filters)
+    level = tf.get_logger().level, tf.get_logger().propagate
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # is put back at the end
+    # It would close the stream of absl's handler, which here is pytest's.
+    monkeypatch.setattr(python_logging, "shutdown", lambda: None)
+
+    def run_main(main, *arguments):
+        with pytest.raises(SystemExit) as stop:
+            program.run(main, ["prog", *arguments])
+        return stop.value.code, capsys.readouterr().err
+
+    yield run_main
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    root.handlers[:] = kept
+    warnings.filters[:] = filters
+    tf.get_logger().setLevel(level[0])
+    tf.get_logger().propagate = level[1]

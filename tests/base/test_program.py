@@ -1,7 +1,6 @@
 """Tests of running a command: errors in one sentence, exit statuses, standard streams."""
 
 import io
-import logging as python_logging
 import os
 import pathlib
 import signal
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 
 import numpy as np
 import pytest
@@ -28,28 +26,8 @@ def parse(*arguments):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs a main function as a program does; returns (status, stderr)."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    root = python_logging.getLogger()
-    kept, filters = list(root.handlers), list(warnings.filters)
-    level = tf.get_logger().level, tf.get_logger().propagate
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # is put back at the end
-    # It would close the stream of absl's handler, which here is pytest's.
-    monkeypatch.setattr(python_logging, "shutdown", lambda: None)
-
-    def run_main(main, *arguments):
-        with pytest.raises(SystemExit) as stop:
-            program.run(main, ["prog", *arguments])
-        return stop.value.code, capsys.readouterr().err
-
-    yield run_main
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    root.handlers[:] = kept
-    warnings.filters[:] = filters
-    tf.get_logger().setLevel(level[0])
-    tf.get_logger().propagate = level[1]
+def run(run_as_program):
+    return run_as_program
 
 
 def raising(error):

@@ -93,12 +93,3 @@ def test_a_checkpoint_that_lacks_some_averages_is_raw(model_dir):
     with tf.Session() as session:
         averages.AveragesSaver().restore(session, path)
         np.testing.assert_array_equal(session.run(tf.trainable_variables()[0]), raw)
-
-
-def test_has_averages(model_dir):
-    path = save_trained(model_dir, True)
-    kernel = "net/dense/kernel/ExponentialMovingAverage"
-    assert averages.has_averages(path)
-    assert averages.has_averages(path, [kernel])
-    assert not averages.has_averages(path, [kernel, "other/ExponentialMovingAverage"])
-    assert not averages.has_averages(save_trained(model_dir, False))

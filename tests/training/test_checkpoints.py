@@ -152,8 +152,12 @@ def test_leftovers_of_a_kill_are_removed(model_dir):
     (leftover / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
     other = pathlib.Path(model_dir) / "my_temp"
     other.mkdir()
+    unfinished = ("model.ckpt-2.index.tempstate123", "model.ckpt-2.data-00000-of-00001.tempstate45")
+    for name in unfinished:
+        (pathlib.Path(model_dir) / name).write_bytes(b"half")
     assert checkpoints.recover(model_dir) == path
     assert not leftover.exists()
+    assert not {*unfinished} & {*os.listdir(model_dir)}
     assert other.exists()
 
 

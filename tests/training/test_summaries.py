@@ -35,8 +35,8 @@ def train(params, *ends):
         known = set(glob.glob(params["model_dir"] + "/events*"))
         mnasnet_main.train(params, end, inputs.Split(params, is_training=True))
         tf.summary.FileWriterCache.clear()  # the next run is another process
-        (path,) = set(glob.glob(params["model_dir"] + "/events*")) - known
-        found.append(list(tf.train.summary_iterator(path)))
+        paths = sorted(set(glob.glob(params["model_dir"] + "/events*")) - known)
+        found.append([event for path in paths for event in tf.train.summary_iterator(path)])
     return found
 
 
@@ -69,6 +69,18 @@ def test_the_graph_is_written_once(runs):
     graph = next(event.graph_def for event in runs[1][0] if event.graph_def)
     assert b"dense" in graph
     assert sum(event.ByteSize() for event in runs[1][1]) < 100_000
+
+
+def test_what_the_steps_write_has_a_file_of_its_own(runs):
+    """A bucket takes no additions: a file is uploaded whole each time, so the graph is not in it.
+
+    TensorBoard reads the files in the order of their names and does not go back to an earlier one.
+    """
+    start, first, resumed = sorted(glob.glob(runs[0]["model_dir"] + "/events*"))
+    kinds = [contents(tf.train.summary_iterator(path)) for path in (start, first, resumed)]
+    assert [kind["graph_def"] for kind in kinds] == [1, 0, 0]
+    assert [kind["session_log"] > 0 for kind in kinds] == [False, True, True]
+    assert not [tag for tag in values(tf.train.summary_iterator(start)) if "training_im" not in tag]
 
 
 def test_the_pictures_are_the_first_of_the_first_batch(runs, digits_dir):
@@ -140,8 +152,8 @@ def test_a_tpu_writes_the_same_from_its_host(digits_dir, tmp_path, monkeypatch):
     histograms = tpu_graphs.operations(graph, "HistogramSummary")
     assert len(histograms) > 5
     assert not set(histograms) & set(tpu_graphs.replicated(graph))
-    (path,) = glob.glob(f"{tmp_path}/events*")
-    events = list(tf.train.summary_iterator(path))
+    paths = glob.glob(f"{tmp_path}/events*")
+    events = [event for path in paths for event in tf.train.summary_iterator(path)]
     assert contents(events)["graph_def"] == 1
     pictures = [v for tag, v in values(events).items() if tag.startswith("training_images")]
     assert {(v[0].image.height, v[0].image.width) for v in pictures} == {(32, 32)}

@@ -1,13 +1,11 @@
 """Weights from a plain web server: addresses, checksums, the cache, TLS."""
 
 import dataclasses
-import datetime
-import ipaddress
 import pathlib
 import shutil
-import ssl
 import sys
 
+import certificates
 import hub_server
 import hub_weights
 import pytest
@@ -107,43 +105,13 @@ def test_what_the_table_knows_of_an_address_comes_along(web, tmp_path, monkeypat
     refused(source, "has another checksum", tmp_path / "m")  # the table has it, too
 
 
-def certificate(folder):
-    """Writes a certificate of 127.0.0.1 and its key; returns the path of both."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    day = datetime.timedelta(days=1)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "server.pem").write_bytes(private + signed.public_bytes(pem))
-    (folder / "ca.pem").write_bytes(signed.public_bytes(pem))
-    return folder / "server.pem", folder / "ca.pem"
-
-
 def test_https_needs_no_checksum_but_a_certificate(web, tmp_path, monkeypatch):
-    server, authority = certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(server)
-    with hub_server.serve(tls=context) as secure:
+    certificate = certificates.write(tmp_path, "127.0.0.1")
+    with hub_server.serve(tls=certificate.context()) as secure:
         secure.files[FILE] = web.files[FILE]
         url = f"https://127.0.0.1:{secure.port}/files/{FILE}"
         refused(url, "cannot be reached .*certificate", tmp_path / "m")
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.authority))
         assert pathlib.Path(hub_module.fetch(url).path).read_bytes() == web.files[FILE]
         hub_module.fetch(f"{url}#sha256={web.digest[:10]}")
         refused(f"{url}#sha256={'0' * 8}", "has another checksum", tmp_path / "m")

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -102,19 +103,25 @@ def write_json(path: str, content: Any, indent: int | None = 2) -> None:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Writes next to the file and renames, so a reader sees the old file or the new one.
+    """Writes a file so that a reader sees the old one or the new one, whole.
+
+    It writes next to the file and renames. An object of Google's buckets appears whole when it is
+    closed, and renaming one would take six more requests.
 
     Raises:
       UserError: the file cannot be written; the old one stays, and nothing is left next to it.
     """
-    unfinished = _unfinished_name(path)
+    renames = not _is_object(path)
+    unfinished = _unfinished_name(path) if renames else path
     try:
         with tf.io.gfile.GFile(unfinished, "wb") as f:
             f.write(content)
-        tf.io.gfile.rename(unfinished, path, overwrite=True)
+        if renames:
+            tf.io.gfile.rename(unfinished, path, overwrite=True)
     except BaseException as e:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(unfinished)
+        if renames:
+            with contextlib.suppress(tf.errors.OpError):
+                tf.io.gfile.remove(unfinished)
         if isinstance(e, tf.errors.OpError):
             raise UserError(f"{path} cannot be written: {reason(e)}.") from e
         raise
@@ -129,6 +136,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def _is_object(path: str) -> bool:
+    """Tells whether a path is in a bucket of Google's, which has objects and no folders."""
+    return path.startswith("gs://")
+
+
 def is_download(path: str) -> bool:
     """Whether a text names a file to download (hf://, https://) and not one to open."""
     return path.lower().startswith(("hf://", "https://", "http://"))
@@ -139,11 +151,37 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(path)
 
 
+def names(folder: str) -> list[str]:
+    """Returns the names of all that is in a folder; none if the folder is missing.
+
+    Raises:
+      tf.errors.OpError: the folder cannot be read.
+    """
+    if _is_object(folder):
+        # TensorFlow's listdir says of a bucket that does not answer that the folder is missing.
+        return [os.path.basename(path) for path in tf.io.gfile.glob(folder.rstrip("/") + "/*")]
+    try:
+        return [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+    except tf.errors.NotFoundError:
+        return []
+
+
+def make_dirs(path: str) -> None:
+    """Makes a folder, and those above it, for files that are written next.
+
+    In a bucket of Google's the files alone make it. TensorFlow would ask for the bucket, which a
+    role that may write objects does not allow, and for ever if there is no such bucket.
+    """
+    if not _is_object(path):
+        tf.io.gfile.makedirs(path)
+
+
 def remove(path: str) -> None:
     """Removes a file, or a folder with its content; does nothing if there is none."""
     if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
-    elif tf.io.gfile.exists(path):
+        return
+    with contextlib.suppress(tf.errors.NotFoundError):
         tf.io.gfile.remove(path)
 
 
@@ -154,7 +192,7 @@ def copy(source: str, target: str) -> None:
         return
     for folder, _, names in tf.io.gfile.walk(source):
         place = os.path.join(target, os.path.relpath(folder, source)).removesuffix("/.")
-        tf.io.gfile.makedirs(place)
+        make_dirs(place)
         for name in names:
             tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
 
@@ -170,7 +208,7 @@ def rename(source: str, target: str) -> None:
         return
     for folder, _, names in tf.io.gfile.walk(source, topdown=False):
         place = target + folder.rstrip("/").removeprefix(source.rstrip("/"))
-        tf.io.gfile.makedirs(place)
+        make_dirs(place)
         for name in names:
             # A bucket renames by copying, and a kill may have left both files.
             tf.io.gfile.rename(
@@ -200,9 +238,19 @@ def make_writable_dir(path: str, flag: str) -> None:
     """Makes a folder if it is missing; UserError if that fails or the folder is not writable."""
     check_dir_name(path, flag)
     try:
-        tf.io.gfile.makedirs(path)
+        if _is_object(path):
+            # The empty object that stands for a folder; making it is what tells of the bucket.
+            with contextlib.suppress(tf.errors.AlreadyExistsError):
+                tf.io.gfile.mkdir(path)
+        make_dirs(path)
         if not is_remote(path) and not os.access(path, os.W_OK):
             raise UserError(f"--{flag}={path} is not writable: choose another folder.")
+    except tf.errors.NotFoundError as e:
+        if not _is_object(path):
+            raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
+        raise UserError(
+            f"--{flag}={path} is in a bucket that is not there: check its name, or make it first."
+        ) from e
     except tf.errors.OpError as e:
         raise UserError(f"--{flag}={path} cannot be made: {reason(e)}.") from e
 
@@ -248,7 +296,38 @@ def reason(error: Exception) -> str:
     if failure:
         return f"{failure.reason}; {failure.remedy}"
     message = getattr(error, "message", None) or str(error) or type(error).__name__
+    if said := _reason_of_bucket(message):
+        return said
     noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", "File ")
     lines = [line.strip() for line in message.splitlines()]
     useful = [line for line in lines if line and not line.startswith(noise)]
     return (useful or lines)[0].rstrip(".")
+
+
+def is_of_bucket(error: BaseException | None) -> bool:
+    """Tells whether an error is about a request to a bucket; writers raise RuntimeErrors, too."""
+    if not isinstance(error, (tf.errors.OpError, RuntimeError)):
+        return False
+    return _BUCKET_FAILURE.search(getattr(error, "message", None) or str(error)) is not None
+
+
+_BUCKET_FAILURE = re.compile(
+    r"(?:All (?P<retries>\d+) retry attempts failed.*)?Error executing an HTTP request: "
+    r"(?:HTTP response code (?P<status>\d+)|libcurl code \d+ meaning '(?P<failure>[^']*)')"
+    r"(?P<more>.*?)\s+when (?P<doing>[^\n]+)",
+    re.S,
+)
+_SAID = re.compile(r'"message":\s*"((?:[^"\\]|\\.)*)"')
+
+
+def _reason_of_bucket(message: str) -> str | None:
+    """Returns the reason in TensorFlow's message about a request to a bucket; None in others."""
+    found = _BUCKET_FAILURE.search(message)
+    if found is None:
+        return None
+    text = f"HTTP status {found['status']}" if found["status"] else found["failure"]
+    if found["retries"]:
+        text += f", the last of {int(found['retries']) + 1} times,"
+    text += f" when {found['doing'].rstrip('.')}"
+    said = _SAID.search(found["more"])
+    return f"{text} ({said[1].rstrip('.')})" if said else text

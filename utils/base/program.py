@@ -68,7 +68,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     standard_streams.open_missing()
     set_up_logging()
     stopping.install()
-    threading.excepthook = _print_trace_unless_of_a_disk
+    threading.excepthook = _print_trace_unless_of_a_file
     tensorflow_version.when_loaded(lambda: tf.disable_v2_behavior())
     _collect_garbage_less_often()
     try:
@@ -103,9 +103,10 @@ def _collect_garbage_less_often() -> None:
     tensorflow_version.when_loaded(gc.freeze)
 
 
-def _print_trace_unless_of_a_disk(given: threading.ExceptHookArgs) -> None:
-    """Ends a thread; TensorFlow raises what a disk refused its event files in the main thread."""
-    if given.exc_value is None or not disk_errors.find(given.exc_value):
+def _print_trace_unless_of_a_file(given: threading.ExceptHookArgs) -> None:
+    """Ends a thread; TensorFlow raises in the main thread what was wrong with its event files."""
+    error = given.exc_value
+    if error is None or not (disk_errors.find(error) or files.is_of_bucket(error)):
         threading.__excepthook__(given)
 
 
@@ -119,6 +120,11 @@ def _foreseen(error: Exception) -> str | None:
         return f"{failure}."
     if _is_of_tensorflow(error, "PermissionDeniedError", "UnauthenticatedError"):
         return f"access denied: {files.reason(error)}."
+    if files.is_of_bucket(error):
+        return (
+            f"a bucket cannot be used: {files.reason(error)}: check the network (TensorFlow asks "
+            "for three minutes and more) and your rights there, and start the same command again."
+        )
     if isinstance(error, MemoryError) or (
         # TensorFlow reports a full disk as ResourceExhausted as well.
         _is_of_tensorflow(error, "ResourceExhaustedError") and "allocat" in str(error)

@@ -47,7 +47,7 @@ def find_emulator() -> str | None:
     return found
 
 
-def _ending_with_us() -> list[str]:
+def ending_with_us() -> list[str]:
     """Returns the words before a command whose process ends with ours, even if ours is killed."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
@@ -80,7 +80,7 @@ class Emulator:
     def start(self) -> None:
         """Starts the emulator, and waits until it answers."""
         self.process = subprocess.Popen(
-            [*_ending_with_us(), self._executable, "-host", "127.0.0.1", "-port", str(self._port)],
+            [*ending_with_us(), self._executable, "-host", "127.0.0.1", "-port", str(self._port)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for _ in range(100):

@@ -1,4 +1,4 @@
-"""Stops all workers of a training at the same step, and ends those that lost another worker.
+"""Stops a training at a signal: all of its workers at the same step.
 
 A worker that stopped alone would leave the others waiting for it. So all of them count, in every
 step, how many were asked to stop: one number that is summed with the gradients.
@@ -12,7 +12,6 @@ import numpy as np
 
 import utils.base.tensorflow_version  # noqa: F401
 from utils.base import stopping
-from utils.cluster.lost import WorkerLost
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -67,17 +66,6 @@ class VoteHook(StopHook):
     def __init__(self, votes: tf.Tensor):
         """Keeps the number of workers that are asked to stop, a float32 scalar."""
         self._votes = votes
-        self._sessions = 0
-
-    def after_create_session(self, session, coord):
-        self._sessions += 1
-        if self._sessions > 1:
-            # TensorFlow makes new sessions for ever, none of which finds the lost worker.
-            raise WorkerLost(
-                "Another worker ended or cannot be reached: start all workers again; they resume "
-                "from the last checkpoint."
-            )
-        super().after_create_session(session, coord)
 
     def before_run(self, run_context):
         super().before_run(run_context)

@@ -53,7 +53,7 @@ def write(
         "pictures": [{"file": name, "name": os.path.basename(samples[name])} for name in samples],
         "runtime": runtime.NAME,
     }
-    tf.io.gfile.makedirs(os.path.join(output_dir, _PICTURES_DIR))
+    files.make_dirs(os.path.join(output_dir, _PICTURES_DIR))
     for name, path in {content["model"]: model, **samples}.items():
         files.write_bytes(os.path.join(output_dir, name), _read(path))
     files.write_json(os.path.join(output_dir, FILE_NAME), content)
@@ -122,7 +122,7 @@ def _write_runtime(output_dir: str) -> None:
     if _has_runtime(folder):
         return
     for path, content in runtime.fetch().items():
-        tf.io.gfile.makedirs(os.path.dirname(os.path.join(folder, path)))
+        files.make_dirs(os.path.dirname(os.path.join(folder, path)))
         files.write_bytes(os.path.join(folder, path), content)
     files.write_text(os.path.join(folder, _VERSION_FILE), runtime.VERSION)
 

@@ -40,7 +40,7 @@ def unfinished(export_dir: str) -> Iterator[str]:
     """
     folder = os.path.join(export_dir, UNFINISHED_DIR)
     files.remove(folder)
-    tf.io.gfile.makedirs(folder)
+    files.make_dirs(folder)
     try:
         yield folder
     finally:
@@ -80,7 +80,7 @@ def _new_name(folder: str, start: str) -> str:
 def _copy_replaced(export_dir: str, names: list[str], leaving: list[str]) -> None:
     """Copies the files that will be replaced; `finish` moves those that only leave."""
     kept = os.path.join(export_dir, UNFINISHED_DIR, EARLIER_DIR)
-    tf.io.gfile.makedirs(kept)
+    files.make_dirs(kept)
     for name in names:
         source = os.path.join(export_dir, name)
         if name not in leaving and tf.io.gfile.exists(source):
@@ -106,7 +106,7 @@ def finish(export_dir: str) -> None:
         for name in plan["leaving"]:
             _move(name, export_dir, kept)
         target = os.path.join(export_dir, EARLIER_DIR)
-        tf.io.gfile.makedirs(target)
+        files.make_dirs(target)
         if tf.io.gfile.exists(kept):
             files.rename(kept, os.path.join(target, plan["earlier"]))
             logging.info("The earlier export is now in %s.", os.path.join(target, plan["earlier"]))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.base import files
 from utils.base.tensorflow_version import tf
 from utils.reading import examples, framing, records, scan
 from utils.reading.segments import Segment
@@ -80,15 +81,26 @@ def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
     ends = np.cumsum([segment.count for segment in segments], dtype=int)
     total = int(ends[-1]) if segments else 0
     chosen = np.linspace(0, total - 1, min(count, total)).astype(int)
-    numbers = np.searchsorted(ends, chosen, side="right")
+    places = np.searchsorted(ends, chosen, side="right")
+    found: list[tuple[bytes, int]] = []
+    for n in np.unique(places):
+        first = ends[n] - segments[n].count
+        found += _read(segments[n], [int(i - first) for i in chosen[places == n]])
+    return found
+
+
+def _read(segment: Segment, numbers: list[int]) -> list[tuple[bytes, int]]:
+    """Returns (encoded picture, label) of records of a segment, given their numbers in order."""
+    count = numbers[-1] + 1
+    if files.is_remote(segment.path):
+        # A bucket sends what is skipped as well, and begins anew for each step back.
+        contents = framing.contents(segment.path, segment.offset, count)
+        wanted = {*numbers}
+        found = [content for number, content in enumerate(contents) if number in wanted]
+    else:
+        frames = list(itertools.islice(framing.frames(segment.path, segment.offset), count))
+        found = [framing.content(segment.path, frames[number]) for number in numbers]
     return [
-        _read(segments[n], int(i - ends[n]) + segments[n].count)
-        for n, i in zip(numbers, chosen, strict=True)
+        records.unpack(content, segment.path, number)
+        for number, content in zip(numbers, found, strict=True)
     ]
-
-
-def _read(segment: Segment, number: int) -> tuple[bytes, int]:
-    """Returns (encoded picture, label) of a record of a segment, given its number in it."""
-    frames = framing.frames(segment.path, segment.offset)
-    frame = next(itertools.islice(frames, number, None))
-    return records.unpack(framing.content(segment.path, frame), segment.path, number)

@@ -98,7 +98,7 @@ def _texts(mapping: Any, key: str) -> tuple[str, ...]:
 
 def damaged_files(info: DatasetInfo, data_dir: str) -> list[str]:
     """Returns the names of listed files that are missing or have another size, sorted."""
-    there = {name.rstrip("/") for name in tf.io.gfile.listdir(data_dir)}
+    there = {*files.names(data_dir)}
     paths = [os.path.join(data_dir, name) for name in sorted(info.shards) if name in there]
     sizes = {os.path.basename(s.path): s.size for s in records.states(paths)} if paths else {}
     return [

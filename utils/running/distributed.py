@@ -16,7 +16,7 @@ from utils.cluster.lost import WorkerLost
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# How a worker learns of a lost one, unless MonitoredSession takes it for something that passes.
+# How a worker learns of a lost one.
 _LOSSES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -68,6 +68,8 @@ def train(
         # `Estimator.train` refuses several workers. No task evaluates, but an EvalSpec must be.
         tf.estimator.train_and_evaluate(estimator, spec, tf.estimator.EvalSpec(input_fn))
     except _LOSSES as e:
+        if files.is_of_bucket(e):
+            raise
         raise WorkerLost(
             f"Another worker ended or cannot be reached ({files.reason(e)[:200]}): start all "
             "workers again; they resume from the last checkpoint."

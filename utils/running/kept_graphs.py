@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from utils.cluster import tasks
-from utils.training import hooks, inputs
+from utils.training import hooks, inputs, summaries
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -119,6 +119,8 @@ class Evaluator:
 
     def evaluate(self, checkpoint: str) -> dict[str, Any]:
         """Returns the metrics of a checkpoint, and writes them for TensorBoard."""
+        # Before the estimator opens its own, which begins with the graph, twice.
+        summaries.open_writer(self._estimator.eval_dir())
         again = self._estimator.evaluate_again(checkpoint)
         if again is not None:
             return again

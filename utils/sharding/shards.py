@@ -23,7 +23,6 @@ from absl import logging
 
 from utils.base import files, folder_lock
 from utils.base.errors import UserError
-from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
 from utils.reading import dataset_info, labels, records
 from utils.reading.dataset_info import DatasetInfo
@@ -196,10 +195,7 @@ def _clean_up_after_kill(output_dir: str) -> None:
 
 def names(folder: str) -> set[str]:
     """Returns the names of all that is in a folder."""
-    try:
-        return {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
-    except tf.errors.NotFoundError:  # an empty "folder" of a bucket
-        return set()
+    return {*files.names(folder)}
 
 
 def is_ours(name: str) -> bool:

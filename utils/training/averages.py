@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from absl import logging
 
@@ -34,21 +34,14 @@ class AveragesSaver(tf.train.Saver):
         super().__init__()
 
     def restore(self, sess, save_path):
-        averaged = self._use_averages and has_averages(save_path, self._averaged_names)
+        held = tf.train.load_checkpoint(save_path).get_variable_to_shape_map()
+        averaged = self._use_averages and all(name in held for name in self._averaged_names)
         logging.info("Using the %s weights of %s.", "averaged" if averaged else "raw", save_path)
-        checkpoints.check_shapes(save_path, {**self._raw_names, **self._averaged_names})
+        checkpoints.check_shapes(save_path, {**self._raw_names, **self._averaged_names}, held)
         if averaged:
             self._averages.restore(sess, save_path)
         else:
             super().restore(sess, save_path)
-
-
-def has_averages(path: str, names: Iterable[str] | None = None) -> bool:
-    """Tells whether a checkpoint holds averages: all those named, or any if none is named."""
-    held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-    if names is None:
-        return any(name.endswith(SUFFIX) for name in held)
-    return all(name in held for name in names)
 
 
 def export_scaffold(params):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -18,9 +19,10 @@ import tensorflow.compat.v1 as tf  # isort: skip
 STATE_FILE = "checkpoint"
 _INDEX = re.compile(r"(model\.ckpt-\d+)\.index")
 _DATA = re.compile(r"(model\.ckpt-\d+)\.data-\d+-of-\d+")
-_LEFTOVER = re.compile(rf"model\.ckpt-.*_temp.*|{STATE_FILE}\.tmp.+")
+_LEFTOVER = re.compile(rf"model\.ckpt-.*(_temp.*|\.tempstate\d+)|{STATE_FILE}\.tmp.+")
 _PIECE = 1 << 24
 _POLL_SECONDS = 1
+_REMOTE_POLL_SECONDS = 10  # each look at a bucket takes three requests
 
 
 def step_of(path: str | None) -> int:
@@ -39,7 +41,7 @@ def is_complete(path: str) -> bool:
         return True
     # TensorFlow reports a damaged file and a missing permission alike; reading the bytes tells.
     folder, name = os.path.split(path)
-    for file in _names(folder):
+    for file in names(folder):
         if file.startswith(name + "."):
             _check_readable(os.path.join(folder, file))
     return _opens(path)  # the error of a bucket may have passed
@@ -49,7 +51,8 @@ def _opens(path: str) -> bool:
     """Tells whether TensorFlow can read every tensor."""
     try:
         reader = tf.train.load_checkpoint(path)
-        for name in reader.get_variable_to_shape_map():
+        # In the order of the file: a bucket would send a part again for each step back.
+        for name in sorted(reader.get_variable_to_shape_map()):
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError):
         return False  # a data file cut short is an IndexError
@@ -75,19 +78,21 @@ def _unreadable(path: str, error: Exception) -> UserError:
     )
 
 
-def _names(folder: str) -> list[str]:
-    """Lists the names of all files and folders in a folder; none if the folder is missing."""
+def names(folder: str) -> list[str]:
+    """Returns the names of all files and folders in a folder; none if the folder is missing.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
     try:
-        return [name.rstrip("/") for name in tf.io.gfile.listdir(folder or ".")]
-    except tf.errors.NotFoundError:
-        return []
+        return files.names(folder or ".")
     except tf.errors.OpError as e:
         raise _unreadable(folder, e) from e
 
 
-def _listed(folder: str) -> list[str]:
-    """Lists the checkpoints in the folder, newest first, whatever the state file says."""
-    found = [os.path.join(folder, m[1]) for m in map(_INDEX.fullmatch, _names(folder)) if m]
+def _listed(folder: str, there: Sequence[str]) -> list[str]:
+    """Returns the checkpoints among the names in a folder, newest first."""
+    found = [os.path.join(folder, m[1]) for m in map(_INDEX.fullmatch, there) if m]
     return sorted(found, key=step_of, reverse=True)
 
 
@@ -110,8 +115,9 @@ def _candidates(folder: str) -> tuple[list[str], str | None]:
     the state file knows. Newer ones that the file does name among its older ones are others: they
     are damaged (`recover`), or somebody went back on purpose.
     """
-    listed = _listed(folder)
-    named, counted = _state(folder)
+    there = names(folder)
+    listed = _listed(folder, there)
+    named, counted = _state(folder) if STATE_FILE in there else (None, [])
     if named is not None:
         here = os.path.join(folder, os.path.basename(named))  # the folder may have moved
         if here in listed:
@@ -159,6 +165,7 @@ def follow(folder: str, timeout: float | None) -> Iterator[str]:
 def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
     """Waits for another newest checkpoint than `last`; None if there is none in time."""
     start, warned = time.monotonic(), False
+    pause = _REMOTE_POLL_SECONDS if files.is_remote(folder) else _POLL_SECONDS
     while True:
         try:
             found = latest(folder, seen=last)
@@ -169,9 +176,10 @@ def _next(folder: str, last: str | None, timeout: float | None) -> str | None:
             warned = True
         if found and found != last:
             return found
-        if timeout is not None and time.monotonic() - start + _POLL_SECONDS > timeout:
+        left = math.inf if timeout is None else start + timeout - time.monotonic()
+        if left <= 0:
             return None
-        time.sleep(_POLL_SECONDS)
+        time.sleep(min(pause, left))
 
 
 def find(path: str) -> str | None:
@@ -247,10 +255,10 @@ def recover(model_dir: str, keep: int | None = None) -> str | None:
 
 def _remove_leftovers(model_dir: str) -> None:
     """Removes parts of checkpoints and state files that a killed save or removal left."""
-    names = set(_names(model_dir))
-    for name in names:
+    there = set(names(model_dir))
+    for name in there:
         data = _DATA.fullmatch(name)
-        if _LEFTOVER.fullmatch(name) or (data and data[1] + ".index" not in names):
+        if _LEFTOVER.fullmatch(name) or (data and data[1] + ".index" not in there):
             files.remove(os.path.join(model_dir, name))
 
 
@@ -260,7 +268,7 @@ def _count_all(model_dir: str, newest: str, keep: int | None) -> None:
     Training removes one checkpoint from the front for each that it saves, so those that a killed
     save left have to make room here. Damaged ones, newer than the newest complete one, go first.
     """
-    listed = _listed(model_dir)
+    listed = _listed(model_dir, names(model_dir))
     if newest not in listed:  # it has a name of its own, or is elsewhere
         return
     place = listed.index(newest)
@@ -285,7 +293,9 @@ def _surplus(paths: Sequence[str], counted: Sequence[str], keep: int | None) -> 
     return max(0, len(paths) - max(keep, sum(os.path.basename(p) in known for p in paths)))
 
 
-def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
+def check_shapes(
+    path: str, variables: Mapping[str, tf.Variable], held: Mapping[str, Sequence[int]] | None = None
+) -> None:
     """Checks that a checkpoint's tensors have the shapes of a network's variables.
 
     TensorFlow restores a Keras variable without looking: ten classes would be served as a thousand.
@@ -293,11 +303,13 @@ def check_shapes(path: str, variables: Mapping[str, tf.Variable]) -> None:
     Args:
       path: of the checkpoint.
       variables: by their names in the checkpoint; those that it lacks are passed over.
+      held: the shapes in the checkpoint by name, if the caller has read them.
 
     Raises:
       UserError: names the first variable of another shape, and both shapes.
     """
-    held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    if held is None:
+        held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     for name, variable in sorted(variables.items()):
         expected = variable.shape.as_list()
         if held.get(name, expected) != expected:

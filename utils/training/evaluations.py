@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -167,14 +168,15 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
     if before and before["top_1_accuracy"] >= metrics["top_1_accuracy"]:
         return False
     archive = os.path.join(model_dir, ARCHIVE_DIR)
-    tf.io.gfile.makedirs(archive)
+    files.make_dirs(archive)
     name = os.path.basename(checkpoint)
     for source in tf.io.gfile.glob(checkpoint + ".*"):
         target = os.path.join(archive, os.path.basename(source))
         tf.io.gfile.copy(source, target, overwrite=True)
     files.write_json(os.path.join(archive, BEST_FILE), {**metrics, "checkpoint": name})
     checkpoints.write_state(archive, [name])
-    files.remove(os.path.join(archive, PUBLISHED_BEST_FILE))  # it is of the checkpoint before
+    with contextlib.suppress(tf.errors.NotFoundError):  # it is of the checkpoint before
+        tf.io.gfile.remove(os.path.join(archive, PUBLISHED_BEST_FILE))
     for path in tf.io.gfile.glob(os.path.join(archive, "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):
             tf.io.gfile.remove(path)

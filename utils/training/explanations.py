@@ -24,7 +24,8 @@ def explaining_errors(split: inputs.Split) -> Iterator[None]:
     """
     params = split.params
     try:
-        yield
+        with _ending_when_a_bucket_is_away(params):
+            yield
     except tf.train.NanLossDuringTrainingError as e:
         raise UserError(
             "The loss is not a number: lower --base_learning_rate, or check the labels."
@@ -49,6 +50,32 @@ def explaining_errors(split: inputs.Split) -> Iterator[None]:
         if reason is None:
             raise
         raise reason from e
+
+
+@contextlib.contextmanager
+def _ending_when_a_bucket_is_away(params: Mapping[str, Any]) -> Iterator[None]:
+    """Lets a session end with the error of a bucket that does not answer.
+
+    TensorFlow asks a bucket again for three minutes. Its sessions then take the error for one of a
+    lost TPU or worker: they begin anew, without a word and without end, with images that the
+    training has had, and TPUEstimator keeps the error to itself. Without a TPU there is nothing to
+    begin anew with. The errors are named in private places, but TensorFlow is pinned.
+    """
+    if params["use_tpu"]:
+        yield
+        return
+    from tensorflow.python.training import monitored_session
+    from tensorflow_estimator.python.estimator.tpu import error_handling
+
+    places = ((monitored_session, "_PREEMPTION_ERRORS"), (error_handling, "_IGNORED_ERRORS"))
+    before = [getattr(module, name) for module, name in places]
+    try:
+        for module, name in places:
+            setattr(module, name, ())
+        yield
+    finally:
+        for (module, name), kinds in zip(places, before, strict=True):
+            setattr(module, name, kinds)
 
 
 @contextlib.contextmanager

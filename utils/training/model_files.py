@@ -14,7 +14,7 @@ from utils.base import files
 from utils.base.errors import UserError
 from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info, labels
-from utils.training import evaluations
+from utils.training import checkpoints, evaluations
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -92,15 +92,18 @@ def check_what_is_there(model_dir: str) -> None:
       UserError: a file or folder has a name that this program needs, or a file of results is
         damaged.
     """
-    for name in (evaluations.ARCHIVE_DIR, evaluations.EVAL_DIR):
+    there = {*checkpoints.names(model_dir)}  # a bucket lists all as fast as it looks for one
+    for name in there & {evaluations.ARCHIVE_DIR, evaluations.EVAL_DIR}:
         path = os.path.join(model_dir, name)
-        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+        if not tf.io.gfile.isdir(path):
             raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
     path = os.path.join(model_dir, labels.FILE_NAME)
-    if tf.io.gfile.isdir(path):
+    if labels.FILE_NAME in there and tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
-    evaluations.read(model_dir)
-    evaluations.best(model_dir)
+    if evaluations.EVALUATIONS_FILE in there:
+        evaluations.read(model_dir)
+    if evaluations.ARCHIVE_DIR in there:
+        evaluations.best(model_dir)
 
 
 def _checked(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import tensorflow.compat.v1 as tf  # isort: skip
 _PICTURES = 16  # of the first batch
 _PICTURES_TAG = "training_images"
 _HISTOGRAMS_TAG = "weights"
+# Of the files of events; of two of the same second, TensorBoard has to read the first one first.
+_START_SUFFIX, _STEPS_SUFFIX = ".start", ".steps"
 
 
 def of_training(
@@ -57,9 +59,12 @@ class EventsHook(tf.train.SessionRunHook):
     """Writes, on every device, what no step computes: graph, first pictures, histograms.
 
     Graph and pictures are written where a training starts, not where it resumes: the graph alone
-    has 9 MB and more, and TensorBoard shows the earlier ones. Nothing here takes a random number
-    of the training: the pictures have a graph and a session of their own, and operations for the
-    histograms are made after all others.
+    has 9 MB and more, and TensorBoard shows the earlier ones. They have a file of their own: a
+    bucket does not add to a file, so what the steps write is uploaded whole at each flush, every
+    two minutes and before each evaluation.
+
+    Nothing here takes a random number of the training: the pictures have a graph and a session of
+    their own, and operations for the histograms are made after all others.
     """
 
     def __init__(self, params: Mapping[str, Any], start: int, split: inputs.Split):
@@ -72,16 +77,20 @@ class EventsHook(tf.train.SessionRunHook):
         """
         self._params, self._split = params, split
         self._start = self._next = self._last = start
-        self._writer = _open_writer(params["model_dir"])
+        # First, for TensorBoard reads the files by their names, in which the time comes first.
+        self._start_writer = self._open_start_writer() if start == 0 else None
+        self._writer = open_writer(params["model_dir"])
         self._histograms: tf.Tensor | None = None
 
     def begin(self):
         if not self._params["add_summaries"]:
             return
         self._step = tf.train.get_global_step()
-        if self._start == 0:
-            self._writer.add_graph(tf.get_default_graph())
-            self._write_pictures()
+        if self._start_writer is not None:
+            with self._start_writer as writer:
+                self._write_pictures(writer)
+                # Last, for the first of the events is flushed apart, and the file twice.
+                writer.add_graph(tf.get_default_graph())
         if self._params["add_histograms"]:
             self._histograms = tf.summary.merge(
                 [
@@ -109,7 +118,13 @@ class EventsHook(tf.train.SessionRunHook):
             self._last = step
             self._writer.add_summary(session.run(self._histograms), step)
 
-    def _write_pictures(self) -> None:
+    def _open_start_writer(self) -> tf.summary.FileWriter | None:
+        """Returns the writer of graph and pictures; None if the settings want no summaries."""
+        if not self._params["add_summaries"]:
+            return None
+        return tf.summary.FileWriter(self._params["model_dir"], filename_suffix=_START_SUFFIX)
+
+    def _write_pictures(self, writer: tf.summary.FileWriter) -> None:
         """Writes the first of the augmented pictures under the names of their classes."""
         found = self._split.first_images(_PICTURES)
         if found is None:
@@ -122,18 +137,18 @@ class EventsHook(tf.train.SessionRunHook):
         for number, (value, label) in enumerate(zip(summary.value, found[1], strict=True)):
             # In the tag: TensorBoard's fast server leaves out the display name of a picture.
             value.tag = f"{_PICTURES_TAG}/{number:02} {names.get(label, f'class {label}')}"
-        self._writer.add_summary(summary, self._start)
+        writer.add_summary(summary, self._start)
 
 
-def _open_writer(model_dir: str) -> tf.summary.FileWriter:
-    """Returns the writer of a folder's events that the estimator's hooks use as well.
+def open_writer(folder: str) -> tf.summary.FileWriter:
+    """Returns the writer of a folder's events that the estimator and its hooks use as well.
 
     They take it from TensorFlow's cache, which would make one that begins with the graph, twice, in
-    every run (17 MB for MnasNet-small). So the writer is put there first; the cache is private, but
-    TensorFlow is pinned.
+    every run (17 MB for MnasNet-small), and an evaluation would upload that twice to a bucket. So
+    the writer is put there first; the cache is private, but TensorFlow is pinned.
     """
     cache = tf.summary.FileWriterCache
     with cache._lock:
-        if model_dir not in cache._cache:
-            cache._cache[model_dir] = tf.summary.FileWriter(model_dir)
-        return cache._cache[model_dir]
+        if folder not in cache._cache:
+            cache._cache[folder] = tf.summary.FileWriter(folder, filename_suffix=_STEPS_SUFFIX)
+        return cache._cache[folder]

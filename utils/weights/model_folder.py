@@ -165,7 +165,7 @@ def _publish(model_dir: str, values, recorded: str, names: Sequence[str] | None)
     files.make_writable_dir(model_dir, "model_dir")
     check_free(model_dir)
     unfinished = os.path.join(model_dir, f"import.tmp-{uuid.uuid4().hex[:8]}")
-    tf.io.gfile.makedirs(unfinished)
+    files.make_dirs(unfinished)
     try:
         save_checkpoint(os.path.join(unfinished, _CHECKPOINT), values)
         for name in sorted(tf.io.gfile.listdir(unfinished)):
