@@ -24,6 +24,7 @@ from utils.cluster.tasks import Task
 _LONGEST = 10**7  # bytes of a message; settings have some thousands
 _PAUSE = 0.2  # seconds between two tries of a worker to reach the chief
 _SILENCE = 30  # seconds after which the chief says for whom it waits
+_LAST_WORD = 10  # seconds in which the others may still come to hear of a refusal
 
 
 class Meeting:
@@ -42,6 +43,7 @@ class Meeting:
         """
         self._task = task
         self._listener = listener
+        self._deadline = 0.0
 
     def lead(self, settings: Mapping[str, Any], plan: Any, patience: float) -> None:
         """Waits for all workers, compares their settings, sends them the plan; ends the meeting.
@@ -61,12 +63,21 @@ class Meeting:
         with self._listener, contextlib.ExitStack() as stack:
             waiting: dict[int, socket.socket] = {}
             refusal = None
-            for index, connection, theirs in self._messages(waiting, patience):
+            self._deadline = time.monotonic() + patience
+            for index, connection, theirs in self._messages(waiting):
                 stack.enter_context(connection)
                 waiting[index] = connection
-                refusal = _difference(index, settings, theirs)
-                if refusal:
-                    break
+                difference = _difference(index, settings, theirs)
+                if difference and refusal is None:
+                    refusal = difference
+                    # The others, too, are to hear why all end.
+                    self._deadline = min(self._deadline, time.monotonic() + _LAST_WORD)
+            missing = self._missing(waiting)
+            if missing and refusal is None:
+                raise WorkerLost(
+                    f"{_workers(missing)} of {self._task.count} did not come within {patience:g} "
+                    "s: look into the logs, and start all workers again."
+                )
             answer = {"refusal": refusal} if refusal else {"plan": plan}
             for connection in waiting.values():
                 with contextlib.suppress(OSError):  # it died: the first step will show it
@@ -83,26 +94,21 @@ class Meeting:
             with found[0] as connection, contextlib.suppress(OSError):
                 connection.sendall(_message({"refusal": sentence}))
 
-    def _messages(self, waiting: Mapping[int, Any], patience: float) -> Iterator[tuple]:
-        """Yields (index, connection, settings) of workers until all of them are `waiting`."""
+    def _messages(self, waiting: Mapping[int, Any]) -> Iterator[tuple]:
+        """Yields (index, connection, settings) of workers until all wait, or it is too late."""
         assert self._listener is not None
-        now = time.monotonic()
-        end, next_word = now + patience, now + _SILENCE
-        while len(waiting) < self._task.count - 1:
+        next_word = time.monotonic() + _SILENCE
+        while (missing := self._missing(waiting)) and time.monotonic() < self._deadline:
             found = _accept(self._listener, self._task)
             if found is not None:
                 connection, message = found
                 yield message["index"], connection, message["settings"]
-                continue
-            missing = _workers(sorted(set(range(1, self._task.count)) - set(waiting)))
-            if time.monotonic() > end:
-                raise WorkerLost(
-                    f"{missing} of {self._task.count} did not come within {patience:g} s: look "
-                    "into the logs, and start all workers again."
-                )
-            if time.monotonic() > next_word:
-                logging.info("Waiting for %s of %d.", missing, self._task.count)
+            elif time.monotonic() > next_word:
+                logging.info("Waiting for %s of %d.", _workers(missing), self._task.count)
                 next_word = time.monotonic() + _SILENCE
+
+    def _missing(self, waiting: Mapping[int, Any]) -> list[int]:
+        return sorted(set(range(1, self._task.count)) - set(waiting))
 
 
 @contextlib.contextmanager
