@@ -31,6 +31,7 @@ import urllib.request
 import certificates
 import gcs_proxy
 import pytest
+import tensorflow.compat.v1 as tf
 from gcs_requests import AT_ONCE, Fault, Request, summary
 
 from utils.base import files
@@ -224,7 +225,17 @@ def gs_bucket(gcs, monkeypatch, request):
     """The address of an empty bucket of the test's own, which this process finds."""
     tell_where_it_is(gcs, monkeypatch)
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
-    return gcs.make_bucket(f"{name}-{len(gcs.requests())}")
+    address = gcs.make_bucket(f"{name}-{len(gcs.requests())}")
+    yield address
+    _close_event_files(address)
+
+
+def _close_event_files(address):
+    """Closes what TensorFlow keeps open until the process ends, when nobody finds the bucket."""
+    writers = tf.summary.FileWriterCache._cache
+    for folder in [folder for folder in writers if folder.startswith(address)]:
+        with contextlib.suppress(tf.errors.OpError, RuntimeError):  # its server may have failed
+            writers.pop(folder).close()
 
 
 def _serve_until_stopped(server):
