@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from imported_models import SMALL, restored_params
 
 import mnasnet_models
-from mnasnet_model import GlobalParams
+from mnasnet_model import GlobalParams, round_filters
 from utils.config import network_settings, settings
 from utils.training import checkpoints
 from utils.weights import layer_names, recognition, timm_export, timm_models
@@ -67,7 +67,7 @@ def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, word
     overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
     stages, params = mnasnet_models.get_model_params(name, overrides)
     blocks = layer_names.unroll(stages, params)
-    stem = recognition.round_filters(params.stem_size, params)
+    stem = round_filters(params.stem_size, params)
     tensors = layer_names.tensors("timm", blocks, stem, params.head_size, 3)
     state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}
     timm_export.log_how_to_load(state, stages, params)
