@@ -11,7 +11,9 @@ from programs import flags
 from shades import jpeg
 
 import mnasnet_main
+from utils import pretrained
 from utils.base import memory
+from utils.data import build_photographs
 from utils.features import feature_file
 from utils.reading import examples
 from utils.training import checkpoints, evaluations
@@ -204,3 +206,16 @@ def test_a_damaged_picture_is_named_and_nothing_is_left(trained, tmp_path):
     )  # fmt: skip
     assert "train-00000-of-00001, record 25" in message
     assert not [name for name in os.listdir(tmp_path / "m") if name.startswith("cached")]
+
+
+@pytest.mark.slow
+def test_natural_pictures_are_told_apart(tmp_path):
+    """50 epochs on four views; trained on the pictures themselves, 99.1 % are right."""
+    build_photographs.build(f"{tmp_path}/natural")
+    pretrained.prepare(f"{tmp_path}/weights")
+    run_here(
+        "--config_file=finetune", f"--init_checkpoint={tmp_path}/weights", "--freeze_until=none",
+        "--freeze_backbone", "--cached_views=4", "--train_steps=688", "--steps_per_eval=688",
+        f"--data_dir={tmp_path}/natural", f"--model_dir={tmp_path}/model",
+    )  # fmt: skip
+    assert evaluations.best(f"{tmp_path}/model")["top_1_accuracy"] >= 0.975
