@@ -82,7 +82,7 @@ def mnasnet_model_fn(features, labels, mode, params):
     Returns:
       A tf.estimator.tpu.TPUEstimatorSpec.
     """
-    logits, endpoints = _network(_network_images(features, mode, params), mode, params)
+    logits = _logits(_network_images(features, mode, params), mode, params)
     if mode == tf.estimator.ModeKeys.PREDICT:
         return _predict_spec(logits, params)
     cross_entropy = metrics.cross_entropy(logits, labels, params)
@@ -91,7 +91,7 @@ def mnasnet_model_fn(features, labels, mode, params):
     if mode == tf.estimator.ModeKeys.EVAL:
         return _eval_spec(logits, labels, loss, params)
     if params["cached_views"]:
-        cached_views.mark(endpoints["pooled"], labels)
+        cached_views.mark(labels)
     return _train_spec(loss, cross_entropy, params)
 
 
@@ -121,8 +121,8 @@ def _network_images(images, mode, params):
     return tf.cast(images, tf.bfloat16 if params["precision"] == "bfloat16" else tf.float32)
 
 
-def _network(images, mode, params):
-    """Returns the network's float32 logits [N, classes], and `MnasNetModel.endpoints`."""
+def _logits(images, mode, params):
+    """Returns the network's float32 logits [N, classes]."""
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
     overrides = network_settings.overrides(params)
@@ -130,10 +130,10 @@ def _network(images, mode, params):
         overrides["frozen"] = network_settings.frozen(params)
         overrides["sync_batch_norm"] = params["sync_batch_norm"]
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
-        logits, endpoints = mnasnet_models.build_mnasnet_model(
+        logits, _ = mnasnet_models.build_mnasnet_model(
             images, params["model_name"], is_training, overrides
         )
-    return tf.cast(logits, tf.float32), endpoints
+    return tf.cast(logits, tf.float32)
 
 
 def _predict_spec(logits, params):
@@ -266,7 +266,7 @@ def run_training(params: Mapping[str, Any]) -> None:
             prepared = preparation.prepare(params)
             plan = following.plan(prepared)
             meeting.lead(params, plan, params["step_timeout"])
-            splits.train.log_shares(params["num_workers"])
+            splits.train.log_shares(tasks.current().count)
             _train_and_evaluate(prepared, splits)
             splits.train.log_skipped()
             _finish(prepared)

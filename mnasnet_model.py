@@ -95,6 +95,9 @@ class GlobalParams(NamedTuple):
 
 
 BACKBONE = "backbone"
+# The collection of a training graph with what the dropout and the classifier take, [N, head_size]:
+# no endpoint, because the published networks have none of it.
+FEATURES = "features"
 PADDINGS = ("same", "symmetric")
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -244,8 +247,8 @@ class MnasNetModel:
       endpoints: after a call, the intermediate tensors by name: `stem`, `block_N`,
         `block_N/expansion_output`, `reduction_K` and `reduction_K/expansion_output` (of the last
         block before each stride-2 block, and of the very last block), `global_pool` (the last
-        block's output: the published name, although nothing is pooled yet), `pooled` (the mean over
-        height and width, [N, head_size], before the dropout) and `head` (the dense layer's output).
+        block's output: the published name, although nothing is pooled yet) and `head` (the dense
+        layer's output).
     """
 
     def __init__(
@@ -379,7 +382,9 @@ class MnasNetModel:
                     self._head_conv(outputs), training=training and not frozen
                 )
             outputs = self._layers.activation(outputs)
-            self.endpoints["pooled"] = outputs = tf.reduce_mean(outputs, self._layers.spatial_axes)
+            outputs = tf.reduce_mean(outputs, self._layers.spatial_axes)
+            if training:
+                tf.add_to_collection(FEATURES, outputs)
             if training and self._params.dropout_rate > 0:
                 outputs = tf.nn.dropout(outputs, rate=self._params.dropout_rate)
             return self._dense(outputs)

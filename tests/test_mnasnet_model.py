@@ -190,7 +190,6 @@ def test_endpoints_of_a_network():
         "reduction_2": [2, 8, 8, 16],
         "reduction_2/expansion_output": [2, 8, 8, 48],
         "global_pool": [2, 8, 8, 16],
-        "pooled": [2, 16],
         "head": [2, 4],
     }
     assert model.endpoints["head"] is logits

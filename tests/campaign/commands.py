@@ -56,7 +56,8 @@ _COMMANDS: dict[str, list[list[str]]] = {
 }  # fmt: skip
 _PROGRAMS = (
     *_COMMANDS, "mnasnet_main", "utils.pretrained", "utils.tpu_check",
-    "utils.benchmarks.startup", "utils.benchmarks.build",
+    "utils.benchmarks.speed", "utils.benchmarks.growth", "utils.benchmarks.scaling",
+    "utils.benchmarks.build",
     "utils.benchmarks.bigtable", "utils.benchmarks.input", "utils.benchmarks.tflite",
 )  # fmt: skip
 

@@ -11,10 +11,11 @@ from programs import flags
 from shades import jpeg
 
 import mnasnet_main
+import mnasnet_model
 from utils import pretrained
 from utils.base import memory
 from utils.data import build_photographs
-from utils.features import feature_file
+from utils.features import cached_views, feature_file
 from utils.reading import examples
 from utils.training import checkpoints, evaluations
 
@@ -97,7 +98,8 @@ def test_a_step_that_is_fed_features_is_the_step_on_the_pictures(tmp_path):
     spec = mnasnet_main.mnasnet_model_fn(
         tf.constant(images), tf.constant(labels), tf.estimator.ModeKeys.TRAIN, params
     )
-    pooled, given = tf.get_collection("cached_features")
+    (pooled,) = tf.get_collection(mnasnet_model.FEATURES)
+    (given,) = tf.get_collection(cached_views.LABELS)
     found = []
     saver = tf.train.Saver()
     with tf.Session() as session:
@@ -171,8 +173,7 @@ def test_bigtable_and_other_processes_have_no_cached_views(digits_dir, tmp_path,
     common = ["--freeze_backbone", "--cached_views=2", f"--model_dir={tmp_path}"]
     table = ["--bigtable_instance=i", "--bigtable_project=p"]
     assert "needs the TFRecord files" in refusal(*common, *table)
-    monkeypatch.setenv("TF_CONFIG", "{}")
-    assert "is for one process" in refusal(*common, f"--data_dir={digits_dir}")
+    assert "is for one process" in refusal(*common, f"--data_dir={digits_dir}", "--num_workers=2")
 
 
 def test_weights_that_are_not_yet_their_averages(digits_dir, trained, tmp_path):

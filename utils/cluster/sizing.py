@@ -23,7 +23,7 @@ def num_workers(params: Mapping[str, Any]) -> int:
     if current().count > 1:
         return current().count
     given = params["num_workers"]
-    found = len(visible()) if given not in (1, "1") else 0
+    found = len(visible()) if given != "1" else 0
     if given == "auto":
         return max(1, found)
     try:
@@ -32,7 +32,7 @@ def num_workers(params: Mapping[str, Any]) -> int:
         count = 0
     if not 1 <= count <= _MOST_WORKERS:
         raise UserError(
-            f"--num_workers={excerpt(str(given))} is invalid: give a number from 1 to "
+            f"--num_workers={excerpt(given)} is invalid: give a number from 1 to "
             f"{_MOST_WORKERS}, or auto for all GPUs of this machine."
         )
     if 0 < found < count:
@@ -43,28 +43,16 @@ def num_workers(params: Mapping[str, Any]) -> int:
     return count
 
 
-def num_workers_on_tpu(params: Mapping[str, Any]) -> int:
-    """Returns 1: all cores of a TPU need one process.
+def check(params: Mapping[str, Any]) -> None:
+    """Refuses what several workers cannot do, before they are started.
 
     Raises:
-      UserError: the settings ask for several workers, or for what only they can do.
+      UserError: names the setting and the remedy.
     """
-    if params["num_workers"] not in (1, "1") or current().count > 1:
-        raise UserError(
-            "--num_workers, TF_CONFIG and srun are for GPUs and CPUs: one process trains on all "
-            "cores of a TPU."
-        )
-    if params["sync_batch_norm"]:
-        raise UserError(
-            "--sync_batch_norm is for workers on GPUs and CPUs: each core of a TPU normalizes its "
-            "part of the batch by itself, as published; leave it out."
-        )
-    return 1
-
-
-def check(params: Mapping[str, Any]) -> None:
-    """Refuses what several workers cannot do, before they are started."""
-    workers, batch = params["num_workers"], params["train_batch_size"]
+    if params["use_tpu"]:
+        _check_tpu(params)
+        return
+    workers, batch = num_workers(params), params["train_batch_size"]
     if workers == 1:
         return
     if batch % workers:
@@ -73,8 +61,22 @@ def check(params: Mapping[str, Any]) -> None:
             f"--train_batch_size={batch} is the batch of all workers and must be a multiple of "
             f"their number, {workers}: give {f'{below} or ' if below else ''}{above}."
         )
-    if params["use_async_checkpointing"]:
+    for name in ("use_async_checkpointing", "cached_views"):
+        if params[name]:
+            raise UserError(
+                f"--{name} is for one process: leave it out, or train without several workers "
+                "(--num_workers, TF_CONFIG, srun)."
+            )
+
+
+def _check_tpu(params: Mapping[str, Any]) -> None:
+    if params["num_workers"] != "1" or current().count > 1:
         raise UserError(
-            "--use_async_checkpointing is for one process: several workers save together, in a "
-            "step; leave it out."
+            "--num_workers, TF_CONFIG and srun are for GPUs and CPUs: one process trains on all "
+            "cores of a TPU."
+        )
+    if params["sync_batch_norm"]:
+        raise UserError(
+            "--sync_batch_norm is for workers on GPUs and CPUs: each core of a TPU normalizes its "
+            "part of the batch by itself, as published; leave it out."
         )

@@ -20,6 +20,7 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
+import mnasnet_model
 from utils.base import files, memory, progress
 from utils.base.errors import UserError
 from utils.config import network_settings
@@ -31,18 +32,16 @@ from utils.training import averages, inputs, optimization
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-_COLLECTION = "cached_features"
+LABELS = "labels_of_features"
 
 
-def mark(features: tf.Tensor, labels: tf.Tensor) -> None:
-    """Tells the hook of a training graph what to feed; no operation is added.
+def mark(labels: tf.Tensor) -> None:
+    """Tells the hook of a training graph which labels belong to its features; adds no operation.
 
     Args:
-      features: float [N, width], the last tensor that is constant for an image.
       labels: int32 [N].
     """
-    for tensor in (features, labels):
-        tf.add_to_collection(_COLLECTION, tensor)
+    tf.add_to_collection(LABELS, labels)
 
 
 def of_run(params: Mapping[str, Any], split: inputs.Split) -> CachedViews | None:
@@ -183,7 +182,9 @@ class _FeedHook(tf.train.SessionRunHook):
         self._views = views
 
     def begin(self):
-        self._features, self._labels = tf.get_collection(_COLLECTION)
+        # The features are the last tensor that is constant for an image.
+        (self._features,) = tf.get_collection(mnasnet_model.FEATURES)
+        (self._labels,) = tf.get_collection(LABELS)
         self._global_step = tf.train.get_global_step()
         self._constants = _constants()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from utils.cluster import gang, gpus, orphans, tasks
+from utils.cluster import gang, gpus, orphans, sizing, tasks
 
 TRAINING_MODES = ("train", "train_and_eval")
 
@@ -36,7 +36,8 @@ def join() -> tasks.Task:
 
 def is_needed(params: Mapping[str, Any]) -> bool:
     """Tells whether this process is to start workers."""
-    return tasks.current().count == 1 and params["num_workers"] > 1
+    alone = tasks.current().count == 1 and not params["use_tpu"]
+    return alone and sizing.num_workers(params) > 1
 
 
 def run(program: str, argv: Sequence[str], params: Mapping[str, Any]) -> int:
@@ -47,9 +48,10 @@ def run(program: str, argv: Sequence[str], params: Mapping[str, Any]) -> int:
       argv: its name and its arguments.
       params: all settings, which have been checked.
     """
-    logging.info("Starting %d workers on this machine.", params["num_workers"])
+    count = sizing.num_workers(params)
+    logging.info("Starting %d workers on this machine.", count)
     command = [sys.executable, os.path.abspath(program), *argv[1:]]
-    return gang.run(command, params["num_workers"], params["max_restarts"])
+    return gang.run(command, count, params["max_restarts"])
 
 
 def is_idle(params: Mapping[str, Any]) -> bool:

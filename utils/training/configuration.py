@@ -196,13 +196,11 @@ def _follow_device(params: dict[str, Any]) -> None:
         params["use_keras"] = False
     params["bigtable_project"] = params["bigtable_project"] or params["gcp_project"]
     if params["use_tpu"]:
-        params["num_workers"] = sizing.num_workers_on_tpu(params)
         params["save_checkpoints_steps"] = params["save_checkpoints_steps"] or max(
             100, params["iterations_per_loop"]
         )
         return
     params["tpu"] = None
-    params["num_workers"] = sizing.num_workers(params)
     params["iterations_per_loop"] = 1
     params["transpose_input"] = False
     params["eval_batch_size"] = min(params["eval_batch_size"], params["num_eval_images"])
@@ -328,10 +326,6 @@ def _check_cached_views(params: Mapping[str, Any]) -> None:
             "needs --freeze_backbone: other layers that train would change the features.",
         ),
         (params["use_tpu"], "is for GPU and CPU: leave it out, or add --use_tpu=False."),
-        (
-            params["num_workers"] > 1,
-            "is for one process: leave out one of both.",
-        ),
         (
             not records.has_files(params["data_dir"]),
             "needs the TFRecord files of a --data_dir, by which a changed picture is found out.",

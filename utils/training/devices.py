@@ -12,7 +12,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.cluster import gpus
+from utils.cluster import gpus, sizing
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -58,7 +58,7 @@ def in_words(params: Mapping[str, Any]) -> str:
     """Says where a run takes place, for its first line: '1 of 8 GPUs', '2 CPU workers'."""
     if params["use_tpu"]:
         return f"TPU {params['tpu']}"
-    workers = params["num_workers"]
+    workers = sizing.num_workers(params)
     if not has_gpu():
         return f"CPU, {workers} workers" if workers > 1 else "CPU"
     if workers > 1:

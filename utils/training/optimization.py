@@ -191,8 +191,11 @@ def _leave_out_unused_gradients() -> None:
     throw it away: 3 % of a step of A1.
     """
     trained = {v.name.partition(":")[0] for v in tf.trainable_variables()}
+    operations = tf.get_default_graph().get_operations()
+    if not trained <= {op.name for op in operations}:
+        return  # a function's graph, as XLA lowers it, has its variables elsewhere
     depends: dict[tf.Operation, bool] = {}
-    for op in tf.get_default_graph().get_operations():  # in the order of their creation
+    for op in operations:  # in the order of their creation
         inputs = [tensor.op for tensor in op.inputs]
         depends[op] = op.name in trained or any(depends.get(source, False) for source in inputs)
         if op.type in _CONVOLUTIONS and not depends.get(inputs[0], True):
