@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 
-from utils.base import program
+from utils.base import program, tables
 from utils.benchmarks import pictures as benchmark_pictures
 from utils.benchmarks import speed, startup
 
@@ -24,11 +24,6 @@ def cases() -> list[tuple[int, float, int]]:
     return list(dict.fromkeys(found))
 
 
-def line(values) -> str:
-    """Formats a row of a Markdown table."""
-    return f"| {' | '.join(map(str, values))} |"
-
-
 def main(argv: list[str]) -> None:
     """Prints the table, each row when it is measured."""
     parser = program.ArgumentParser(
@@ -37,8 +32,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=8, help="training steps a row (default: 8)")
     arguments = parser.parse_args(argv[1:])
     print(f"{NETWORK}, float32, {speed.processor()}\n")
-    print(line(_HEADER))
-    print(line(["---:"] * len(_HEADER)), flush=True)
+    print(tables.markdown_head(_HEADER, left=0), flush=True)
     with tempfile.TemporaryDirectory() as data_dir:
         benchmark_pictures.make_data(data_dir)
         for size, multiplier, batch in cases():
@@ -46,7 +40,8 @@ def main(argv: list[str]) -> None:
                 data_dir, NETWORK, size, batch, arguments.steps, f"--depth_multiplier={multiplier}"
             )
             figures = (f"{run.step:.3f}", f"{batch / run.step:.1f}", f"{run.peak / 1e9:.2f}")
-            print(line((size, multiplier, batch, *figures)), flush=True)
+            cells = (str(size), str(multiplier), str(batch), *figures)
+            print(tables.markdown_row(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ class EventsHook(tf.train.SessionRunHook):
     Graph and pictures are written where a training starts, not where it resumes: the graph alone
     has 9 MB and more, and TensorBoard shows the earlier ones. They have a file of their own: a
     bucket does not add to a file, so what the steps write is uploaded whole at each flush, every
-    two minutes and before each evaluation.
+    two minutes and before each evaluation. They are written after the second step, because a user
+    waits for the first; with a TPU before it.
 
     Nothing here takes a random number of the training: the pictures have a graph and a session of
     their own, and operations for the histograms are made after all others.
@@ -81,16 +82,15 @@ class EventsHook(tf.train.SessionRunHook):
         self._start_writer = self._open_start_writer() if start == 0 else None
         self._writer = open_writer(params["model_dir"])
         self._histograms: tf.Tensor | None = None
+        self._steps_run = 0
 
     def begin(self):
         if not self._params["add_summaries"]:
             return
+        self._graph = tf.get_default_graph()
         self._step = tf.train.get_global_step()
-        if self._start_writer is not None:
-            with self._start_writer as writer:
-                self._write_pictures(writer)
-                # Last, for the first of the events is flushed apart, and the file twice.
-                writer.add_graph(tf.get_default_graph())
+        if self._params["use_tpu"]:  # it returns after a loop of steps, perhaps after minutes
+            self._write_start()
         if self._params["add_histograms"]:
             self._histograms = tf.summary.merge(
                 [
@@ -102,6 +102,9 @@ class EventsHook(tf.train.SessionRunHook):
             )
 
     def after_run(self, run_context, run_values):
+        self._steps_run += 1
+        if self._steps_run == 2:
+            self._write_start()
         if self._histograms is None:
             return
         step = int(run_context.session.run(self._step))
@@ -110,8 +113,23 @@ class EventsHook(tf.train.SessionRunHook):
             self._write_histograms(run_context.session, step)
 
     def end(self, session):
+        self._write_start()
         if self._histograms is not None:
             self._write_histograms(session, int(session.run(self._step)))
+
+    def close(self):
+        if self._start_writer is not None:
+            self._start_writer.close()
+
+    def _write_start(self) -> None:
+        """Writes graph and pictures, unless that is done, or not wanted."""
+        if self._start_writer is None:
+            return
+        writer, self._start_writer = self._start_writer, None
+        with writer:
+            self._write_pictures(writer)
+            # Last, for the first of the events is flushed apart, and the file twice.
+            writer.add_graph(self._graph)
 
     def _write_histograms(self, session, step: int) -> None:
         if step != self._last:
