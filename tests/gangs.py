@@ -31,11 +31,11 @@ def launched(*arguments, environment=None):
         process.communicate(timeout=LIMIT)
 
 
-def run_gang(*arguments, environment=None):
+def run_gang(*arguments, environment=None, limit=LIMIT):
     """Runs the program to its end; returns (status, stderr). No process of it may be left."""
     with launched(*arguments, environment=environment) as process:
         known = set()
-        _, err = process.communicate(timeout=LIMIT)
+        _, err = process.communicate(timeout=limit)
         known.update(workers(process.pid))
         assert not known, "a worker is left"
     return process.returncode, err

@@ -272,7 +272,7 @@ def test_the_digits_reach_the_same_accuracy(tmp_path):
     for count in (1, 2):
         status, err = run_gang(
             "--config_file=sample", f"--data_dir={data_dir}", f"--model_dir={tmp_path}/{count}",
-            f"--num_workers={count}", "--tf_random_seed=1", "--train_steps=1000",
+            f"--num_workers={count}", limit=4 * LIMIT,
         )  # fmt: skip
         assert status == 0, err
         found[count] = evaluations.read(str(tmp_path / str(count)))[-1]["top_1_accuracy"]
