@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import socket
 import time
 
@@ -99,14 +100,17 @@ def test_strangers_do_not_count():
     host, port = chief.address.split(":")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         leading = pool.submit(lead, chief)
-        for message in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": 1}\n', b"[]\n", b"\xff\n", b""):
+        other_gang = {"addresses": [chief.address, "elsewhere:1"], "index": 1, "settings": SETTINGS}
+        messages = (
+            b"GET / HTTP/1.1\r\n\r\n", b'{"index": 1}\n', b"[]\n", b"\xff\n", b"",
+            json.dumps(other_gang).encode() + b"\n",
+        )  # fmt: skip
+        for message in messages:
             for _ in range(100):
                 with contextlib.suppress(OSError), socket.create_connection((host, port), 5) as one:
                     one.sendall(message)
                     break
                 time.sleep(0.05)
-        other_gang = tasks.Task((chief.address, "elsewhere:1"), 1)
-        del other_gang
         assert rendezvous.follow(worker, SETTINGS, 20) == PLAN
         assert leading.exception(30) is None
 

@@ -9,6 +9,7 @@ from utils.base.errors import UserError, excerpt
 from utils.cluster.gpus import visible
 from utils.cluster.tasks import current
 
+TRAINING_MODES = ("train", "train_and_eval")  # of several workers; the chief does the others
 _MOST_WORKERS = 1024
 
 
@@ -18,7 +19,7 @@ def num_workers(params: Mapping[str, Any]) -> int:
     Raises:
       UserError: --num_workers is invalid, or more than this machine has GPUs.
     """
-    if params["mode"] not in ("train", "train_and_eval"):
+    if params["mode"] not in TRAINING_MODES:
         return 1
     if current().count > 1:
         return current().count

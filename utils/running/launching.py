@@ -11,11 +11,9 @@ from absl import logging
 
 from utils.cluster import gang, gpus, orphans, sizing, tasks
 
-TRAINING_MODES = ("train", "train_and_eval")
 
-
-def join() -> tasks.Task:
-    """Makes this process one of the workers that its environment names; returns which one.
+def join() -> None:
+    """Makes this process one of the workers that its environment names, if it names any.
 
     Raises:
       UserError: as `tasks.join`.
@@ -31,7 +29,6 @@ def join() -> tasks.Task:
         if not task.is_chief:
             logging.set_verbosity(logging.WARNING)
     orphans.watch()
-    return task
 
 
 def is_needed(params: Mapping[str, Any]) -> bool:
@@ -56,7 +53,7 @@ def run(program: str, argv: Sequence[str], params: Mapping[str, Any]) -> int:
 
 def is_idle(params: Mapping[str, Any]) -> bool:
     """Tells whether this process is a worker of a mode that the chief runs alone."""
-    if tasks.current().is_chief or params["mode"] in TRAINING_MODES:
+    if tasks.current().is_chief or params["mode"] in sizing.TRAINING_MODES:
         return False
     logging.warning("--mode=%s is the chief's work alone.", params["mode"])
     return True

@@ -70,7 +70,8 @@ def in_words(params: Mapping[str, Any]) -> str:
 def log_missing_libraries() -> None:
     """Says what to install if the machine has a GPU that TensorFlow cannot use."""
     # Without devices to see, as with CUDA_VISIBLE_DEVICES='', nobody misses them.
-    if gpus.has_driver() and gpus.visible() and not has_gpu():
+    # Asked last: NVIDIA's command takes a while, and a machine whose GPU works needs no answer.
+    if gpus.has_driver() and not has_gpu() and gpus.visible():
         logging.warning(
             "NVIDIA's driver is here, but TensorFlow finds no GPU: install its libraries with "
             "pip install 'mnasnet-tpu[gpu]' (make setup GPU=1 in a checkout)."
