@@ -82,14 +82,21 @@ def is_average(name):
     return name.endswith("ExponentialMovingAverage")
 
 
-@pytest.mark.parametrize("synchronized", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_two_workers_make_the_step_of_one(sixteen, trained, tmp_path, synchronized):
+@pytest.mark.parametrize(
+    ("count", "synchronized"),
+    [
+        (2, True),
+        pytest.param(2, False, marks=pytest.mark.slow),
+        pytest.param(4, True, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_make_the_step_of_one(sixteen, trained, tmp_path, count, synchronized):
     start_dir, one = trained
     folder = tmp_path / "two"
     shutil.copytree(start_dir, folder)
     status, err = run_gang(
         *gang_flags(**sixteen, **SAME_IMAGES, model_dir=folder, train_steps=4,
-                    sync_batch_norm=synchronized)
+                    num_workers=count, sync_batch_norm=synchronized)
     )  # fmt: skip
     assert status == 0, err
     two = values_of(checkpoints.latest(str(folder)))
