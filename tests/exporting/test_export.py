@@ -95,6 +95,17 @@ def test_the_same_export_again_is_made_anew(model_dir, plain, digits_dir, tmp_pa
     assert len(os.listdir(target + "/earlier")) == 2
 
 
+def test_the_version_is_above_those_that_are_there(model_dir, tmp_path):
+    """Two exports may be made in one second, and a clock may be set back."""
+    coming = tmp_path / "made" / "9999999999"
+    coming.mkdir(parents=True)
+    make_export(settings_of(model_dir, tmp_path / "made"))
+    assert saved_model_in(tmp_path / "made").endswith("/10000000000")
+    make_export(settings_of(model_dir, tmp_path / "made"))
+    assert saved_model_in(tmp_path / "made").endswith("/10000000001")
+    assert coming.exists() and len(os.listdir(tmp_path / "made" / "earlier")) == 1
+
+
 def test_names_beside_the_checkpoint_come_before_those_of_the_data(
     model_dir, digits_dir, tmp_path, caplog
 ):

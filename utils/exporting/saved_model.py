@@ -53,7 +53,22 @@ def write(params: Mapping[str, Any], checkpoint: str, model_fn: Callable, folder
             f"({params['model_name']}, {params['num_label_classes']} classes): use the --model_dir "
             "and the settings that it was trained with."
         ) from e
-    return os.path.basename(os.fsdecode(path).rstrip("/"))
+    return _with_new_version(os.fsdecode(path).rstrip("/"), params["export_dir"])
+
+
+def _with_new_version(path: str, export_dir: str) -> str:
+    """Renames a SavedModel unless its version is above all in export_dir; returns its name.
+
+    The version is the time in seconds: that of two exports in one second, or after a clock was set
+    back, would be in the way of the earlier one, or servers would not take it for the newer one.
+    """
+    folder, version = os.path.split(path)
+    earlier = [int(name) for name in files.names(export_dir) if name.isdecimal()]
+    if max(earlier, default=0) < int(version):
+        return version
+    newer = str(max(earlier) + 1)
+    files.rename(path, os.path.join(folder, newer))
+    return newer
 
 
 def _estimator(params: Mapping[str, Any], model_fn: Callable) -> tf.estimator.tpu.TPUEstimator:
