@@ -3,7 +3,10 @@
 import gc
 import os
 import pathlib
+import platform
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +113,42 @@ def test_no_collection_leaves_the_collector_as_it_was(enabled):
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if was_enabled else gc.disable)()
+
+
+# Prints the pages that the kernel cleared while a thread of a program allocated, and freed, 32
+# times more memory than glibc keeps for it by default.
+ALLOCATING = """
+import ctypes, os, resource, threading
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would hide the difference
+os.sched_getaffinity = lambda process: set(range({cores}))
+from utils.base import program
+
+def allocate():
+    for _ in range(32):
+        b"x" * (40 << 20)
+
+def main(argv):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    thread.join()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+program.run(main, ["prog"])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+@pytest.mark.parametrize(
+    ("cores", "setting", "keeps"),
+    [(2, {}, True), (64, {}, False), (2, {"MALLOC_ARENA_MAX": "4"}, False),
+     (2, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, False)],
+)  # fmt: skip
+def test_programs_use_freed_memory_again(cores, setting, keeps):
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC", "GLIBC"))}
+    done = subprocess.run(
+        [sys.executable, "-c", ALLOCATING.format(cores=cores)], cwd=ROOT, text=True, timeout=60,
+        env={**environment, **setting}, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    once = (40 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert int(done.stdout) < 4 * once if keeps else int(done.stdout) > 16 * once

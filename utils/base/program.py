@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from absl import flags, logging
 
-from utils.base import disk_errors, files, standard_streams, stopping, tensorflow_version
+from utils.base import disk_errors, files, memory, standard_streams, stopping, tensorflow_version
 from utils.base.errors import UserError, excerpt
 from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
@@ -65,6 +65,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     argv = list(sys.argv if argv is None else argv)
     debug = DEBUG_FLAG in argv
     argv = [argument for argument in argv if argument != DEBUG_FLAG]
+    memory.keep_freed_memory()
     standard_streams.open_missing()
     set_up_logging()
     stopping.install()

@@ -98,6 +98,7 @@ class Measured(NamedTuple):
 
 def _measure(name: str, data_dir: str, size: int, seconds: float) -> tuple[float, int]:
     """Returns (images a second, peak memory in bytes) of this process."""
+    memory.keep_freed_memory()  # as every program does
     program.set_up_logging()
     tf.disable_v2_behavior()
     images_a_second = MEASUREMENTS[name](data_dir, size, seconds)
