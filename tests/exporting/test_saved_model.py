@@ -25,6 +25,20 @@ def test_only_what_serving_needs_is_saved(model_dir, exported):
     assert saved == {n for n in trained if "ExponentialMovingAv" not in n and "RMSProp" not in n}
 
 
+def test_the_averages_are_saved(model_dir, exported):
+    """The other files are compared with the SavedModel, so it must be right itself."""
+    trained = tf.train.load_checkpoint(model_dir)
+    saved = tf.train.load_checkpoint(saved_model_in(exported) + VARIABLES)
+    averaged = 0
+    for name in saved.get_variable_to_shape_map():
+        average = f"{name}/ExponentialMovingAverage"
+        has_average = trained.has_tensor(average)
+        expected = trained.get_tensor(average if has_average else name)
+        np.testing.assert_array_equal(saved.get_tensor(name), expected, name)
+        averaged += has_average and not np.array_equal(expected, trained.get_tensor(name))
+    assert averaged > 10
+
+
 # Clients of the published program, who know the names of tensors and no signature.
 
 

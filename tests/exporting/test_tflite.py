@@ -1,6 +1,6 @@
 """Tests of TensorFlow Lite: a tiny model, converted and run, against its checkpoint."""
 
-import os
+import contextlib
 
 import golden_weights
 import numpy as np
@@ -54,16 +54,22 @@ def trained(tmp_path_factory):
         return reference({**PARAMS, "checkpoint": str(folder / "model.ckpt")})
 
 
+@contextlib.contextmanager
+def opened(params, path):
+    """Yields the network in a session, and what files of it are to give for `images()`."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        placeholder = tf.placeholder(tf.float32, [None, SIZE, SIZE, 3])
+        mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
+        tf.train.Saver().restore(session, path)
+        logits = session.run("logits:0", {placeholder: images()})
+        yield tflite.Network(session, params), np.stack([contracts.softmax(row) for row in logits])
+
+
 @pytest.fixture(scope="module")
 def converted(trained):
     """(probabilities of the network, .tflite content, content with quantized weights)."""
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
-        return probabilities(network), network.convert("float32"), network.convert("dynamic")
-
-
-def probabilities(network):
-    """What files of the contract `app` are to give for `images()`."""
-    return np.stack([contracts.softmax(network.logits(image)) for image in images()])
+    with opened(PARAMS, trained[0]) as (network, expected):
+        return expected, network.convert("float32"), network.convert("dynamic")
 
 
 def described(network, kind, calibration=()):
@@ -78,15 +84,10 @@ def run(content):
     return np.stack([interpreter.scores(image) for image in images()])
 
 
-def test_network_has_the_checkpoints_logits(trained, converted):
-    assert converted[0].shape == (4, CLASSES)
-    assert np.abs(trained[1]).max() > 0.1
-    expected = [contracts.softmax(logits) for logits in trained[1]]
-    np.testing.assert_allclose(converted[0], expected, rtol=1e-4, atol=1e-4)
-
-
-def test_interpreter_agrees_with_the_network(converted):
+def test_interpreter_agrees_with_the_network(trained, converted):
     expected, content, _ = converted
+    assert np.abs(trained[1]).max() > 0.1
+    np.testing.assert_allclose(expected, [contracts.softmax(row) for row in trained[1]], rtol=1e-4)
     assert expected.std(0).min() > 1e-3  # the images are told apart
     np.testing.assert_allclose(run(content), expected, atol=1e-5)
 
@@ -100,7 +101,7 @@ def test_quantized_weights_are_smaller_and_nearly_agree(converted):
 
 
 def test_int8_files_hold_integers_alone(trained, converted):
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
         content = network.convert("int8", images(16))
     assert tflite.float_operators(content) == []
     assert "CONV_2D" in tflite.float_operators(converted[1])
@@ -111,7 +112,7 @@ def test_int8_files_hold_integers_alone(trained, converted):
 
 
 def test_float16_files_are_half_as_large(trained, converted):
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
         content = network.convert("float16")
     assert len(content) < 0.75 * len(converted[1])
     np.testing.assert_allclose(run(content), converted[0], atol=0.02)
@@ -133,17 +134,19 @@ def test_every_published_model_converts_to_int8(name, tmp_path):
             golden_weights.load(session, tf.global_variables(name))
             session.run(tf.train.get_global_step().initializer)
             path = tf.train.Saver().save(session, params["checkpoint"], 3)
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, path) as network:
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, params, path) as network:
         assert tflite.float_operators(network.convert("int8", images(4))) == []
 
 
-def test_normalization_is_inside(trained):
+def test_normalization_is_inside(trained, converted):
     # Other means shift what the same pixels mean.
     params = {**PARAMS, "model_spec": {**PARAMS["model_spec"], "mean_rgb": [0, 0, 0]}}
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
-        shifted = images()[0] - np.array(preprocessing.MEAN_RGB, np.float32)
-        np.testing.assert_allclose(network.logits(shifted), trained[1][0], rtol=1e-3, atol=1e-3)
-        assert not np.allclose(network.logits(images()[0]), trained[1][0], atol=1e-2)
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
+        interpreter = tflite.Interpreter(content=network.convert("float32"))
+    expected = converted[0][0]
+    shifted = images()[0] - np.array(preprocessing.MEAN_RGB, np.float32)
+    np.testing.assert_allclose(interpreter.scores(shifted), expected, atol=1e-4)
+    assert not np.allclose(interpreter.scores(images()[0]), expected, atol=1e-2)
 
 
 NORMALIZATIONS = {
@@ -164,8 +167,7 @@ def test_a_file_computes_what_the_network_does(trained, spec, normalized):
         "model_spec": {**PARAMS["model_spec"], **spec},
         "export_normalized_input": normalized,
     }
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
-        expected = probabilities(network)
+    with opened(params, trained[0]) as (network, expected):
         content = described(network, "float32")
     np.testing.assert_allclose(run(content), expected, atol=1e-4)
 
@@ -186,9 +188,8 @@ def dead_squeeze(trained, folder):
 
 def test_a_dead_unit_does_not_slow_an_int8_file_down(trained, tmp_path):
     path = dead_squeeze(trained, tmp_path)
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, PARAMS, path) as network:
+    with opened(PARAMS, path) as (network, expected):
         content = network.convert("int8", images(8))
-        expected = probabilities(network)
     interpreter = tf.lite.Interpreter(model_content=content)
     interpreter.allocate_tensors()
     # The delegate takes all or nothing; it refuses scales that underflowed.
@@ -224,7 +225,7 @@ def test_the_normalization_runs_along_rows(converted):
 
 def test_a_file_for_normalized_pixels(trained, converted):
     params = {**PARAMS, "export_normalized_input": True}
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
         content = network.convert("float32")
         mean, stddev = network.input_normalization("float32")
         assert network.input_normalization("int8") == ([0.0], [1.0])
@@ -242,7 +243,7 @@ def test_the_input_of_int8_files_is_the_pixel(trained, low, high, normalized):
     params = {**PARAMS, "export_normalized_input": normalized}
     calibration = np.random.RandomState(3).uniform(low, high, (8, SIZE, SIZE, 3))
     before = calibration.copy()
-    with tflite.Network(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
         content = network.convert("int8", calibration)
     np.testing.assert_array_equal(calibration, before)
     (details,) = tf.lite.Interpreter(model_content=content).get_input_details()
@@ -300,7 +301,7 @@ def test_what_is_no_tflite_file_is_a_users_error(tmp_path, content):
 
 
 def test_a_network_without_its_checkpoint_is_an_error(tmp_path):
+    missing = str(tmp_path / "model.ckpt-1")
+    network = tflite.restored(mnasnet_main.mnasnet_model_fn, PARAMS, missing)
     with pytest.raises((tf.errors.NotFoundError, ValueError)):
-        tflite.Network(
-            mnasnet_main.mnasnet_model_fn, PARAMS, os.path.join(str(tmp_path), "model.ckpt-1")
-        )
+        network.__enter__()

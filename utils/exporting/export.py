@@ -1,4 +1,4 @@
-"""Exports a checkpoint as SavedModel and TensorFlow Lite files, each measured against it.
+"""Exports a checkpoint as SavedModel and TensorFlow Lite files, which are measured against it.
 
 All files are made and measured in a folder of their own. They are put in place (`placing`) only
 when the export is complete.
@@ -173,27 +173,34 @@ def _make(
         saved = saved_model.write(params, checkpoint, model_fn, folder)
         path = os.path.join(folder, saved)
         made[saved] = {"kind": saved_model.KIND, "bytes": _size(path)}
-        # The checkpoint was restored for the SavedModel; the other files take the weights there.
-        network = tflite.Network(
-            # Converters want another layout than a GPU may, and then another graph.
-            saved_model.network_in(path) if params["data_format"] == "channels_last" else model_fn,
-            params,
-            saved_model.weights_in(path),
-        )
-    with network:
-        for kind in _kinds(params):
-            name = _tflite_name(params, kind)
-            content = network.convert(kind, calibration.result())
-            mean, stddev = network.input_normalization(kind)
-            description = tflite_metadata.Description(
-                network.contract, params["model_name"], names, mean, stddev,
-                params["resize_method"], params["eval_crop_share"],
-            )  # fmt: skip
-            content = tflite_metadata.add(content, description)
-            files.write_bytes(os.path.join(folder, name), content)
-            made[name] = {"kind": kind, "bytes": len(content)}
-        _measure(params, network, folder, made)
+        # What is served is also what is converted, and what the other files are compared with.
+        served = saved_model.SavedModel(path)
+        with _network(params, model_fn, served) as network:
+            for kind in _kinds(params):
+                name = _tflite_name(params, kind)
+                content = network.convert(kind, calibration.result())
+                mean, stddev = network.input_normalization(kind)
+                description = tflite_metadata.Description(
+                    network.contract, params["model_name"], names, mean, stddev,
+                    params["resize_method"], params["eval_crop_share"],
+                )  # fmt: skip
+                content = tflite_metadata.add(content, description)
+                files.write_bytes(os.path.join(folder, name), content)
+                made[name] = {"kind": kind, "bytes": len(content)}
+    _measure(params, served, folder, made)
     return made
+
+
+@contextlib.contextmanager
+def _network(
+    params: Mapping[str, Any], model_fn: Callable, served: saved_model.SavedModel
+) -> Iterator[tflite.Network]:
+    """Yields the network of a SavedModel; converters cannot read it in the layout for GPUs."""
+    if params["data_format"] == "channels_last":
+        yield tflite.Network(served.session, params)
+        return
+    with tflite.restored(model_fn, params, saved_model.weights_in(served.path)) as network:
+        yield network
 
 
 def _calibration_images(params: Mapping[str, Any]) -> Sequence[np.ndarray]:
@@ -221,21 +228,25 @@ def _size(folder: str) -> int:
 
 def _measure(
     params: Mapping[str, Any],
-    network: tflite.Network,
+    served: saved_model.SavedModel,
     folder: str,
     made: dict[str, dict[str, Any]],
 ) -> None:
     """Adds measurements to the rows of `made`; UserError if a float file is wrong.
 
-    Files are compared with the checkpoint by what their contract gives, and so is the SavedModel.
+    Files are compared with the SavedModel by what their contract gives.
     """
-    opened = _open(folder, made, network.contract)
+    contract = contracts.CONTRACTS[params["tflite_contract"]]
+    reference = os.path.basename(served.path)
+    opened = {reference: _scores_of_logits(served.logits, contract)}
+    for name, row in made.items():
+        if row["kind"] in tflite.SUFFIXES:
+            opened[name] = tflite.Interpreter(os.path.join(folder, name)).scores
     labelled, total = samples.num_evaluation_images(params)
-    reference = _scores_of_logits(network.logits, network.contract)
     found = measure.compare(opened, reference, samples.evaluation_images(params), total)
     for name, measurement in found.items():
-        _check_agreement(name, made[name]["kind"], measurement, network.contract)
-        difference = measure.DIFFERENCES[network.contract.gives_probabilities]
+        _check_agreement(name, made[name]["kind"], measurement, contract)
+        difference = measure.DIFFERENCES[contract.gives_probabilities]
         made[name].update(measurement.report(labelled, difference))
         if made[name]["kind"] == "float32" and labelled:
             squeezed = samples.squeezed_images(params)
@@ -245,28 +256,14 @@ def _measure(
     logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
 
 
-def _open(
-    folder: str, made: Mapping[str, Mapping[str, Any]], contract: contracts.Contract
-) -> dict[str, measure.Classifier]:
-    """Returns the classifiers among the files of an export, by name."""
-    opened: dict[str, measure.Classifier] = {}
-    for name, row in made.items():
-        path = os.path.join(folder, name)
-        if row["kind"] == saved_model.KIND:
-            opened[name] = _scores_of_logits(saved_model.SavedModel(path).logits, contract)
-        elif row["kind"] in tflite.SUFFIXES:
-            opened[name] = tflite.Interpreter(path).scores
-    return opened
-
-
 def _check_agreement(
     name: str, kind: str, measurement: measure.Measurement, contract: contracts.Contract
 ) -> None:
-    """Raises UserError if a file without quantization does not compute what the checkpoint does."""
+    """Raises UserError if the file without quantization does not compute what the network does."""
     difference = measurement.largest_difference
-    if kind in (saved_model.KIND, "float32") and difference > LARGEST_DIFFERENCE:
+    if kind == "float32" and difference > LARGEST_DIFFERENCE:
         raise UserError(
-            f"{name} differs from the checkpoint's {contract.output_name} by {difference:.2g} "
+            f"{name} differs from the SavedModel's {contract.output_name} by {difference:.2g} "
             f"relative (at most {LARGEST_DIFFERENCE:g} is expected): nothing was exported."
         )
 

@@ -66,7 +66,7 @@ def random_files(
     pictures = random_pictures(params["input_image_size"])
     with tempfile.TemporaryDirectory(prefix="mnasnet-latency-") as folder:
         checkpoint = _random_checkpoint(params, model_fn, folder)
-        with tflite.Network(model_fn, params, checkpoint) as network:
+        with tflite.restored(model_fn, params, checkpoint) as network:
             return {
                 kind: tflite_metadata.add(
                     network.convert(kind, pictures),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -90,19 +91,19 @@ _Run = list[tuple[np.ndarray, float | None]]
 
 def compare(
     classifiers: Mapping[str, Classifier],
-    reference: Classifier,
+    reference: str,
     samples: Iterable[Sample],
     total: int,
 ) -> dict[str, Measurement]:
-    """Runs classifiers and a reference on the same images.
+    """Runs classifiers on the same images.
 
     The last `TIMED_RUNS` images are timed: each classifier takes the first of them, then the
     second, and nothing else runs. Before them, classifiers run next to each other on all cores.
 
     Args:
-      classifiers: name -> classifier; each may run in a thread of its own.
-      reference: what the classifiers are compared with; all of them give logits, or all of them
-        probabilities.
+      classifiers: name -> classifier; each may run in a thread of its own. All of them give
+        logits, or all of them probabilities.
+      reference: the name of that one of them that the others are compared with.
       samples: the images.
       total: number of samples, for the progress line.
 
@@ -110,23 +111,24 @@ def compare(
       The measurement of each classifier, by name.
 
     Raises:
-      UserError: the reference or a classifier gives infinite numbers or NaN.
+      UserError: a classifier gives infinite numbers or NaN.
     """
     found = {name: Measurement() for name in classifiers}
-    runs: list[Classifier] = [reference, *classifiers.values()]
     with (
         contextlib.closing(progress.Progress("measure", total, "image", log_every=5000)) as bar,
-        futures.ThreadPoolExecutor(min(len(runs), memory.cores())) as pool,
+        futures.ThreadPoolExecutor(min(len(classifiers), memory.cores())) as pool,
     ):
         done = 0
         for piece, is_timed in _pieces(samples):
-            expected, *others = _run_in_turns(runs, piece) if is_timed else _run(pool, runs, piece)
+            turn = _run_in_turns if is_timed else functools.partial(_run, pool)
+            runs = dict(zip(classifiers, turn([*classifiers.values()], piece), strict=True))
             for number, (_, label) in enumerate(piece):
-                _check_reference(expected[number][0])
-                for name, run in zip(classifiers, others, strict=True):
-                    _check_scores(name, run[number][0])
+                expected, _ = runs[reference][number]
+                _check_reference(expected)
+                for name, run in runs.items():
                     scores, seconds = run[number]
-                    found[name].add(scores, label, seconds, expected[number][0])
+                    _check_scores(name, scores)
+                    found[name].add(scores, label, seconds, expected)
             done += len(piece)
             bar.update(done)
     return found

@@ -15,7 +15,6 @@ from utils.reading import labels
 from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
-from tensorflow.python.saved_model import loader_impl  # isort: skip  (internal; it is pinned)
 
 KIND = "SavedModel"
 
@@ -89,24 +88,14 @@ def weights_in(path: str) -> str:
     return os.path.join(path, tf.saved_model.VARIABLES_DIRECTORY, "variables")
 
 
-def network_in(path: str) -> Callable:
-    """Returns a model function that takes the graph in a SavedModel instead of building it anew.
-
-    It adds the graph to the default one, with the variables, which have no values yet.
-    """
-
-    def model_fn(features, labels, mode, params):
-        del labels, mode, params
-        meta = loader_impl.SavedModelLoader(path).get_meta_graph_def_from_tags(
-            [tf.saved_model.SERVING]
-        )
-        tf.train.import_meta_graph(meta, input_map={f"{imagenet_input.SERVING_IMAGES}:0": features})
-
-    return model_fn
-
-
 class SavedModel:
-    """Runs a SavedModel of this program on one thread; it decodes and crops pictures itself."""
+    """Runs a SavedModel of this program on one thread; it decodes and crops pictures itself.
+
+    Attributes:
+      path: its folder.
+      num_classes: the number of probabilities.
+      session: holds its graph, as `write` built it, and its weights.
+    """
 
     def __init__(self, path: str):
         """Opens a SavedModel's folder.
@@ -116,10 +105,10 @@ class SavedModel:
         """
         files.check_no_pattern(path, "model")
         self.path = path
-        self._session = tf.Session(graph=tf.Graph(), config=devices.one_thread())
-        with self._session.graph.as_default():
+        self.session = tf.Session(graph=tf.Graph(), config=devices.one_thread())
+        with self.session.graph.as_default():
             try:
-                meta = tf.saved_model.load(self._session, [tf.saved_model.SERVING], path)
+                meta = tf.saved_model.load(self.session, [tf.saved_model.SERVING], path)
                 signature = meta.signature_def["serving_default"]
                 self._pictures = signature.inputs["image_bytes"].name
                 self._probabilities = signature.outputs["probabilities"].name
@@ -131,8 +120,8 @@ class SavedModel:
 
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
         """Returns the probabilities, float32 [classes], of one encoded picture."""
-        return self._session.run(self._probabilities, {self._pictures: [image_bytes]})[0]
+        return self.session.run(self._probabilities, {self._pictures: [image_bytes]})[0]
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255]."""
-        return self._session.run("logits:0", {f"{imagenet_input.SERVING_IMAGES}:0": image[None]})[0]
+        return self.session.run("logits:0", {f"{imagenet_input.SERVING_IMAGES}:0": image[None]})[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flatbuffers
@@ -15,12 +16,10 @@ from utils.base import standard_streams
 from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.exporting import contracts, tflite_metadata
-from utils.training import devices
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-# Names in the model function's graph: its input here, the normalized images, the logits.
-INPUT_NAME = "images"
+# Names in the model function's graph: the normalized images, the logits.
 NORMALIZED_NAME = "truediv"
 LOGITS_NAME = "logits"
 # Kind of file -> what its name ends with.
@@ -36,52 +35,25 @@ _UNREADABLE = (
 
 
 class Network:
-    """Holds a checkpoint's network in a session of its own, with a static batch of one.
+    """Converts a trained network, which is in an open session, to .tflite files.
 
     Attributes:
-      contract: what its .tflite files take and give.
+      contract: what the files take and give.
     """
 
-    def __init__(self, model_fn: Callable, params: Mapping[str, Any], checkpoint: str):
-        """Restores the variables of a checkpoint by their own names, not by those of averages.
+    def __init__(self, session: tf.Session, params: Mapping[str, Any]):
+        """Takes the session of a SavedModel, or of `restored`.
 
         Args:
-          model_fn: the model function of an estimator, or `saved_model.network_in`.
+          session: its graph is that of the model function, and its variables have their values.
           params: complete settings.
-          checkpoint: path of the checkpoint, such as a SavedModel's variables.
-
-        Raises:
-          ValueError, tf.errors.OpError: the checkpoint is missing or of another network.
         """
+        self._session = session
         self._size = params["input_image_size"]
         self._normalization = network_settings.mean_and_stddev(params)
         self.contract = contracts.CONTRACTS[params["tflite_contract"]]
         self._takes_normalized = params["export_normalized_input"]
         self._converters: dict[bool, tf.lite.TFLiteConverter] = {}
-        with tf.Graph().as_default():
-            images = self._placeholder(INPUT_NAME)
-            # Converters read channels_last float graphs; the weights are the same.
-            params = {**params, "data_format": "channels_last", "use_tpu": False}
-            model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
-            tf.train.get_or_create_global_step()
-            logits = tf.get_default_graph().get_tensor_by_name(f"{LOGITS_NAME}:0")
-            # Handing operators of one image to other threads takes longer than running them.
-            self._session = tf.Session(config=devices.one_thread())
-            tf.train.Saver().restore(self._session, checkpoint)
-            self._run = self._session.make_callable(logits, [images])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._session.close()
-
-    def _placeholder(self, name: str) -> tf.Tensor:
-        return tf.placeholder(tf.float32, [1, self._size, self._size, 3], name)
-
-    def logits(self, image: np.ndarray) -> np.ndarray:
-        """Returns the logits, float32 [classes], of one image, float [S, S, 3] in [0, 255]."""
-        return self._run(image[None])[0]
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
         """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
@@ -139,7 +111,8 @@ class Network:
         as long as a tenth of the network, because kernels run along the last axis, which is three
         long. The same numbers repeated over a row of pixels cost nothing that can be measured.
         """
-        images = normalized = self._placeholder(self.contract.input_name)
+        shape = [1, self._size, self._size, 3]
+        images = normalized = tf.placeholder(tf.float32, shape, self.contract.input_name)
         if is_raw:
             mean, stddev = (
                 np.tile(np.array(values, np.float32), [1, 1, self._size, 1])
@@ -157,14 +130,44 @@ class Network:
         return images, tf.identity(logits, self.contract.output_name)
 
     def _constant_weights(self) -> tf.GraphDef:
-        """Returns the restored network's graph with its weights as constants."""
+        """Returns the network's graph, from the normalized images on, with constant weights."""
+        graph = self._session.graph.as_graph_def()
+        # What makes images of pictures stays out, because nothing is left that leads there.
+        (normalized,) = (node for node in graph.node if node.name == NORMALIZED_NAME)
+        normalized.CopyFrom(
+            tf.NodeDef(name=NORMALIZED_NAME, op="Placeholder", attr={"dtype": normalized.attr["T"]})
+        )
         verbosity = tf.logging.get_verbosity()
         tf.logging.set_verbosity(tf.logging.ERROR)  # freezing logs that it is deprecated
-        frozen = tf.graph_util.convert_variables_to_constants(
-            self._session, self._session.graph.as_graph_def(), [LOGITS_NAME]
-        )
+        frozen = tf.graph_util.convert_variables_to_constants(self._session, graph, [LOGITS_NAME])
         tf.logging.set_verbosity(verbosity)
         return frozen
+
+
+@contextlib.contextmanager
+def restored(model_fn: Callable, params: Mapping[str, Any], checkpoint: str) -> Iterator[Network]:
+    """Yields the network of a checkpoint, in a session of its own.
+
+    The variables are restored by their own names, not by those of averages.
+
+    Args:
+      model_fn: the model function of an estimator.
+      params: complete settings.
+      checkpoint: path of the checkpoint, such as a SavedModel's variables.
+
+    Raises:
+      ValueError, tf.errors.OpError: the checkpoint is missing or of another network.
+    """
+    size = params["input_image_size"]
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [1, size, size, 3])
+        # Converters read channels_last float graphs; the weights are the same.
+        params = {**params, "data_format": "channels_last", "use_tpu": False}
+        model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
+        tf.train.get_or_create_global_step()
+        with tf.Session() as session:
+            tf.train.Saver().restore(session, checkpoint)
+            yield Network(session, params)
 
 
 def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:
