@@ -156,18 +156,14 @@ def scaffold(path: str | None, alone: bool) -> Callable[[], tf.train.Scaffold] |
 
     Args:
       path: --init_checkpoint, from which it sets the initial weights; None for random ones.
-      alone: whether this process itself initializes or restores all variables. It then need not ask
-        each of them whether that was done, which takes a second of the start.
+      alone: whether this process itself initializes or restores all variables.
     """
     if not path and not alone:
         return None
 
     def make():
-        none_missing = tf.constant([], tf.string) if alone else None
         return tf.train.Scaffold(
-            init_fn=init_fn(path) if path else None,
-            ready_op=none_missing,
-            ready_for_local_init_op=none_missing,
+            init_fn=init_fn(path) if path else None, **(averages.none_missing() if alone else {})
         )
 
     return make
