@@ -367,6 +367,7 @@ def log_summary(params: Mapping[str, Any]) -> None:
     )  # fmt: skip
     devices.log_missing_libraries()
     if params["mode"] in ("train", "train_and_eval"):
+        devices.log_slow_kernels(params)
         _log_fine_tuning(params)
 
 

@@ -5,6 +5,8 @@ The figures in the docstrings come from `make bench`.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from utils.base.errors import UserError
 from utils.cluster import gpus, sizing
 
 import tensorflow.compat.v1 as tf  # isort: skip
+from tensorflow.python.util import _pywrap_util_port  # isort: skip  (internal; it is pinned)
 
 
 def config(params: Mapping[str, Any], training: bool) -> tf.ConfigProto:
@@ -75,6 +78,22 @@ def log_missing_libraries() -> None:
         logging.warning(
             "NVIDIA's driver is here, but TensorFlow finds no GPU: install its libraries with "
             "pip install 'mnasnet-tpu[gpu]' (make setup GPU=1 in a checkout)."
+        )
+
+
+def log_slow_kernels(params: Mapping[str, Any]) -> None:
+    """Says how a training on this processor becomes faster, if TensorFlow itself does not see to it.
+
+    By default it takes oneDNN's kernels on processors with AVX-512's instructions for networks
+    alone, though others gain as much. The kernels round otherwise, so the choice is the user's.
+    """
+    if params["use_tpu"] or has_gpu() or platform.machine() not in ("x86_64", "AMD64"):
+        return
+    if "TF_ENABLE_ONEDNN_OPTS" not in os.environ and not _pywrap_util_port.IsMklEnabled():
+        logging.info(
+            "TensorFlow has slow and fast kernels for this processor, and takes the slow ones: set "
+            "TF_ENABLE_ONEDNN_OPTS=1 in the environment to train up to 1.5 times as fast (results "
+            "are rounded otherwise)."
         )
 
 
