@@ -86,6 +86,7 @@ def run(content):
 
 def test_interpreter_agrees_with_the_network(trained, converted):
     expected, content, _ = converted
+    assert expected.shape == (4, CLASSES)
     assert np.abs(trained[1]).max() > 0.1
     np.testing.assert_allclose(expected, [contracts.softmax(row) for row in trained[1]], rtol=1e-4)
     assert expected.std(0).min() > 1e-3  # the images are told apart
@@ -303,5 +304,5 @@ def test_what_is_no_tflite_file_is_a_users_error(tmp_path, content):
 def test_a_network_without_its_checkpoint_is_an_error(tmp_path):
     missing = str(tmp_path / "model.ckpt-1")
     network = tflite.restored(mnasnet_main.mnasnet_model_fn, PARAMS, missing)
-    with pytest.raises((tf.errors.NotFoundError, ValueError)):
-        network.__enter__()
+    with pytest.raises((tf.errors.NotFoundError, ValueError)), network:
+        pass

@@ -1,7 +1,7 @@
-"""Tells the memory and the cores that this process may use, and keeps its memory from being slow.
+"""Tells how much memory and how many cores this process may use, in a container its share of them.
 
-In a container, they are its share. Slow are glibc's `malloc`, from which TensorFlow takes its
-tensors, and Python's garbage collector, as they are set up by default.
+It also changes how memory is freed where the default costs time: by glibc's `malloc`, from which
+TensorFlow takes its tensors, and by Python's garbage collector.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ _MOST_CORES_OF_ONE_ARENA = 16
 
 
 def keep_freed_memory() -> None:
-    """Has `malloc` use freed memory again, instead of giving it back to the kernel; call it first.
+    """Has `malloc` use freed memory again instead of giving it back to the kernel.
 
-    A step frees each tensor and allocates one of the same size in the next step. glibc gives large
-    ones back, and the kernel clears each of their pages before the process gets it again: that took
-    a quarter of a step of A1 and half of one of 128 images, wherever TensorFlow does without
-    oneDNN, which keeps its memory itself. All threads share one arena, because the others hold at
-    most 64 MB each and are given back whole. Threads would wait for each other there on machines
-    with many cores, which are left alone, as is a `malloc` that the user has set up.
+    Call it before other threads start, because each of them takes an arena of its own.
+
+    Every step allocates tensors of the same sizes. glibc gives large ones back when they are freed,
+    and the kernel clears all their pages before the process gets them again: that took a quarter of
+    a step of A1, and half of one of 128 images, where TensorFlow does without oneDNN, which keeps
+    its memory itself. All threads share one arena: further ones consist of pieces of 64 MB, each of
+    which glibc gives back when it is empty, whatever it is told. With many cores threads would wait
+    for each other, so such machines are left alone, and so is a `malloc` that the user has set up.
     """
     if cores() > _MOST_CORES_OF_ONE_ARENA or any(
         name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ

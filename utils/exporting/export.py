@@ -89,7 +89,7 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
 
     Raises:
       UserError: `check` fails, the checkpoint is damaged or of another network, or a file in
-        float32 does not compute what the checkpoint computes.
+        float32 does not compute what the SavedModel computes.
     """
     check(params)
     export_dir = params["export_dir"]
@@ -259,7 +259,7 @@ def _measure(
 def _check_agreement(
     name: str, kind: str, measurement: measure.Measurement, contract: contracts.Contract
 ) -> None:
-    """Raises UserError if the file without quantization does not compute what the network does."""
+    """Raises UserError if the file in float32 does not compute what the SavedModel does."""
     difference = measurement.largest_difference
     if kind == "float32" and difference > LARGEST_DIFFERENCE:
         raise UserError(
