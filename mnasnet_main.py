@@ -178,9 +178,7 @@ def _train_spec(loss, cross_entropy, params):
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
         training_hooks=[*hooks.saver_hooks(params), stop_hook],
-        scaffold_fn=warm_start.scaffold(
-            params["init_checkpoint"], alone=not params["use_tpu"] and tasks.current().count == 1
-        ),
+        scaffold_fn=warm_start.scaffold(params["init_checkpoint"], params["use_tpu"]),
     )
 
 

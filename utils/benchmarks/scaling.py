@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mnasnet_main
-from utils.base import memory, program, tables
+from utils.base import memory, program, progress, tables
 from utils.base.errors import UserError
 from utils.benchmarks import pictures as benchmark_pictures
 from utils.cluster import tasks
@@ -161,9 +161,13 @@ def print_steps(turns: int) -> None:
     """Prints the time of a step for each number of workers: median, least and most of turns."""
     cases = [(count, False) for count in COUNTS] + [(2, True)]
     found: dict[tuple[int, bool], list[float]] = {case: [] for case in cases}
-    for _ in range(turns):
-        for case in cases:
+    shown = progress.Progress("measure", turns * len(cases), "training", log_every=len(cases))
+    try:
+        for done, case in enumerate(cases * turns, start=1):
             found[case].append(step_seconds(*case))
+            shown.update(done)
+    finally:
+        shown.close()
     alone = statistics.median(found[cases[0]])
     rows = [
         {

@@ -72,29 +72,24 @@ class ProgressHook(tf.train.SessionRunHook):
             done=self._start,
             log_every=self._params["log_step_count_steps"],
         )
-        self._setting_up = self._steps_that_set_up()
-
-    def _steps_that_set_up(self) -> int:
-        """Counts the first steps, which also prepare what they run and say nothing of the speed.
-
-        Where the estimator writes summaries, a session prepares itself for the first step, which
-        has them, and for the second, which has not.
-        """
-        params = self._params
-        has_summaries = params["add_summaries"] and not params["use_tpu"]
-        return 2 if has_summaries and params["log_step_count_steps"] > 1 else 1
+        self._results = [self._loss]
+        if self._params["add_summaries"] and not self._params["use_tpu"]:
+            # The estimator writes them after a few of the steps; but they are computed in all, since
+            # the session would prepare its graph once more for a step with other results.
+            self._results += tf.get_collection(tf.GraphKeys.SUMMARY_OP)
+        self._is_first = True
 
     def before_run(self, run_context):
-        return tf.train.SessionRunArgs(self._loss)
+        return tf.train.SessionRunArgs(self._results)
 
     def after_run(self, run_context, run_values):
         # Read after the step: read next to it, the value may be of before or after the update.
         self._step_done = int(run_context.session.run(self._step))
         self._progress.record(self._step_done)
-        if self._setting_up:
+        if self._is_first:  # it also prepared the session, which says nothing of the speed
             self._progress.restart_clock()
-            self._setting_up -= 1
-        values = {"loss": float(run_values.results)}
+            self._is_first = False
+        values = {"loss": float(run_values.results[0])}
         if self._images_a_second():
             values["images/s"] = round(self._images_a_second(), 1)
         self._progress.show(**values)

@@ -151,20 +151,28 @@ def init_fn(path: str):
     return initialize
 
 
-def scaffold(path: str | None, alone: bool) -> Callable[[], tf.train.Scaffold] | None:
+def scaffold(path: str | None, on_tpu: bool) -> Callable[[], tf.train.Scaffold] | None:
     """Returns the scaffold_fn of a training; None for TensorFlow's own.
 
     Args:
       path: --init_checkpoint, from which it sets the initial weights; None for random ones.
-      alone: whether this process itself initializes or restores all variables.
+      on_tpu: whether a TPU's host initializes or restores the variables, instead of this process;
+        each of several workers does so itself.
     """
-    if not path and not alone:
+    if not path and on_tpu:
         return None
 
     def make():
-        return tf.train.Scaffold(
-            init_fn=init_fn(path) if path else None, **(averages.none_missing() if alone else {})
+        start = init_fn(path) if path else None
+        if on_tpu:
+            return tf.train.Scaffold(init_fn=start)
+        told = averages.none_missing()
+        # For several workers the estimator tests this argument as a Python boolean, which a tensor
+        # is not; but it looks into the collection, too.
+        tf.add_to_collection(
+            tf.GraphKeys.READY_FOR_LOCAL_INIT_OP, told.pop("ready_for_local_init_op")
         )
+        return tf.train.Scaffold(init_fn=start, **told)
 
     return make
 
