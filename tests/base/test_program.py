@@ -208,6 +208,20 @@ def test_signals_end_a_program_with_their_status(run, number):
     assert run(main)[0] == 128 + number
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_another_signal_at_the_exit_kills_a_program_without_a_trace(number):
+    code = (
+        "import atexit, os, signal\n"
+        "from utils.base import program\n"
+        f"atexit.register(lambda: [os.kill(os.getpid(), {number}), signal.sigtimedwait([], 10)])\n"
+        f"program.run(lambda argv: os.kill(os.getpid(), {number}))\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert (finished.returncode, finished.stderr) == (-number, "")
+
+
 def test_a_real_program_says_its_mistake_without_a_trace(tmp_path):
     finished = subprocess.run(
         [sys.executable, str(ROOT / "mnasnet_main.py"), "--mode=tests"],

@@ -90,6 +90,8 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
             status = e.exit_status if isinstance(e, UserError) else 1
         else:
             status = 128 + stop.signal_number
+    finally:
+        stopping.uninstall()
     python_logging.shutdown()
     sys.exit(status or 0)
 

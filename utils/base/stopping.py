@@ -75,6 +75,16 @@ def install() -> None:
             signal.signal(number, _handle)
 
 
+def uninstall() -> None:
+    """Lets a further signal kill the process, for one that is done but for its exit.
+
+    Python would print the stack trace of an exception that comes up in what runs at exit.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def abandon(reason: str) -> None:
     """Lets the training end with UserError(reason), without a checkpoint; for any thread."""
     _State.abandoned = reason
