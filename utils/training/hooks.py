@@ -72,12 +72,12 @@ class ProgressHook(tf.train.SessionRunHook):
             done=self._start,
             log_every=self._params["log_step_count_steps"],
         )
-        self._results = [self._loss]
+        self._results, self._setting_up = [self._loss], 1
         if self._params["add_summaries"] and not self._params["use_tpu"]:
             # The estimator writes them after a few of the steps; but they are computed in all, since
             # the session would prepare its graph once more for a step with other results.
             self._results += tf.get_collection(tf.GraphKeys.SUMMARY_OP)
-        self._is_first = True
+            self._setting_up = 2  # after the second, graph and pictures are written
 
     def before_run(self, run_context):
         return tf.train.SessionRunArgs(self._results)
@@ -86,9 +86,9 @@ class ProgressHook(tf.train.SessionRunHook):
         # Read after the step: read next to it, the value may be of before or after the update.
         self._step_done = int(run_context.session.run(self._step))
         self._progress.record(self._step_done)
-        if self._is_first:  # it also prepared the session, which says nothing of the speed
+        if self._setting_up:  # the session was prepared, which says nothing of the speed
             self._progress.restart_clock()
-            self._is_first = False
+            self._setting_up -= 1
         values = {"loss": float(run_values.results[0])}
         if self._images_a_second():
             values["images/s"] = round(self._images_a_second(), 1)
