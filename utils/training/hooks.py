@@ -74,8 +74,8 @@ class ProgressHook(tf.train.SessionRunHook):
         )
         self._results, self._setting_up = [self._loss], 1
         if self._params["add_summaries"] and not self._params["use_tpu"]:
-            # The estimator writes them after a few of the steps; but they are computed in all, since
-            # the session would prepare its graph once more for a step with other results.
+            # The estimator writes them after some of the steps; but all compute them, because the
+            # session would prepare its graph once more for a step with other results.
             self._results += tf.get_collection(tf.GraphKeys.SUMMARY_OP)
             self._setting_up = 2  # after the second, graph and pictures are written
 
