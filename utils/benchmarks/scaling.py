@@ -8,6 +8,7 @@ costs here, not how a training speeds up.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -161,13 +162,13 @@ def print_steps(turns: int) -> None:
     """Prints the time of a step for each number of workers: median, least and most of turns."""
     cases = [(count, False) for count in COUNTS] + [(2, True)]
     found: dict[tuple[int, bool], list[float]] = {case: [] for case in cases}
-    shown = progress.Progress("measure", turns * len(cases), "training", log_every=len(cases))
-    try:
+    total = turns * len(cases)
+    with contextlib.closing(
+        progress.Progress("measure", total, "training", log_every=len(cases))
+    ) as bar:
         for done, case in enumerate(cases * turns, start=1):
             found[case].append(step_seconds(*case))
-            shown.update(done)
-    finally:
-        shown.close()
+            bar.update(done)
     alone = statistics.median(found[cases[0]])
     rows = [
         {

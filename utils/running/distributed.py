@@ -42,6 +42,16 @@ def run_config(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_autograph(estimator: tf.estimator.Estimator) -> None:
+    """Has TensorFlow call the model function of an estimator as it is.
+
+    For several workers it would first rewrite the source of every function that it calls, for
+    control flow that this package does not use, which takes seconds of each worker's start.
+    """
+    # An attribute, because TensorFlow forbids a subclass to have a method of this name.
+    estimator._call_model_fn = tf.autograph.experimental.do_not_convert(estimator._call_model_fn)
+
+
 def train(
     estimator: tf.estimator.Estimator,
     source: imagenet_input.ImageNetTFExampleInput,

@@ -46,7 +46,7 @@ def build(
             per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
         ),
     )
-    return kept_graphs.Estimator(
+    estimator = kept_graphs.Estimator(
         use_tpu=params["use_tpu"],
         model_fn=model_fn,
         config=config,
@@ -56,3 +56,6 @@ def build(
         predict_batch_size=params["eval_batch_size"],
         export_to_tpu=params["export_to_tpu"],
     )
+    if workers > 1:
+        distributed.without_autograph(estimator)
+    return estimator

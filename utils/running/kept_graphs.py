@@ -54,9 +54,6 @@ class Estimator(tf.estimator.tpu.TPUEstimator):
         self._train_model_default = self._train_anew_or_again
         self._train_with_estimator_spec = self._keep_and_train
         self._evaluate_build_graph = self._build_and_keep
-        if tasks.current().count > 1:
-            # TensorFlow would rewrite the source of all functions first, which takes seconds.
-            self._call_model_fn = tf.autograph.experimental.do_not_convert(super()._call_model_fn)
 
     def _train_anew_or_again(self, input_fn, hooks, saving_listeners):
         if self._training is None:
