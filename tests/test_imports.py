@@ -1,4 +1,4 @@
-"""Tests of the order of the folders, and of the size of folders and modules."""
+"""Imports go one way through the folders."""
 
 import ast
 import pathlib
@@ -40,9 +40,6 @@ MAY_IMPORT = {
     "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
     "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
 }
-MOST_MODULES = 14  # of a folder, beyond which it no longer explains itself
-MOST_LINES = {"mnasnet_main": 420}
-MOST_LINES_ELSEWHERE = 400
 
 
 def modules():
@@ -91,47 +88,8 @@ def test_imports_go_one_way(module):
     assert wrong_imports(module, MODULES[module].read_text()) == []
 
 
-@pytest.mark.parametrize(
-    ("module", "source", "wrong"),
-    [
-        ("utils.base.files", "from utils.reading import records", True),
-        ("utils.base.files", "def f():\n    import utils.reading.records", True),
-        ("utils.base.files", "import mnasnet_model", True),
-        ("utils.base.files", "from utils.base import errors\nimport os", False),
-        ("mnasnet_start", "from utils.base import program", True),
-        ("utils.config.settings", "from utils.reading.records import list_files", True),
-        ("utils.sharding.shards", "from utils.training import inputs", True),
-        ("utils.sharding.shards", "from utils.reading import records", False),
-        ("utils.sharding.tasks", "from utils.data import shared_arguments", True),
-        ("utils.inspecting.splits", "from utils.sharding import shards", True),
-        ("utils.training.inputs", "import mnasnet_main", True),
-        ("utils.exporting.export", "from utils.weights import conversion", True),
-        ("mnasnet_model", "from utils.config import settings", True),
-        ("utils.reporting.models", "import mnasnet_main", True),
-        ("mnasnet_main", "from utils import classify", True),
-        ("mnasnet_main", "from utils.tpu_check import tpu_program", True),
-        ("utils.classify", "from utils import evaluate", True),
-        ("utils.benchmarks.input", "import mnasnet_main", False),
-    ],
-)
-def test_an_import_against_the_order_is_found(module, source, wrong):
-    assert bool(wrong_imports(module, source)) is wrong
-
-
 FOLDERS = [path.parent.name for path in ROOT.glob("utils/*/__init__.py")]
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_a_folder_has_few_modules(folder):
-    names = {path.stem for path in (ROOT / "utils" / folder).glob("*.py")}
-    assert len(names - {"__init__", "__main__"}) <= MOST_MODULES
 
 
 def test_every_folder_has_its_place():
     assert set(FOLDERS) <= set(MAY_IMPORT)
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_is_short(module):
-    lines = MODULES[module].read_text().count("\n")
-    assert lines <= MOST_LINES.get(module, MOST_LINES_ELSEWHERE)
