@@ -116,6 +116,7 @@ class ImageNetTFExampleInput:
         seed: int | None = None,
         first_image: int = 0,
         eval_crop_share: float | None = None,
+        class_order: Sequence[int] | None = None,
     ):
         """Keeps the settings.
 
@@ -135,6 +136,8 @@ class ImageNetTFExampleInput:
             after them. Runs that always started anew would show the first images of each file
             again and again, and the last ones never.
           eval_crop_share: see `preprocessing.preprocess_image`.
+          class_order: the index in the model of each class of the data set; None if they are the
+            same.
         """
         self.image_preprocessing_fn: Callable = preprocessing.preprocess_image
         self.is_training = is_training
@@ -149,6 +152,7 @@ class ImageNetTFExampleInput:
         self.seed = seed
         self.first_image = first_image
         self.eval_crop_share = eval_crop_share
+        self.class_order = class_order
 
     def set_shapes(
         self, batch_size: int, images: tf.Tensor, labels: tf.Tensor
@@ -175,11 +179,14 @@ class ImageNetTFExampleInput:
         """
         image_bytes, label = examples.parse(value)
         label = label - 1
-        if self.num_classes is not None:
-            in_range = tf.logical_and(label >= 0, label < self.num_classes)
-            message = examples.label_message(label + 1, self.num_classes)
+        num_classes = self.num_classes if self.class_order is None else len(self.class_order)
+        if num_classes is not None:
+            in_range = tf.logical_and(label >= 0, label < num_classes)
+            message = examples.label_message(label + 1, num_classes)
             with tf.control_dependencies([tf.Assert(in_range, [message])]):
                 label = tf.identity(label)
+        if self.class_order is not None:
+            label = tf.gather(tf.constant(self.class_order, tf.int32), label)
         ours = {
             "resize_method": self.resize_method, "augmentation": self.augmentation, "seed": seed,
             "eval_crop_share": self.eval_crop_share,

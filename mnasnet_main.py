@@ -178,7 +178,11 @@ def _train_spec(loss, cross_entropy, params):
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
         training_hooks=[*hooks.saver_hooks(params), stop_hook],
-        scaffold_fn=warm_start.scaffold(params["init_checkpoint"], params["use_tpu"]),
+        scaffold_fn=warm_start.scaffold(
+            params["init_checkpoint"],
+            params["use_tpu"],
+            model_files.label_names(params) if params["init_checkpoint"] else (),
+        ),
     )
 
 
@@ -246,6 +250,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
     found = evaluations.metrics_of(values, split.num_skipped)
     split.check_count(found["images"] + found["skipped_images"])
     evaluations.log(found, time.monotonic() - start, params["num_label_classes"])
+    evaluations.log_unsettled(model_files.trained_with(params), found["global_step"])
     evaluations.keep(params["model_dir"], checkpoint, found)
     return found
 
@@ -311,6 +316,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     splits = inputs.checked_splits(params)
     model_dir = params["model_dir"]
     model_files.check_what_is_there(model_dir)
+    model_files.log_class_order(params)
     exporting.check(params)
     report.check(params)
     evaluated = 0

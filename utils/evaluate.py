@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from utils.base import files, program, progress, tables
 from utils.base.errors import UserError
@@ -21,7 +22,7 @@ from utils.base.tensorflow_version import importing_later, tf
 with importing_later():
     import imagenet_input
     from utils.exporting import classifiers, measure
-    from utils.reading import dataset_info, records
+    from utils.reading import dataset_info, labels, records
     from utils.reporting import figures, models, predictions
 
 _HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--per_class", action="store_true", help="also print the figures of each class"
     )
+    parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document; notices go to stderr"
     )
@@ -53,12 +55,18 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     model = classifiers.load(arguments.model)
     info = dataset_info.load(arguments.data_dir)
-    evaluation = _measure(model, arguments.data_dir, info, arguments.images)
+    paths = records.list_files(arguments.data_dir, imagenet_input.EVAL_PREFIX)
+    names = classifiers.label_names(arguments.model, arguments.labels, model.num_classes)
+    order = models.class_order(names, model.num_classes, arguments.data_dir)
+    labels.log_order(order, names or (), arguments.data_dir)
+    source = predictions.Source(paths, model.num_classes, arguments.images, class_order=order)
+    evaluation = _measure(model, source, arguments.images or (info.num_eval_images if info else 0))
+    names = models.named(names or (info.label_names if info else None), model.num_classes)
     found = _found(evaluation, arguments, model.num_classes)
     if arguments.per_class:
-        names = classifiers.label_names(arguments.model, None, model.num_classes)
-        known = names or (info.label_names if info else None)
-        found["classes"] = _classes(evaluation, models.named(known, model.num_classes))
+        found["classes"] = _classes(evaluation, names)
+    else:
+        _log_unequal(evaluation, names)
     print(json.dumps(found, indent=2, ensure_ascii=False) if arguments.json else _text(found))
 
 
@@ -140,18 +148,20 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def _measure(
-    model, data_dir: str, info: dataset_info.DatasetInfo | None, count: int | None
-) -> _Evaluation:
+def _log_unequal(evaluation: _Evaluation, names: list[str]) -> None:
+    """Logs if the largest classes decide the accuracy, and how to see the others."""
+    sizes = np.bincount(evaluation.labels, minlength=len(names)).tolist()
+    unequal = labels.unequal_sizes(names, sizes)
+    if unequal:
+        logging.info("The %s: --per_class shows how good each is.", unequal)
+
+
+def _measure(model, source: predictions.Source, total: int) -> _Evaluation:
     """Measures the model on the encoded pictures of the evaluation set."""
-    paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
-    models.check_classes(model.num_classes, data_dir)
-    source = predictions.Source(paths, model.num_classes, count)
-    total = count or (info.num_eval_images if info else 0)
     with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:
         evaluation = _measure_pictures(model, source, bar)
     if not evaluation.labels:
-        raise records.no_record(paths)
+        raise records.no_record(source.paths)
     return evaluation
 
 

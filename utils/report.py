@@ -15,7 +15,7 @@ from utils.base.tensorflow_version import importing_later
 
 with importing_later():
     import mnasnet_main
-    from utils.reading import dataset_info, records
+    from utils.reading import dataset_info, labels, records
     from utils.reporting import content, models, predictions, report
 
 
@@ -32,7 +32,10 @@ def main(argv: list[str]) -> None:
         arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels
     )
     report.check_folder(arguments.output_dir, "output_dir")
-    source = predictions.Source(paths, model.num_classes, arguments.images)
+    labels.log_order(model.class_order, model.label_names, arguments.data_dir)
+    source = predictions.Source(
+        paths, model.num_classes, arguments.images, class_order=model.class_order
+    )
     subject = content.Subject(model, arguments.data_dir, arguments.split)
     path = report.measure_and_write(
         subject, source, arguments.images or _total(info, prefix), arguments.output_dir

@@ -44,6 +44,14 @@ def num_blocks(params: Mapping[str, Any]) -> int:
     return sum(stage.num_repeat for stage in stages)
 
 
+def batch_norm_momentum(params: Mapping[str, Any]) -> float:
+    """Returns the decay of the moving means and variances of batch normalization."""
+    _, global_params = mnasnet_models.get_model_params(
+        params["model_name"], overrides(dict(params))
+    )
+    return global_params.batch_norm_momentum
+
+
 def overrides(params: dict[str, Any]) -> dict[str, Any]:
     """Returns the `override_params` of `mnasnet_models.get_model_params` for complete settings."""
     overrides = {

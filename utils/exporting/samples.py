@@ -13,7 +13,7 @@ import imagenet_input
 import preprocessing
 from utils.base.errors import UserError
 from utils.pictures import decodable, opening
-from utils.reading import bad_images, dataset_info, examples, records, scan, segments
+from utils.reading import bad_images, dataset_info, examples, labels, records, scan, segments
 from utils.training import inputs, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -91,6 +91,7 @@ def _source(
         False, False, False, params["data_dir"], params["input_image_size"],
         resize_method=params["resize_method"], eval_crop_share=params["eval_crop_share"],
         num_classes=params["num_label_classes"], segments=good.segments if good else None,
+        class_order=_compared(params).order,
     )  # fmt: skip
     source.file_prefix = file_prefix
     return source
@@ -105,20 +106,26 @@ def num_evaluation_images(params: Mapping[str, Any]) -> tuple[bool, int]:
         )
         return False, NUM_NOISE_IMAGES
     info = dataset_info.load(params["data_dir"])
-    labelled = info is None or info.num_label_classes == params["num_label_classes"]
-    if info and not labelled:
+    compared = _compared(params)
+    others = info.num_label_classes if info else params["num_label_classes"]
+    labelled = not compared.difference and (
+        compared.order is not None or others == params["num_label_classes"]
+    )
+    if not labelled:
         logging.warning(
-            "--data_dir=%s has %d classes and the model %d: the export is measured without "
-            "accuracies.",
-            params["data_dir"], info.num_label_classes, params["num_label_classes"],
+            "--data_dir=%s has other classes than the model (%s): the export is measured without "
+            "accuracies.", params["data_dir"],
+            compared.difference or f"{others} instead of {params['num_label_classes']}",
         )  # fmt: skip
-    if info and labelled and list(info.label_names) not in ([], model_files.label_names(params)):
-        logging.warning(
-            "--data_dir=%s has other names for the classes than the model, which keeps its own: "
-            "was the model trained on these data?", params["data_dir"],
-        )  # fmt: skip
+    labels.log_order(compared.order, model_files.label_names(params), params["data_dir"])
     wanted = params["export_eval_images"] or params["num_eval_images"]
     return labelled, min(wanted, params["num_eval_images"])
+
+
+def _compared(params: Mapping[str, Any]) -> labels.Comparison:
+    """Compares the names of the model's classes with those of the data set."""
+    given = dataset_info.label_names(params["data_dir"])
+    return labels.compare(model_files.label_names(params), given)
 
 
 def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
@@ -175,13 +182,13 @@ def _read(
         batch = tf.data.make_one_shot_iterator(batches).get_next()
         while count > 0:
             try:
-                images, labels = session.run(batch)
+                images, found_labels = session.run(batch)
             except tf.errors.OutOfRangeError:
                 return
             except scan.DATA_ERRORS as e:
                 is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
                 raise inputs.Split(params, is_training).explain(e) or e from e
-            for image, label in zip(images, labels, strict=True):
+            for image, label in zip(images, found_labels, strict=True):
                 if label != imagenet_input.PADDING and count > 0:
                     yield image, int(label)
                     count -= 1

@@ -39,6 +39,7 @@ def of_run(
         "weights": _digest_of_weights(weights),
         "image settings": {name: params[name] for name in _PICTURES},
         "training files": _digest(split.identity()),
+        "order of classes": split.class_order,
         "number of views": params["cached_views"],
         "seed": params["tf_random_seed"],
         "precision": {name: params[name] for name in _COMPUTING},

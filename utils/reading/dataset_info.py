@@ -28,6 +28,8 @@ class DatasetInfo:
       shard_bytes: size in bytes by file name; empty if unknown.
       features: names of the records' features.
       builder: name and version of the program that wrote the files.
+      images_by_class: number of records of each class, in order, by split ('train',
+        'validation'); empty if unknown.
     """
 
     name: str
@@ -39,6 +41,7 @@ class DatasetInfo:
     shard_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     features: tuple[str, ...] = ("image/encoded", "image/class/label")
     builder: str = ""
+    images_by_class: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def write(self, data_dir: str) -> None:
         """Writes dataset_info.json and, if the names are known, labels.txt."""
@@ -62,6 +65,12 @@ def load(data_dir: str | None) -> DatasetInfo | None:
     return files.read_json(path, "a data set description", remedy, _checked)
 
 
+def label_names(data_dir: str | None) -> list[str]:
+    """Returns the names of the classes of a data set, in order; empty if they are unknown."""
+    info = load(data_dir)
+    return list(info.label_names) if info else []
+
+
 def _checked(content: Any) -> DatasetInfo:
     known: dict[str, Any] = {"name": files.member(content, "name", str)}
     for key in ("num_train_images", "num_eval_images", "num_label_classes"):
@@ -73,12 +82,21 @@ def _checked(content: Any) -> DatasetInfo:
         known[key] = {name: _count(numbers, name) for name in numbers}
     if "builder" in content:
         known["builder"] = files.member(content, "builder", str)
+    if "images_by_class" in content:
+        counts = files.member(content, "images_by_class", dict)
+        known["images_by_class"] = {split: _counts(counts, split) for split in counts}
     info = DatasetInfo(**known)
     if info.label_names and len(info.label_names) != info.num_label_classes:
         raise ValueError(
             f"it has {len(info.label_names)} label_names for num_label_classes="
             f"{info.num_label_classes}"
         )
+    for split, counts in info.images_by_class.items():
+        if len(counts) != info.num_label_classes:
+            raise ValueError(
+                f"it has {len(counts)} counts under images_by_class, {split}, for "
+                f"num_label_classes={info.num_label_classes}"
+            )
     return info
 
 
@@ -87,6 +105,11 @@ def _count(mapping: Any, key: str) -> int:
     if number < 0:
         raise ValueError(f"{key} is {number}, which is not a count")
     return number
+
+
+def _counts(mapping: Any, key: str) -> tuple[int, ...]:
+    numbers = files.member(mapping, key, list)
+    return tuple(_count({key: number}, key) for number in numbers)
 
 
 def _texts(mapping: Any, key: str) -> tuple[str, ...]:

@@ -1,15 +1,25 @@
-"""Reads and writes the files that name the classes of a data set or a model, one a line."""
+"""Reads, writes and compares the names of the classes of a data set and of a model.
+
+The files that hold them have one name a line.
+"""
 
 from __future__ import annotations
 
+import collections
+import functools
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from absl import logging
 
 from utils.base import files
-from utils.base.errors import UserError
+from utils.base.errors import UserError, quoted
 
 FILE_NAME = "labels.txt"
 IMAGENET_FILE = os.path.join(os.path.dirname(__file__), "imagenet_labels.txt")
+UNEQUAL = 10  # how many times the smallest class the largest may be without a word
 
 
 def write(folder: str, names: Iterable[str]) -> None:
@@ -38,3 +48,133 @@ def read(source: str, num_classes: int) -> list[str]:
             "that belongs to these weights."
         )
     return lines
+
+
+class Comparison(NamedTuple):
+    """What the names of classes tell of a model and a data set.
+
+    Attributes:
+      order: for each class of the data set, its index in the model; None if the labels fit as they
+        are, because the names are equal or not known, or if `difference` says why none fits.
+      difference: a sentence about the first class of each that the other lacks; None if the model
+        has all classes of the data set.
+    """
+
+    order: tuple[int, ...] | None = None
+    difference: str | None = None
+
+
+def compare(of_model: Sequence[str], of_data: Sequence[str]) -> Comparison:
+    """Compares the names of a model's classes with those of a data set, which may lack some.
+
+    A name that the model does not have may still be written otherwise (Unicode form, capitals,
+    underscores for spaces), or be another name of a class of ImageNet, such as its synset.
+
+    Args:
+      of_model: names in the order of the model's outputs; empty if they are unknown.
+      of_data: names in the order of the data set's labels; empty if they are unknown.
+    """
+    if not of_model or not of_data or list(of_model) == list(of_data):
+        return Comparison()
+    found = _candidates(of_model, of_data)
+    if len(of_model) == len(of_data) and all(i in indices for i, indices in enumerate(found)):
+        return Comparison()
+    order = tuple(index for indices in found for index in indices)
+    if len(order) == len(found) == len({*order}):
+        return Comparison(order)
+    return Comparison(difference=_difference(of_model, of_data, found))
+
+
+def _candidates(of_model: Sequence[str], of_data: Sequence[str]) -> list[list[int]]:
+    """Returns for each class of the data set the indices of the model's classes it may be."""
+    found: list[list[int]] = [[] for _ in of_data]
+    for forms in (_exact_forms, _loose_forms):
+        places = collections.defaultdict(list)
+        for index, name in enumerate(of_model):
+            for form in forms(name):
+                places[form].append(index)
+        for indices, name in zip(found, of_data, strict=True):
+            if not indices:
+                indices += sorted({index for form in forms(name) for index in places[form]})
+    return found
+
+
+def _exact_forms(name: str) -> set[str]:
+    return {unicodedata.normalize("NFC", name)}
+
+
+def _loose_forms(name: str) -> set[str]:
+    loose = _loose(name)
+    return {loose, *_synsets().get(loose, ())}
+
+
+def _loose(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+
+
+@functools.cache
+def _synsets() -> dict[str, set[str]]:
+    """Returns the synsets of ImageNet's classes by all their names."""
+    found = collections.defaultdict(set)
+    for line in files.read_text(IMAGENET_FILE).splitlines():
+        synset, _, names = line.partition("\t")
+        for name in (synset, names, *names.split(", ")):
+            found[_loose(name)].add(synset)
+    return dict(found)
+
+
+def _difference(of_model: Sequence[str], of_data: Sequence[str], found: list[list[int]]) -> str:
+    """Returns the first class of each that the other lacks, in words."""
+    known = [index for indices in found for index in indices]
+    lacking = [name for name, indices in zip(of_data, found, strict=True) if not indices]
+    if not lacking:
+        twice = next(
+            name
+            for name, indices in zip(of_data, found, strict=True)
+            if len(indices) > 1 or known.count(indices[0]) > 1
+        )
+        return f"it is not clear which class of the model {quoted(twice)} is"
+    words = f"the model has no {quoted(lacking[0])}"
+    missing = next((name for i, name in enumerate(of_model) if i not in known), None)
+    return words if missing is None else f"{words}, and the data set no {quoted(missing)}"
+
+
+def order(
+    of_model: Sequence[str], of_data: Sequence[str], data_dir: str, remedy: str
+) -> tuple[int, ...] | None:
+    """Returns `Comparison.order`; UserError, with the remedy, if the classes are others."""
+    found = compare(of_model, of_data)
+    if found.difference:
+        raise UserError(
+            f"--data_dir={data_dir} has other names for its classes than the model: "
+            f"{found.difference}: {remedy}."
+        )
+    return found.order
+
+
+def log_order(order: Sequence[int] | None, of_model: Sequence[str], data_dir: str) -> None:
+    """Logs that labels go by the names of the classes, if `order` says that they do."""
+    if order is None:
+        return
+    lacking = [name for index, name in enumerate(of_model) if index not in order]
+    why = "has the classes of the model in another order"
+    if lacking:
+        why = f"lacks {len(lacking)} of the model's {len(of_model)} classes, such as {lacking[0]!r}"
+    logging.info("%s %s: its pictures are assigned by the names of the classes.", data_dir, why)
+
+
+def unequal_sizes(names: Sequence[str], counts: Sequence[int]) -> str | None:
+    """Returns words for classes of very unequal size: the smallest and the largest; else None.
+
+    Args:
+      names: of the classes, in order; empty if they are unknown.
+      counts: images of each class; classes without any do not count.
+    """
+    sizes = [(count, number) for number, count in enumerate(counts) if count]
+    if not sizes or max(sizes)[0] <= UNEQUAL * min(sizes)[0]:
+        return None
+    smallest, largest = (
+        f"{count} images of {quoted(names[number]) if names else f'class {number}'}"
+        for count, number in (min(sizes), max(sizes))
+    )
+    return f"classes are of very unequal size, from {smallest} to {largest}"

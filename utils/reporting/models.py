@@ -13,6 +13,7 @@ import imagenet_input
 from utils.base.errors import UserError
 from utils.exporting import classifiers, export_report
 from utils.reading import dataset_info
+from utils.reading import labels as class_names
 from utils.reporting import predictions
 from utils.training import averages, checkpoints, configuration, devices, evaluations, model_files
 
@@ -34,6 +35,7 @@ class Model:
       model_dir: folder of its training; None if unknown.
       export_dir: folder of an export; None if unknown.
       label_smoothing: of its training; None if unknown.
+      class_order: the index in the model of each class of the data set; None if they are the same.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Model:
     model_dir: str | None = None
     export_dir: str | None = None
     label_smoothing: float | None = None
+    class_order: Sequence[int] | None = None
 
 
 def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None) -> Model:
@@ -71,8 +74,13 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
             "export, a --model_dir or a checkpoint."
         )
     model_dir = _training_dir(checkpoint)
-    check_classes(_stored(model_dir).get("num_label_classes"), data_dir)
-    given = {"mode": "eval", "model_dir": model_dir, "data_dir": data_dir, "use_tpu": False}
+    num_classes = _stored(model_dir).get("num_label_classes")
+    if num_classes:
+        class_order(_names_of(model_dir, labels, num_classes), num_classes, data_dir)
+    given = {
+        "mode": "eval", "model_dir": model_dir, "data_dir": data_dir, "use_tpu": False,
+        "num_label_classes": num_classes,
+    }  # fmt: skip
     params = configuration.resolve(given)
     return of_checkpoint(params, checkpoint, model_fn, labels)
 
@@ -86,14 +94,40 @@ def _is_exported(path: str) -> bool:
     )
 
 
-def check_classes(num_classes: int | None, data_dir: str) -> None:
-    """Raises UserError if a data set says that it has other classes than a model."""
+def class_order(
+    names: Sequence[str] | None, num_classes: int, data_dir: str
+) -> tuple[int, ...] | None:
+    """Returns the index in a model of each class of a data set; None if they are the same.
+
+    Args:
+      names: of the model's classes, in order; None or empty if they are not known.
+      num_classes: of the model.
+      data_dir: folder of the data set.
+
+    Raises:
+      UserError: the data set has other classes than the model.
+    """
+    remedy = (
+        "name a data set with the classes of the model, or, if only their names differ, a file of "
+        "the data set's names in the order of the model's classes with --labels"
+    )
+    given = dataset_info.label_names(data_dir)
+    order = class_names.order(names or (), given, data_dir, remedy)
     info = dataset_info.load(data_dir)
-    if info and num_classes not in (None, info.num_label_classes):
+    if info and order is None and info.num_label_classes != num_classes:
         raise UserError(
             f"--data_dir={data_dir} has {info.num_label_classes} classes and the model "
             f"{num_classes}: name a data set with the classes of the model."
         )
+    return order
+
+
+def _names_of(model_dir: str, labels: str | None, num_classes: int) -> list[str]:
+    """Returns the names that the user gives for a checkpoint's classes, or else its folder."""
+    if labels:
+        return classifiers.label_names(model_dir, labels, num_classes) or []
+    kept = model_files.kept_label_names(model_dir)
+    return kept if len(kept) == num_classes else []
 
 
 def _is_export_folder(path: str) -> bool:
@@ -111,7 +145,6 @@ def _training_dir(checkpoint: str) -> str:
 def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
     """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
-    check_classes(classifier.num_classes, data_dir)
     folder = path if _is_export_folder(path) else os.path.dirname(path.rstrip("/")) or "."
     report = export_report.read(folder)
     identity = report["identity"] if report else {}
@@ -132,6 +165,7 @@ def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
         model_dir=model_dir if stored else None,
         export_dir=folder if report else None,
         label_smoothing=stored.get("label_smoothing"),
+        class_order=class_order(names, classifier.num_classes, data_dir),
     )
 
 
@@ -160,7 +194,7 @@ def of_checkpoint(
     stored = _stored(params["model_dir"])
     export_dir = params["export_dir"] or stored.get("export_dir")
     has_export = export_dir and export_report.read(export_dir) is not None
-    names = classifiers.label_names(checkpoint, labels, num_classes) if labels else None
+    names = _names_of(params["model_dir"], labels, num_classes)
     return Model(
         name=params["model_name"],
         kind="checkpoint",
@@ -172,6 +206,7 @@ def of_checkpoint(
         model_dir=params["model_dir"],
         export_dir=export_dir if has_export else None,
         label_smoothing=(stored or params).get("label_smoothing"),
+        class_order=class_order(names, num_classes, params["data_dir"]),
     )
 
 

@@ -48,7 +48,7 @@ class Source:
 
     Attributes:
       paths: of the record files.
-      num_classes: labels in the files are 1..num_classes.
+      num_classes: of the model.
     """
 
     def __init__(
@@ -57,19 +57,23 @@ class Source:
         num_classes: int,
         count: int | None = None,
         good: bad_images.GoodRecords | None = None,
+        class_order: Sequence[int] | None = None,
     ):
         """Keeps where the pictures are.
 
         Args:
           paths: of the record files.
-          num_classes: labels in the files are 1..num_classes.
+          num_classes: of the model.
           count: how many pictures to read; None for all.
           good: the records that --skip_bad_images leaves; None reads all.
+          class_order: the index in the model of each class of the data set, whose labels in the
+            files start at 1; None if they are the same.
         """
         self.paths = list(paths)
         self.num_classes = num_classes
         self._count = count
         self._good = good
+        self._class_order = range(num_classes) if class_order is None else class_order
 
     def __iter__(self) -> Iterator[Sample]:
         """Yields the samples in the order of the files; UserError names a record that is wrong."""
@@ -110,12 +114,14 @@ class Source:
 
     def _sample(self, index: int, number: int, record: bytes) -> Sample:
         image_bytes, label = records.unpack(record, self.paths[index], number)
-        if not 1 <= label <= self.num_classes:
+        if not 1 <= label <= len(self._class_order):
             raise UserError(
                 f"{self.paths[index]}, record {number}: label {label} is not in "
-                f"1..{self.num_classes}, the model's classes: name a data set with these classes."
+                f"1..{len(self._class_order)}, the model's classes: name a data set with these "
+                "classes."
             )
-        return Sample(index, number, _picture_name(record), image_bytes, label - 1)
+        name = _picture_name(record)
+        return Sample(index, number, name, image_bytes, self._class_order[label - 1])
 
 
 def _picture_name(record: bytes) -> str:

@@ -163,14 +163,14 @@ def finish(params: Mapping[str, Any], model_fn: Callable) -> None:
     if checkpoint is None:
         raise UserError(f"--model_dir={model_dir} holds no checkpoint to report on: train first.")
     good = bad_images.of_split(params, prefix)
+    model = models.of_checkpoint(params, checkpoint, model_fn)
     source = predictions.Source(
-        records.list_files(params["data_dir"], prefix), params["num_label_classes"],
-        params["num_eval_images"], good,
+        records.list_files(params["data_dir"], prefix), model.num_classes,
+        params["num_eval_images"], good, model.class_order,
     )  # fmt: skip
     subject = content.Subject(
-        models.of_checkpoint(params, checkpoint, model_fn), params["data_dir"],
-        prefix.rstrip("-"), len(good.problems) if good else 0,
-    )  # fmt: skip
+        model, params["data_dir"], prefix.rstrip("-"), len(good.problems) if good else 0
+    )
     path = measure_and_write(
         subject, source, params["num_eval_images"], os.path.join(model_dir, FOLDER)
     )

@@ -29,6 +29,8 @@ def prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
     checkpoint = checkpoints.recover(model_dir, params["keep_checkpoint_max"])
     step = checkpoints.step_of(checkpoint)
     params = {**params, "init_checkpoint": None if checkpoint else params["init_checkpoint"]}
+    if checkpoint:
+        model_files.log_class_order(params)
     initial = initial_checkpoint(params)
     if not initial and not checkpoint and network_settings.frozen(params):
         raise UserError(
@@ -44,7 +46,8 @@ def prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
         logging.info("Resuming from step %d of %d in %s.", step, last, model_dir)
         model_files.log_changes(params)
     model_files.record_params(params)
-    model_files.keep_label_names(params)
+    if not (checkpoint and model_files.kept_label_names(model_dir)):
+        model_files.keep_label_names(params)
     return {**params, "init_checkpoint": initial}
 
 

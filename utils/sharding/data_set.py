@@ -84,7 +84,7 @@ def _build(output_dir, description, plan, make, max_bad_share, num_threads) -> D
         writer.discard(file_reports.lacking(reports))
         raise
     writer.publish()
-    info = file_reports.conclude(output_dir, description, reports)
+    info = file_reports.conclude(output_dir, description, plan, reports)
     writer.clean_up()
     return info
 

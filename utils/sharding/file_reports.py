@@ -148,29 +148,38 @@ def _check_classes(description, plan, split: str, lost: set[tuple[str, int]]) ->
         )
 
 
-def conclude(output_dir: str, description: DatasetInfo, reports: Reports) -> DatasetInfo:
+def conclude(
+    output_dir: str, description: DatasetInfo, plan: Sequence[Shard], reports: Reports
+) -> DatasetInfo:
     """Writes dataset_info.json and labels.txt next to the published files, and logs the counts.
 
     Returns:
       The description as written, with counts and files.
     """
-    info = _filled_in(description, reports)
+    info = _filled_in(description, plan, reports)
     info.write(output_dir)
     _log_changed(reports.values())
     logging.info("%s: %s.", output_dir, shards.summary(info))
     return info
 
 
-def _filled_in(description: DatasetInfo, reports: Reports) -> DatasetInfo:
+def _filled_in(description: DatasetInfo, plan: Sequence[Shard], reports: Reports) -> DatasetInfo:
     """Returns the description with counts and files."""
 
     def count(split: str) -> int:
         return sum(report.records for name, report in reports.items() if shards.is_in(name, split))
 
+    by_class = {split: [0] * description.num_label_classes for split in PREFIXES}
+    for shard in plan:
+        (counts,) = (by_class[split] for split in PREFIXES if shards.is_in(shard.name, split))
+        lost = {place for place, _ in reports[shard.name].unreadable}
+        for place, item in enumerate(shard.items):
+            counts[item.label - 1] += place not in lost
     return dataclasses.replace(
         description,
         num_train_images=count(shards.TRAIN),
         num_eval_images=count(shards.VALIDATION),
+        images_by_class={split: tuple(counts) for split, counts in by_class.items()},
         shards={name: reports[name].records for name in sorted(reports)},
         shard_bytes={name: reports[name].num_bytes for name in sorted(reports)},
     )

@@ -272,7 +272,7 @@ class _Tasks:
         file_reports.check(self._output_dir, self._description, self._plan, reports, max_bad_share)
         self._folders.begin_publishing()
         in_parallel(lambda name: self._move(places[name], name), places)
-        return file_reports.conclude(self._output_dir, self._description, reports)
+        return file_reports.conclude(self._output_dir, self._description, self._plan, reports)
 
     def _collected(self) -> tuple[Reports, dict[str, str]]:
         """Returns the report and the place of every file of the data set.

@@ -15,7 +15,7 @@ from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.cluster import sizing
 from utils.config import model_spec, network_settings, settings, strict_yaml
-from utils.reading import dataset_info, records
+from utils.reading import dataset_info, labels, records
 from utils.training import (
     checkpoint_settings,
     checkpoints,
@@ -25,6 +25,8 @@ from utils.training import (
 )
 
 import tensorflow.compat.v1 as tf  # isort: skip
+
+_MANY_EPOCHS = 2000  # the published recipe has 350
 
 
 def resolve(
@@ -173,8 +175,12 @@ def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> Non
     """Fills in the counts of images and classes, from the data set or else ImageNet's."""
     info = dataset_info.load(params["data_dir"])
     if info is not None:
-        # An export has the classes of its checkpoint, even if other data calibrate it.
-        fixed = params["mode"] == "export_only" and params["num_label_classes"] is not None
+        # An export has the classes of its checkpoint, even if other data calibrate it; those of an
+        # evaluation may lack some.
+        fixed = params["num_label_classes"] is not None and (
+            params["mode"] == "export_only"
+            or (params["mode"] == "eval" and model_files.class_order(params) is not None)
+        )
         for name in ("num_train_images", "num_eval_images", "num_label_classes"):
             value = getattr(info, name)
             if name not in explicit and value and not (fixed and name == "num_label_classes"):
@@ -348,7 +354,9 @@ def _check_same_network(params, stored, model_dir) -> None:
     remedy = "choose another folder or the old settings"
     if {key for key in now if now[key] != then[key]} == {"num_classes"}:
         remedy = (
-            "to train on other classes, start from it in a new folder, with "
+            "name a data set with the classes of the model"
+            if params["mode"] == "eval"
+            else "to train on other classes, start from it in a new folder, with "
             f"--init_checkpoint={model_dir} --model_dir=NEW"
         )
     raise UserError(
@@ -366,9 +374,40 @@ def log_summary(params: Mapping[str, Any]) -> None:
         params["precision"],
     )  # fmt: skip
     devices.log_missing_libraries()
-    if params["mode"] in ("train", "train_and_eval"):
+    is_training = params["mode"] in ("train", "train_and_eval")
+    if is_training:
         devices.log_slow_kernels(params)
         _log_fine_tuning(params)
+        _log_few_images(params)
+    if params["mode"] != "export_only":
+        _log_unequal_classes(params, "train" if is_training else "validation")
+
+
+def _log_few_images(params: Mapping[str, Any]) -> None:
+    """Prints a line if the data set is far smaller than batch and number of steps are made for."""
+    images, batch = params["num_train_images"], params["train_batch_size"]
+    epochs = params["train_steps"] * batch / images
+    is_given = records.has_files(params["data_dir"]) or params["bigtable_instance"]
+    if not is_given or (batch <= images and epochs <= _MANY_EPOCHS):
+        return
+    logging.warning(
+        "%d training images are few for a batch of %d and %d steps, which are %.0f epochs: "
+        "--config_file=cpu has a smaller batch and --config_file=finetune, with --init_checkpoint, "
+        "fewer steps, too; or give --train_batch_size and --train_steps.",
+        images, batch, params["train_steps"], epochs,
+    )  # fmt: skip
+
+
+def _log_unequal_classes(params: Mapping[str, Any], split: str) -> None:
+    """Prints a line if a few classes have most of the images of a split."""
+    info = dataset_info.load(params["data_dir"])
+    if info is None:
+        return
+    unequal = labels.unequal_sizes(info.label_names, info.images_by_class.get(split, ()))
+    if unequal:
+        logging.info(
+            "The %s: --report and mnasnet-evaluate --per_class show how good each is.", unequal
+        )
 
 
 def _log_fine_tuning(params: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError, excerpt
+from utils.config import network_settings
 from utils.training import checkpoints
 from utils.training.metrics import TOP_K
 
@@ -25,6 +26,7 @@ PUBLISHED_BEST_FILE = "best_eval.txt"  # the published program's; this one write
 EVALUATIONS_FILE = "evaluations.json"
 EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
 _START = time.monotonic()
+_UNSETTLED = 0.1  # share of the moving statistics' initial values that spoils an evaluation
 
 
 def metrics_of(values: Mapping[str, Any], num_skipped: int) -> dict[str, Any]:
@@ -59,6 +61,29 @@ def log(metrics: Mapping[str, Any], seconds: float, num_classes: int) -> None:
         metrics["global_step"], 100 * metrics["top_1_accuracy"], top_5,
         metrics["cross_entropy"], metrics["images"],
         f" ({skipped} bad ones left out)" if skipped else "", seconds,
+    )  # fmt: skip
+
+
+def log_unsettled(params: Mapping[str, Any], step: int) -> None:
+    """Says, at a model's first and last evaluation, if its statistics cannot have settled yet.
+
+    Averaged weights start fast whatever their decay is, and lag a tenth of the steps behind. The
+    moving means and variances of batch normalization start at 0 and 1, and forget them slowly.
+
+    Args:
+      params: the settings of the training.
+      step: global step of the checkpoint.
+    """
+    momentum = network_settings.batch_norm_momentum(params)
+    left = momentum**step
+    is_first_or_last = step >= params["train_steps"] or not read(params["model_dir"])
+    if step == 0 or params["freeze_backbone"] or left < _UNSETTLED or not is_first_or_last:
+        return
+    logging.warning(
+        "%d steps are too few for these figures to mean much: the moving statistics of batch "
+        "normalization still hold %.0f %% of their first values (--batch_norm_momentum=%g), and "
+        "averages lag behind (--moving_average_decay=%g): train longer, or give 0.9 for both.",
+        step, 100 * left, momentum, params["moving_average_decay"],
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from utils.reading import (
     scan,
     segments,
 )
-from utils.training import devices
+from utils.training import devices, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -83,6 +83,7 @@ class Split:
                 area_range=(self.params["min_crop_area"], 1.0), flip=self.params["random_flip"]
             ),
             num_classes=self.params["num_label_classes"],
+            class_order=self.class_order,
             seed=self.params["tf_random_seed"],
             first_image=step * self.params["train_batch_size"] if self.is_training else 0,
         )
@@ -120,6 +121,14 @@ class Split:
                 return session.run((pixels, labels))
             except tf.errors.OutOfRangeError:
                 return None
+
+    @functools.cached_property
+    def class_order(self) -> tuple[int, ...] | None:
+        """Returns the index in the model of each class of the data set; None if labels stay.
+
+        Ask when model_dir has the model's names: from the start of its training on.
+        """
+        return model_files.class_order(self.params)
 
     def identity(self) -> dict[str, Any]:
         """Returns what tells the images of TFRecord files from others, as JSON has it.

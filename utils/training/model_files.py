@@ -45,6 +45,14 @@ def stored_params(model_dir: str) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
 
 
+def trained_with(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that the model in model_dir was trained with, as far as it keeps them.
+
+    An evaluation's own settings, which take the place of the others, may be those of no training.
+    """
+    return {**params, **(stored_params(params["model_dir"]) or {})}
+
+
 def record_params(params: Mapping[str, Any]) -> None:
     """Writes the settings of a training run to its model_dir."""
     lines = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
@@ -70,19 +78,60 @@ def label_names(params: Mapping[str, Any]) -> list[str]:
 
     They are kept next to its checkpoints; the data set has them, too, if its classes are as many.
     """
-    path = os.path.join(params["model_dir"] or "", labels.FILE_NAME)
-    kept = files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
-    info = dataset_info.load(params["data_dir"])
-    given = list(info.label_names) if info else []
-    fitting = [names for names in (kept, given) if len(names) == params["num_label_classes"]]
-    return fitting[0] if fitting else []
+    given = dataset_info.label_names(params["data_dir"])
+    return _kept_for(params) or (given if len(given) == params["num_label_classes"] else [])
+
+
+def kept_label_names(folder: str | None) -> list[str]:
+    """Returns the names of classes that a model_dir keeps, in order; empty if it keeps none."""
+    if not folder:
+        return []
+    if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
+        folder = os.path.dirname(folder.rstrip("/"))  # they are next to the archive
+    path = os.path.join(folder, labels.FILE_NAME)
+    return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
+
+
+def class_order(params: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Returns the index in the model of each class of the data set; None if labels stay.
+
+    Raises:
+      UserError: the data set has other names for its classes than the model in model_dir.
+    """
+    return labels.order(
+        _kept_for(params),
+        dataset_info.label_names(params["data_dir"]),
+        params["data_dir"],
+        _remedy(params),
+    )
+
+
+def log_class_order(params: Mapping[str, Any]) -> None:
+    """Logs if labels go by the names of the classes; UserError as `class_order`."""
+    labels.log_order(class_order(params), _kept_for(params), params["data_dir"])
+
+
+def _kept_for(params: Mapping[str, Any]) -> list[str]:
+    """Returns the names that model_dir keeps, if they are as many as the model's classes."""
+    kept = kept_label_names(params["model_dir"])
+    return kept if len(kept) == params["num_label_classes"] else []
+
+
+def _remedy(params: Mapping[str, Any]) -> str:
+    model_dir = params["model_dir"]
+    new = f", or start from it in a new folder, with --init_checkpoint={model_dir} --model_dir=NEW"
+    return (
+        f"name a data set with the classes of the model{'' if params['mode'] == 'eval' else new}; "
+        f"if only their names have changed, write the new ones into "
+        f"{os.path.join(model_dir, labels.FILE_NAME)}, in the order of the old ones"
+    )
 
 
 def keep_label_names(params: Mapping[str, Any]) -> None:
     """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
-    info = dataset_info.load(params["data_dir"])
-    if info and info.label_names:
-        labels.write(params["model_dir"], info.label_names)
+    names = dataset_info.label_names(params["data_dir"])
+    if names:
+        labels.write(params["model_dir"], names)
 
 
 def check_what_is_there(model_dir: str) -> None:

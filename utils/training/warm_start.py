@@ -7,15 +7,17 @@ tf.layers have the same variables under other names, so names are compared in a 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.training import averages, checkpoints, optimization
+from utils.reading import labels
+from utils.training import averages, checkpoints, model_files, optimization
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -73,8 +75,16 @@ def _weights(shapes: dict[str, list[int]]) -> dict[str, str]:
     }
 
 
-def match(variables: list[tf.Variable], shapes: dict[str, list[int]]) -> Matches:
-    """Matches variables of a graph with the tensors of a checkpoint."""
+def match(
+    variables: list[tf.Variable], shapes: dict[str, list[int]], same_classes: bool = True
+) -> Matches:
+    """Matches variables of a graph with the tensors of a checkpoint.
+
+    Args:
+      variables: of the graph.
+      shapes: of the checkpoint's tensors, by name.
+      same_classes: whether its classifier is one of the graph's classes.
+    """
     weights = _weights(shapes)
     # A model of the same family under another name: compare without the first part.
     weights = {**{name.split("/", 1)[-1]: held for name, held in weights.items()}, **weights}
@@ -84,10 +94,12 @@ def match(variables: list[tf.Variable], shapes: dict[str, list[int]]) -> Matches
     for variable in variables:
         name = common[variable.op.name]
         held = weights.get(name) or weights.get(name.split("/", 1)[-1])
-        if held is not None and shapes[held] == variable.shape.as_list():
+        is_head = _HEAD in "/" + name
+        fits = same_classes or not is_head
+        if held is not None and fits and shapes[held] == variable.shape.as_list():
             found.restored[held] = variable
             averaged += held.endswith(averages.SUFFIX)
-        elif _HEAD in "/" + name:
+        elif is_head:
             found.head.append(variable)
         else:
             found.missing.append(variable)
@@ -105,10 +117,15 @@ def resolve(path: str) -> str:
     return checkpoint
 
 
-def init_fn(path: str):
+def init_fn(path: str, classes: Sequence[str] = ()):
     """Returns a Scaffold's init_fn that sets the network's variables from a checkpoint.
 
     Call it when the whole training graph is built. It prints what is restored and what is not.
+
+    Args:
+      path: of the checkpoint, or of a folder that has one.
+      classes: names of the network's classes, in order; empty if they are unknown. The classifier
+        of the same names in another order is put into this order.
 
     Raises:
       UserError: there is no checkpoint, or less than 90 % of the backbone's parameters match.
@@ -126,13 +143,22 @@ def init_fn(path: str):
         for v in slim.get_variables_to_restore(exclude=exclude)
         if not re.search(r"/(RMSProp(_1)?|ExponentialMovingAverage)$", v.op.name)
     ]
-    found = match(variables, shapes)
-    _report(found, checkpoint)
+    kept = model_files.kept_label_names(os.path.dirname(checkpoint))
+    compared = labels.compare(kept if len(kept) == len(classes) else (), classes)
+    found = match(variables, shapes, not compared.difference)
+    _report(found, checkpoint, compared.difference)
     _report_frozen(found, checkpoint)
     assign = slim.assign_from_checkpoint_fn(checkpoint, found.restored)
     # A classifier of other classes starts at 0: random logits, large at first, would send noise
     # through the restored layers.
     zeros = tf.group(*(tf.assign(v, tf.zeros_like(v)) for v in found.head))
+    heads = [v for v in found.restored.values() if _is_head(v)] if compared.order else []
+    if heads:
+        logging.info(
+            "The classifier's outputs are put into the order of the classes here: %s has another.",
+            checkpoint,
+        )
+    in_order = [tf.assign(v, tf.gather(v, compared.order, axis=-1)) for v in heads]
     # Averages start as copies of the weights, and they were copied before this ran.
     average_of = {v.op.name: v for v in tf.global_variables()}
     copies = [
@@ -146,24 +172,28 @@ def init_fn(path: str):
         del scaffold
         assign(session)
         session.run(zeros)
+        session.run(in_order)
         session.run(copy)
 
     return initialize
 
 
-def scaffold(path: str | None, on_tpu: bool) -> Callable[[], tf.train.Scaffold] | None:
+def scaffold(
+    path: str | None, on_tpu: bool, classes: Sequence[str] = ()
+) -> Callable[[], tf.train.Scaffold] | None:
     """Returns the scaffold_fn of a training; None for TensorFlow's own.
 
     Args:
       path: --init_checkpoint, from which it sets the initial weights; None for random ones.
       on_tpu: whether a TPU's host initializes or restores the variables, instead of this process;
         each of several workers does so itself.
+      classes: names of the network's classes, as for `init_fn`.
     """
     if not path and on_tpu:
         return None
 
     def make():
-        start = init_fn(path) if path else None
+        start = init_fn(path, classes) if path else None
         if on_tpu:
             return tf.train.Scaffold(init_fn=start)
         told = averages.none_missing()
@@ -201,11 +231,13 @@ def _report_frozen(found: Matches, checkpoint: str) -> None:
             )
 
 
-def _report(found: Matches, checkpoint: str) -> None:
+def _is_head(variable: tf.Variable) -> bool:
+    return _HEAD in "/" + variable.op.name.replace(_KERAS_SCOPE, "")
+
+
+def _report(found: Matches, checkpoint: str, difference: str | None) -> None:
     """Logs what matched; raises UserError if it is too little."""
-    backbone = [
-        v for v in found.restored.values() if _HEAD not in "/" + v.op.name.replace(_KERAS_SCOPE, "")
-    ]
+    backbone = [v for v in found.restored.values() if not _is_head(v)]
     total = _size(backbone) + _size(found.missing)
     share = _size(backbone) / total if total else 0.0
     logging.info(
@@ -214,8 +246,9 @@ def _report(found: Matches, checkpoint: str) -> None:
         checkpoint, len(found.restored),
         len(found.restored) + len(found.head) + len(found.missing), 100 * share, found.averaged,
     )  # fmt: skip
+    others = f"other names ({difference})" if difference else "other number of classes"
     for title, variables in (
-        ("Starting at 0, other number of classes", found.head),
+        (f"Starting at 0, {others}", found.head),
         ("Not in the checkpoint with this shape", found.missing),
     ):
         for variable in variables[:10]:
