@@ -1,10 +1,15 @@
-"""Reads what the builders of data sets wrote: bytes of files, features of records."""
+"""Reads what the builders of data sets wrote: bytes of files, features of records.
 
+It also writes a data set again with its classes in another order.
+"""
+
+import dataclasses
+import os
 import pathlib
 
 import tensorflow.compat.v1 as tf
 
-from utils.reading import records
+from utils.reading import dataset_info, examples, records
 
 
 def content(folder):
@@ -40,3 +45,33 @@ def labelled_pictures(folder):
         split: [(f["image/encoded"], f["image/class/label"]) for f in features(folder, split)]
         for split in ("train", "validation")
     }
+
+
+def write_in_order(data_dir, folder, names):
+    """Writes a data set again, with classes of these names alone, in their order."""
+    os.makedirs(folder)
+    info = dataset_info.load(data_dir)
+    shards = {}
+    for name in info.shards:
+        kept = []
+        for record in records.read_records(os.path.join(data_dir, name)):
+            found = tf.train.Example.FromString(record)
+            label = found.features.feature[examples.LABEL_KEY].int64_list.value
+            if info.label_names[label[0] - 1] in names:
+                label[0] = names.index(info.label_names[label[0] - 1]) + 1
+                kept.append(found.SerializeToString())
+        with tf.io.TFRecordWriter(os.path.join(folder, name)) as writer:
+            for record in kept:
+                writer.write(record)
+        shards[name] = len(kept)
+    dataclasses.replace(
+        info,
+        num_label_classes=len(names),
+        label_names=tuple(names),
+        num_train_images=sum(n for name, n in shards.items() if name.startswith("train")),
+        num_eval_images=sum(n for name, n in shards.items() if name.startswith("valid")),
+        shards=shards,
+        shard_bytes={},
+        images_by_class={},
+    ).write(str(folder))
+    return str(folder)

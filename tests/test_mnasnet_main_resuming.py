@@ -9,21 +9,24 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from built_data import write_in_order
 from golden_weights import weight as golden_weight
 from main_runs import is_frozen, log_of, refusal, run_here, tiny_params, values_of
 from programs import flags
 
 import mnasnet_main
+from utils.base import files
 from utils.training import checkpoints, evaluations, inputs
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+EACH_STEP = {"steps_per_eval": 1, "tf_random_seed": 3}
 
 
 @pytest.fixture(scope="module")
 def trained(digits_dir, tmp_path_factory):
-    """A model_dir after two steps of training and an evaluation."""
+    """A model_dir after two steps of training, each with an evaluation."""
     model_dir = str(tmp_path_factory.mktemp("model"))
-    run_here(*flags(data_dir=digits_dir, model_dir=model_dir, train_steps=2))
+    run_here(*flags(data_dir=digits_dir, model_dir=model_dir, train_steps=2, **EACH_STEP))
     return model_dir
 
 
@@ -37,6 +40,37 @@ def test_resuming_says_which_settings_changed(trained, digits_dir, tmp_path, cap
     assert "Other settings than before: base_learning_rate 0.05 (was 0.1)." in err
     err = log_of(caplog, *changed, "--train_steps=4")
     assert "Other settings" not in err
+
+
+def test_classes_in_another_order_train_and_evaluate_alike(trained, digits_dir, tmp_path, caplog):
+    data_dir = write_in_order(digits_dir, tmp_path / "data", [str(n) for n in range(9, -1, -1)])
+    model_dir = shutil.copytree(trained, tmp_path / "m")
+    for path in model_dir.glob("model.ckpt-2.*"):
+        path.unlink()
+    first, second = evaluations.read(trained)
+    files.write_json(str(model_dir / "evaluations.json"), [first])
+    err = log_of(caplog, *flags(data_dir=data_dir, model_dir=model_dir, train_steps=2, **EACH_STEP))
+    assert "Resuming from step 1 of 2" in err and err.count("another order") == 1
+    assert (model_dir / "labels.txt").read_text().split() == [str(n) for n in range(10)]
+    expected = values_of(f"{trained}/model.ckpt-2")
+    for name, value in values_of(str(model_dir / "model.ckpt-2")).items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=name)
+    again = evaluations.read(str(model_dir))[1]
+    assert again["top_1_accuracy"] == second["top_1_accuracy"]
+    assert again["cross_entropy"] == pytest.approx(second["cross_entropy"], abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_classes_of_other_names_are_refused(trained, digits_dir, tmp_path, mode):
+    data_dir = shutil.copytree(digits_dir, tmp_path / "data")
+    info = json.loads((data_dir / "dataset_info.json").read_text())
+    info["label_names"][4] = "four"
+    (data_dir / "dataset_info.json").write_text(json.dumps(info))
+    message = refusal(
+        *flags(data_dir=data_dir, model_dir=trained, mode=mode, train_steps=9, **EACH_STEP)
+    )
+    assert "no 'four', and the data set no '4'" in message and f"{trained}/labels.txt" in message
+    assert ("--init_checkpoint" in message) == (mode == "train")
 
 
 def test_short_runs_train_as_one_long_one(digits_dir, tmp_path):

@@ -6,6 +6,8 @@ import shutil
 
 import made_predictions
 import pytest
+from built_data import write_in_order
+from exports import copied
 
 from utils import evaluate, report
 from utils.base.errors import UserError
@@ -81,3 +83,46 @@ def test_a_network_without_training(digits_dir, tmp_path):
     (tmp_path / "params.yaml").write_text("model_name: mnasnet-small\nnum_label_classes: 10\n")
     with pytest.raises(UserError, match="is not a model"):
         run(f"--model={tmp_path}", f"--data_dir={digits_dir}", f"--output_dir={tmp_path}/out")
+
+
+@pytest.fixture(scope="module")
+def named(plain, tmp_path_factory):
+    """An export with the names of the digits next to it."""
+    folder = tmp_path_factory.mktemp("named") / "export"
+    copied(plain, folder)
+    (folder / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+    return folder
+
+
+def evaluated(capsys, model, data_dir, *more):
+    """What evaluate finds of each class, by name."""
+    evaluate.main(["evaluate", f"--model={model}", f"--data_dir={data_dir}", "--json",
+                   "--per_class", *more])  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    return found["top_1_accuracy"], {one["name"]: one for one in found["classes"]}
+
+
+def test_classes_in_another_order_of_which_one_is_missing(named, digits_dir, tmp_path, capsys):
+    names = [str(digit) for digit in range(10) if digit != 3]
+    data = write_in_order(digits_dir, tmp_path / "data", names[::-1])
+    model = named / "tiny.tflite"
+    _, whole = evaluated(capsys, model, digits_dir)
+    accuracy, part = evaluated(capsys, model, data)
+    assert part["3"]["images"] == 0
+    for name in names:
+        assert whole[name]["images"] > 0
+        assert (part[name]["images"], part[name]["recall"]) == (
+            whole[name]["images"], whole[name]["recall"]
+        )  # fmt: skip
+    run(f"--model={model}", f"--data_dir={data}", f"--output_dir={tmp_path}/report")
+    assert figures_in(tmp_path / "report")["headline"]["accuracy"] == accuracy
+
+
+def test_classes_of_other_names(named, digits_dir, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefghij") + "\n")
+    given = [f"--model={named}/tiny.tflite", f"--data_dir={digits_dir}"]
+    for main in (evaluate.main, report.main):
+        more = [f"--output_dir={tmp_path}/report"] if main is report.main else []
+        with pytest.raises(UserError, match=r"no '0', and the data set no 'a'.*--labels"):
+            main(["", *given, *more, f"--labels={names}"])

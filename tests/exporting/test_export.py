@@ -116,7 +116,9 @@ def test_names_beside_the_checkpoint_come_before_those_of_the_data(
     (tmp_path / "own" / "labels.txt").write_text("\n".join("abcdefghij") + "\n")
     make_export(params)
     assert (tmp_path / "made" / "labels.txt").read_text().split() == list("abcdefghij")
-    assert "has other names for the classes than the model" in caplog.text
+    assert "the model has no '0', and the data set no 'a'" in caplog.text
+    rows = report_of(params["export_dir"])["files"].values()
+    assert {row.get("top_1_accuracy") for row in rows} == {None}
 
 
 def test_data_of_other_classes_give_no_accuracy(model_dir, digits_dir, tmp_path):

@@ -19,6 +19,7 @@ INFO = DatasetInfo(
     label_names=("Boskoop", "Grävensteiner"),
     shards={"train-00000-of-00001": 100, "validation-00000-of-00001": 20},
     builder="test 1.0",
+    images_by_class={"train": (90, 10), "validation": (15, 5)},
 )
 
 
@@ -87,6 +88,10 @@ GOOD = {"name": "x", "num_train_images": 1, "num_eval_images": 2, "num_label_cla
         {**GOOD, "label_names": [1, 2, 3]},
         {**GOOD, "name": 3},
         {**GOOD, "builder": None},
+        {**GOOD, "images_by_class": [1]},
+        {**GOOD, "images_by_class": {"train": [1, 0]}},
+        {**GOOD, "images_by_class": {"train": [1, 0, -1]}},
+        {**GOOD, "images_by_class": {"train": [1, 0, "0"]}},
     ],
 )
 def test_what_is_no_description_is_named(tmp_path, content):

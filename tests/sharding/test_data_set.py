@@ -36,6 +36,7 @@ def test_files_and_description(tmp_path):
     assert dataset_info.load(str(tmp_path)) == info
     assert (info.num_train_images, info.num_eval_images, info.num_label_classes) == (50, 10, 3)
     assert info.label_names == NAMES
+    assert info.images_by_class == {"train": (17, 17, 16), "validation": (3, 3, 4)}
     assert keys_written(tmp_path, "train") + keys_written(tmp_path, "validation") == [
         i.key for i in ITEMS
     ]

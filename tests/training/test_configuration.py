@@ -155,6 +155,32 @@ def test_counts_come_from_the_data_set(tmp_path):
     assert params["eval_batch_size"] == 20
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_said"),
+    [
+        ({}, True),
+        ({"config_file": "cpu", "train_steps": 300}, False),
+        ({"config_file": "cpu"}, True),
+        ({"data_dir": "null"}, False),
+    ],
+)
+def test_few_images_are_said(tmp_path, caplog, changes, is_said):
+    write_info(tmp_path)
+    params = resolve(tmp_path, **{"data_dir": str(tmp_path), **changes})
+    with caplog.at_level("INFO", "absl"):
+        configuration.log_summary(params)
+    assert ("--train_batch_size" in caplog.text) == is_said
+
+
+@pytest.mark.parametrize(("mode", "smallest"), [("train", "2 ('b')"), ("eval", "1 ('a')")])
+def test_classes_of_very_unequal_size_are_said(tmp_path, caplog, mode, smallest):
+    counts = {"train": (98, 2), "validation": (1, 19)}
+    write_info(tmp_path, num_label_classes=2, label_names=("a", "b"), images_by_class=counts)
+    with caplog.at_level("INFO", "absl"):
+        configuration.log_summary(resolve(tmp_path, data_dir=str(tmp_path), mode=mode))
+    assert smallest in caplog.text and "--per_class" in caplog.text
+
+
 def test_given_counts_stay(tmp_path):
     write_info(tmp_path)
     params = resolve(

@@ -8,6 +8,7 @@ import pytest
 from saved_checkpoints import save, value_of
 
 from utils.base.errors import UserError
+from utils.config import settings
 from utils.training import checkpoints, evaluations
 
 
@@ -176,3 +177,27 @@ def test_the_log_leaves_out_top_5_where_any_answer_is_among_them(caplog, classes
     with caplog.at_level("INFO", "absl"):
         evaluations.log({**metrics(7, 0.5), **found}, 2.5, classes)
     assert caplog.messages == [f"Step 7: top-1 50.00 %,{shown} loss 1.0000 on 10 images in 2.5 s."]
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "is_said"),
+    [
+        (30, {}, True), (500, {}, False), (0, {}, False),
+        (30, {"batch_norm_momentum": 0.9}, False), (30, {"freeze_backbone": True}, False),
+        (30, {"model_spec": {"batch_norm_momentum": 0.9}}, False),
+    ],
+)  # fmt: skip
+def test_statistics_that_cannot_have_settled_are_said(model_dir, caplog, step, changes, is_said):
+    params = {**settings.default_params(), "model_dir": model_dir, "train_steps": 1000, **changes}
+    evaluations.log_unsettled(params, step)
+    for flag in ("--batch_norm_momentum=0.99", "--moving_average_decay=0.9999", "74 %"):
+        assert (flag in caplog.text) == is_said
+
+
+def test_statistics_are_said_at_the_first_and_the_last_evaluation(model_dir, caplog):
+    evaluations.record(model_dir, metrics(10, 0.2))
+    params = {**settings.default_params(), "model_dir": model_dir}
+    evaluations.log_unsettled({**params, "train_steps": 40}, 30)
+    assert not caplog.text
+    evaluations.log_unsettled({**params, "train_steps": 30}, 30)
+    assert "30 steps" in caplog.text

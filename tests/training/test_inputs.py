@@ -3,10 +3,14 @@
 import collections
 import os
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from built_data import write_in_order
+from shades import batches, labels_of
 
 import mnasnet_main
+from imagenet_input import PADDING
 from utils.config import settings
 from utils.training import evaluations, inputs
 
@@ -83,3 +87,17 @@ def test_evaluations_list_and_size_no_file_again(bucket, tmp_path, monkeypatch, 
 def test_which_evaluations_count_their_steps(changes, endless):
     split = inputs.Split({**params_of("data", "model"), **changes}, is_training=False)
     assert split.is_endless == endless
+
+
+def test_labels_are_those_of_the_model_by_name(digits_dir, tmp_path):
+    """An evaluation set in another order that lacks a class."""
+    names = [str(digit) for digit in range(10) if digit != 3]
+    data_dir = write_in_order(digits_dir, tmp_path / "data", names[::-1])
+    (tmp_path / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+    found = []
+    for source in (digits_dir, data_dir):
+        split = inputs.Split(params_of(source, tmp_path), is_training=False)
+        labels = labels_of(batches(split.input(), 100))
+        found.append(labels[(labels != PADDING) & (labels != 3)])
+    assert len(found[0]) > 300
+    np.testing.assert_array_equal(*found)

@@ -46,10 +46,10 @@ def save(model_dir, step=7, **more):
         return path, session.run({v.op.name: v for v in tf.global_variables()})
 
 
-def initialized(path, **more):
+def initialized(path, classes=(), **more):
     """{name: value} of all variables of a graph that starts from a checkpoint."""
     own = build(**more)
-    scaffold = tf.train.Scaffold(init_fn=warm_start.init_fn(path))
+    scaffold = tf.train.Scaffold(init_fn=warm_start.init_fn(path, classes))
     with tf.train.MonitoredSession(tf.train.ChiefSessionCreator(scaffold)) as session:
         values = session.run({v.op.name: v for v in tf.global_variables()})
     return own, values
@@ -184,6 +184,30 @@ def test_the_same_number_of_classes_restores_the_head(tmp_path):
     assert len(heads) == 2
     for name in heads:
         np.testing.assert_array_equal(values[name], saved[name])
+
+
+def test_the_classifier_follows_the_names_of_the_classes(tmp_path, caplog):
+    path, saved = save(str(tmp_path))
+    (tmp_path / "labels.txt").write_text("ant\nbee\ncow\ndog\n")
+    with caplog.at_level("INFO", "absl"):
+        own, values = initialized(path, ["dog", "ant", "bee", "cow"])
+    assert "another" in caplog.text
+    heads = [name for name in own if is_head(name)]
+    assert len(heads) == 2
+    for name in heads:
+        expected = saved[f"{name}/ExponentialMovingAverage"][..., [3, 0, 1, 2]]
+        np.testing.assert_array_equal(values[name], expected)
+        np.testing.assert_array_equal(values[f"{name}/ExponentialMovingAverage"], expected)
+
+
+def test_a_classifier_of_other_names_starts_at_0(tmp_path, caplog):
+    path, saved = save(str(tmp_path), averages=False)
+    (tmp_path / "labels.txt").write_text("ant\nbee\ncow\ndog\n")
+    with caplog.at_level("INFO", "absl"):
+        own, values = initialized(path, ["ant", "bee", "cow", "elk"], averages=False)
+    assert "'elk'" in caplog.text and "'dog'" in caplog.text
+    for name in own:
+        np.testing.assert_array_equal(values[name], 0 if is_head(name) else saved[name])
 
 
 def test_a_model_of_another_name_supplies_its_weights(tmp_path):

@@ -9,7 +9,7 @@ import collections
 import functools
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from absl import logging
@@ -76,27 +76,40 @@ def compare(of_model: Sequence[str], of_data: Sequence[str]) -> Comparison:
     """
     if not of_model or not of_data or list(of_model) == list(of_data):
         return Comparison()
-    found = _candidates(of_model, of_data)
-    if len(of_model) == len(of_data) and all(i in indices for i, indices in enumerate(found)):
+    exact = _candidates(of_model, of_data, _exact_forms)
+    if _is_clear(exact):
+        return _in_order(exact, of_model)
+    if len(of_model) == len(of_data) and all(
+        _loose_forms(ours) & _loose_forms(theirs)
+        for ours, theirs in zip(of_model, of_data, strict=True)
+    ):
         return Comparison()
-    order = tuple(index for indices in found for index in indices)
-    if len(order) == len(found) == len({*order}):
-        return Comparison(order)
+    loose = _candidates(of_model, of_data, _loose_forms)
+    found = [indices or others for indices, others in zip(exact, loose, strict=True)]
+    if _is_clear(found):
+        return _in_order(found, of_model)
     return Comparison(difference=_difference(of_model, of_data, found))
 
 
-def _candidates(of_model: Sequence[str], of_data: Sequence[str]) -> list[list[int]]:
+def _candidates(
+    of_model: Sequence[str], of_data: Sequence[str], forms: Callable[[str], set[str]]
+) -> list[set[int]]:
     """Returns for each class of the data set the indices of the model's classes it may be."""
-    found: list[list[int]] = [[] for _ in of_data]
-    for forms in (_exact_forms, _loose_forms):
-        places = collections.defaultdict(list)
-        for index, name in enumerate(of_model):
-            for form in forms(name):
-                places[form].append(index)
-        for indices, name in zip(found, of_data, strict=True):
-            if not indices:
-                indices += sorted({index for form in forms(name) for index in places[form]})
-    return found
+    places = collections.defaultdict(set)
+    for index, name in enumerate(of_model):
+        for form in forms(name):
+            places[form].add(index)
+    return [{index for form in forms(name) for index in places[form]} for name in of_data]
+
+
+def _is_clear(found: list[set[int]]) -> bool:
+    """Whether each class of the data set is one of the model, and no two are the same."""
+    return all(len(indices) == 1 for indices in found) and len(set.union(*found)) == len(found)
+
+
+def _in_order(found: list[set[int]], of_model: Sequence[str]) -> Comparison:
+    order = tuple(index for indices in found for index in indices)
+    return Comparison(None if order == tuple(range(len(of_model))) else order)
 
 
 def _exact_forms(name: str) -> set[str]:
@@ -123,17 +136,17 @@ def _synsets() -> dict[str, set[str]]:
     return dict(found)
 
 
-def _difference(of_model: Sequence[str], of_data: Sequence[str], found: list[list[int]]) -> str:
+def _difference(of_model: Sequence[str], of_data: Sequence[str], found: list[set[int]]) -> str:
     """Returns the first class of each that the other lacks, in words."""
     known = [index for indices in found for index in indices]
     lacking = [name for name, indices in zip(of_data, found, strict=True) if not indices]
     if not lacking:
-        twice = next(
+        unclear = next(
             name
             for name, indices in zip(of_data, found, strict=True)
-            if len(indices) > 1 or known.count(indices[0]) > 1
+            if len(indices) > 1 or any(known.count(index) > 1 for index in indices)
         )
-        return f"it is not clear which class of the model {quoted(twice)} is"
+        return f"it is not clear which class of the model {quoted(unclear)} is"
     words = f"the model has no {quoted(lacking[0])}"
     missing = next((name for i, name in enumerate(of_model) if i not in known), None)
     return words if missing is None else f"{words}, and the data set no {quoted(missing)}"
@@ -174,7 +187,7 @@ def unequal_sizes(names: Sequence[str], counts: Sequence[int]) -> str | None:
     if not sizes or max(sizes)[0] <= UNEQUAL * min(sizes)[0]:
         return None
     smallest, largest = (
-        f"{count} images of {quoted(names[number]) if names else f'class {number}'}"
+        f"{count} ({quoted(names[number]) if names else f'class {number}'})"
         for count, number in (min(sizes), max(sizes))
     )
-    return f"classes are of very unequal size, from {smallest} to {largest}"
+    return f"classes are of very unequal size, from {smallest} to {largest} images"
