@@ -34,7 +34,7 @@ def test_resuming_says_which_settings_changed(trained, digits_dir, tmp_path, cap
     shutil.copytree(trained, tmp_path / "m")
     changed = flags(
         data_dir=digits_dir, model_dir=tmp_path / "m", mode="train",
-        train_steps=3, base_learning_rate=0.05,
+        train_steps=3, base_learning_rate=0.05, **EACH_STEP,
     )  # fmt: skip
     err = log_of(caplog, *changed)
     assert "Other settings than before: base_learning_rate 0.05 (was 0.1)." in err
