@@ -118,11 +118,14 @@ def test_classes_in_another_order_of_which_one_is_missing(named, digits_dir, tmp
     assert figures_in(tmp_path / "report")["headline"]["accuracy"] == accuracy
 
 
-def test_classes_of_other_names(named, digits_dir, tmp_path, capsys):
-    names = tmp_path / "names.txt"
+def test_classes_of_other_names(plain, digits_dir, tmp_path, capsys):
+    model = f"{copied(plain, tmp_path / 'export')}/tiny.tflite"
+    names = tmp_path / "export" / "labels.txt"
     names.write_text("\n".join("abcdefghij") + "\n")
-    given = [f"--model={named}/tiny.tflite", f"--data_dir={digits_dir}"]
-    for main in (evaluate.main, report.main):
-        more = [f"--output_dir={tmp_path}/report"] if main is report.main else []
+    given = [f"--model={model}", f"--data_dir={digits_dir}"]
+    for main, more in ((evaluate.main, []), (report.main, [f"--output_dir={tmp_path}/report"])):
         with pytest.raises(UserError, match=r"no '0', and the data set no 'a'.*--labels"):
-            main(["", *given, *more, f"--labels={names}"])
+            main(["", *given, *more])
+    # Who names them knows that they are the same.
+    _, classes = evaluated(capsys, model, digits_dir, f"--labels={names}")
+    assert list(classes) == list("abcdefghij") and classes["d"]["images"] > 0

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     info = dataset_info.load(arguments.data_dir)
     paths = records.list_files(arguments.data_dir, imagenet_input.EVAL_PREFIX)
     names = classifiers.label_names(arguments.model, arguments.labels, model.num_classes)
-    order = models.class_order(names, model.num_classes, arguments.data_dir)
+    order = models.class_order(names, model.num_classes, arguments.data_dir, arguments.labels)
     labels.log_order(order, names or (), arguments.data_dir)
     source = predictions.Source(paths, model.num_classes, arguments.images, class_order=order)
     evaluation = _measure(model, source, arguments.images or (info.num_eval_images if info else 0))

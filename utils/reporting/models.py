@@ -76,7 +76,7 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
     model_dir = _training_dir(checkpoint)
     num_classes = _stored(model_dir).get("num_label_classes")
     if num_classes:
-        class_order(_names_of(model_dir, labels, num_classes), num_classes, data_dir)
+        class_order(_names_of(model_dir, labels, num_classes), num_classes, data_dir, labels)
     given = {
         "mode": "eval", "model_dir": model_dir, "data_dir": data_dir, "use_tpu": False,
         "num_label_classes": num_classes,
@@ -95,7 +95,7 @@ def _is_exported(path: str) -> bool:
 
 
 def class_order(
-    names: Sequence[str] | None, num_classes: int, data_dir: str
+    names: Sequence[str] | None, num_classes: int, data_dir: str, labels: str | None = None
 ) -> tuple[int, ...] | None:
     """Returns the index in a model of each class of a data set; None if they are the same.
 
@@ -103,16 +103,21 @@ def class_order(
       names: of the model's classes, in order; None or empty if they are not known.
       num_classes: of the model.
       data_dir: folder of the data set.
+      labels: the user's file of these names, which may be others than the data set's: its classes
+        then are those of the model by number.
 
     Raises:
       UserError: the data set has other classes than the model.
     """
     remedy = (
         "name a data set with the classes of the model, or, if only their names differ, a file of "
-        "the data set's names in the order of the model's classes with --labels"
+        "names in the order of the model's classes with --labels"
     )
-    given = dataset_info.label_names(data_dir)
-    order = class_names.order(names or (), given, data_dir, remedy)
+    of_data = dataset_info.label_names(data_dir)
+    if labels:
+        order = class_names.compare(names or (), of_data).order
+    else:
+        order = class_names.order(names or (), of_data, data_dir, remedy)
     info = dataset_info.load(data_dir)
     if info and order is None and info.num_label_classes != num_classes:
         raise UserError(
@@ -165,7 +170,7 @@ def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
         model_dir=model_dir if stored else None,
         export_dir=folder if report else None,
         label_smoothing=stored.get("label_smoothing"),
-        class_order=class_order(names, classifier.num_classes, data_dir),
+        class_order=class_order(names, classifier.num_classes, data_dir, labels),
     )
 
 
@@ -206,7 +211,7 @@ def of_checkpoint(
         model_dir=params["model_dir"],
         export_dir=export_dir if has_export else None,
         label_smoothing=(stored or params).get("label_smoothing"),
-        class_order=class_order(names, num_classes, params["data_dir"]),
+        class_order=class_order(names, num_classes, params["data_dir"], labels),
     )
 
 
