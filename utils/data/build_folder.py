@@ -13,7 +13,7 @@ from absl import logging
 from utils.base.errors import UserError
 from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
-from utils.pictures import opening
+from utils.reading import pictures
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
 
@@ -57,7 +57,7 @@ def build(options: Options) -> None:
       UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
-    opening.require_pillow()
+    pictures.require_pillow()
     picture_folders.need_dir(options.input_dir, "input_dir")
     picture_folders.check_apart(options.input_dir, options.output_dir)
     name, builder = _name(options), _builder(options)
