@@ -75,6 +75,12 @@ def test_a_report_shows_the_picture(name):
         assert np.abs(np.asarray(small, int) - kind.pixels).mean() < 1.5
 
 
+@pytest.mark.parametrize("name", ["png RGBA", "png LA", "png palette with a hole", "png 1 bit"])
+def test_a_png_in_a_record_is_decoded_over_white(name, decode):
+    """Training, evaluation and the SavedModel decode so."""
+    assert np.abs(decode(KINDS[name].data).astype(int) - KINDS[name].pixels).max() <= 1
+
+
 def test_a_builder_writes_what_the_kinds_show(tmp_path):
     expected = {}
     for number, kind in enumerate(KINDS.values()):

@@ -265,7 +265,8 @@ def _check_sizes(image: Any) -> None:
     """Raises Unreadable if the header claims a picture, or tiles of it, that no memory holds."""
     sizes = [(image.height, image.width)]
     if image.format == "TIFF":
-        sizes.append(tuple(int(image.tag_v2.get(t, 0)) for t in (_TILE_HEIGHT, _TILE_WIDTH)))
+        height, width = (int(image.tag_v2.get(tag, 0)) for tag in (_TILE_HEIGHT, _TILE_WIDTH))
+        sizes.append((height, width))
     for height, width in sizes:
         if picture_limits.size_problem(height, width):
             raise Unreadable(f"its header claims {width} x {height} pixels, too many to decode")
@@ -333,7 +334,7 @@ def _orientation(image: Any) -> int:
 
 
 def _rgb(image: Any, data: bytes, upright: bool = True) -> Any:
-    """Returns the pixels of a file as a viewer shows them, as Pillow's RGB picture of 8 bits.
+    """Returns Pillow's RGB picture of 8 bits: the pixels of a file as a viewer shows them.
 
     Args:
       image: Pillow's picture of the file, not decoded yet.
@@ -366,13 +367,13 @@ def _rgb(image: Any, data: bytes, upright: bool = True) -> Any:
 
 def _eight_bits(image: Any, data: bytes) -> Any:
     """Returns Pillow's picture decoded, with 8 bits a channel; arguments as of `_rgb`."""
-    tile = image.tile[0] if image.tile else None  # how the pixels are stored, if Pillow knows
+    tile = image.tile[0] if image.tile else None  # how the pixels are stored
     image.load()
     if image.mode.startswith("F"):
         raise Unreadable("its pixels are floating-point numbers: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         return _eight_bits_of_grey(image, tile)
-    if image.format in ("PNG", "TIFF"):
+    if tile and image.format in ("PNG", "TIFF"):
         layout = tile.args if isinstance(tile.args, str) else tile.args[0]
         if layout == "LA;16B" or layout[:-1] in ("RGB;16", "RGBX;16", "RGBA;16"):
             return _eight_bits_of_colours(image, data, layout)
@@ -404,7 +405,7 @@ def _eight_bits_of_colours(image: Any, data: bytes, layout: str) -> Any:
     # Told the other order of bytes, Pillow decodes the lower ones.
     order = "L" if layout.endswith("B") else "B"
     other = "RGBA" if layout == "LA;16B" else layout[:-1] + order
-    again = Image.open(_file(data), formats=[image.format])
+    again: Any = Image.open(_file(data), formats=[image.format])
     again.tile = [
         tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))
         for tile in again.tile
