@@ -326,6 +326,13 @@ def kinds() -> dict[str, Kind]:
             save(bits, "PPM"), np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
             "PPM",
         ),
+        "pbm 1 bit as text": Kind(
+            b"P1 %s\n%s" % (size, " ".join("10"[bit] for bit in np.asarray(bits).ravel()).encode()),
+            np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2), "PPM",
+        ),
+        "ppm as text": Kind(
+            b"P3 %s 255\n%s" % (size, " ".join(map(str, rgb.ravel())).encode()), rgb, "PPM"
+        ),
         "pgm 12 of 16 bits": Kind(
             b"P5 %s 65535\n%s" % (size, grey12.astype(">u2").tobytes()), first, "PPM"
         ),
@@ -349,6 +356,16 @@ def kinds() -> dict[str, Kind]:
         "tiff RGB 12 bits": Kind(tiff16(bits12, 2), rgb, "TIFF"),
         "tiff RGB 10 bits, big-endian": Kind(tiff16(bits10, 2, ">"), rgb, "TIFF"),
         "tiff RGB 16 bits, channels apart": Kind(tiff16(wide, 2, apart=True), rgb, "TIFF"),
+        "tiff RGB 12 bits, channels apart": Kind(
+            tiff16(bits12, 2, ">", apart=True), rgb, "TIFF"
+        ),
+        "ppm 12 bits": Kind(b"P6 %s 4095\n%s" % (size, bits12.astype(">u2").tobytes()), rgb, "PPM"),
+        "ppm 12 of 16 bits": Kind(
+            b"P6 %s 65535\n%s" % (size, bits12.astype(">u2").tobytes()), rgb, "PPM"
+        ),
+        "pgm 12 bits as text": Kind(
+            b"P2 %s 4095\n%s" % (size, " ".join(map(str, grey12.ravel())).encode()), first, "PPM"
+        ),
         "tiff 32 bits": Kind(
             save(Image.fromarray(ramp[..., 0].astype(np.int32)), "TIFF"), ramp8, "TIFF"
         ),

@@ -23,7 +23,7 @@ MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
 Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
 else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP,
-WebP, TIFF, HEIC and AVIF are recognized by their content; hidden files, texts and videos are
+WebP, TIFF, PPM, HEIC and AVIF are recognized by their content; hidden files, texts and videos are
 skipped. RGB and grey JPEGs keep their bytes. All others become RGB JPEGs: turned upright as EXIF
 says, transparency laid over white."""
 _TEST = "test"

@@ -14,6 +14,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from logging import CRITICAL, getLogger
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,18 +72,17 @@ def require_pillow() -> None:
       UserError: Pillow is not installed.
     """
     try:
-        from PIL import Image, TiffImagePlugin
+        from PIL import Image
     except ImportError as e:
         raise UserError("Pictures are read by Pillow: pip install pillow.") from e
     Image.init()  # not left to the first of many threads
-    # Pillow's own reader takes two bytes for two pixels if a channel of 16 bits is stored apart.
-    TiffImagePlugin.READ_LIBTIFF = True
     with contextlib.suppress(ImportError):  # the first HEIC picture says so
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     # Pillow warns of damaged EXIF blocks and large pictures; what matters here is an error.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
+    getLogger("PIL").setLevel(CRITICAL)
 
 
 def fit(data: bytes, upright: bool = True) -> Picture:
@@ -254,8 +254,8 @@ def _unknown(data: bytes) -> str:
             file.seek(tags.next)
             tags.load(file)
             return (
-                f"this is a TIFF of {tags.get(_BANDS, 1)} bands of {tags[_BITS][0]} bits: choose "
-                "three bands and save them as an RGB PNG"
+                f"this is a TIFF of {tags.get(_BANDS, 1)} bands of {tags[_BITS][0]} bits: save it, "
+                "or three bands that you choose, as an RGB PNG"
             )
         return f"this is a {Image.open(io.BytesIO(data)).format} file: convert it to PNG or JPEG"
     return f"this is not a {NAMES}: if it is a picture, convert it to PNG or JPEG"
@@ -367,27 +367,63 @@ def _rgb(image: Any, data: bytes, upright: bool = True) -> Any:
 
 def _eight_bits(image: Any, data: bytes) -> Any:
     """Returns Pillow's picture decoded, with 8 bits a channel; arguments as of `_rgb`."""
-    tile = image.tile[0] if image.tile else None  # how the pixels are stored
+    white = _correct_layout(image)
+    tiles = image.tile  # how the pixels are stored; decoding empties it
     image.load()
     if image.mode.startswith("F"):
         raise Unreadable("its pixels are floating-point numbers: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _eight_bits_of_grey(image, tile)
-    if tile and image.format in ("PNG", "TIFF"):
-        layout = tile.args if isinstance(tile.args, str) else tile.args[0]
-        if layout == "LA;16B" or layout[:-1] in ("RGB;16", "RGBX;16", "RGBA;16"):
-            return _eight_bits_of_colours(image, data, layout)
+        return _eight_bits_of_grey(image, white)
+    if tiles and image.format in ("PNG", "TIFF", "PPM"):
+        channels, _, bits = _layout(tiles[0]).partition(";")
+        if bits.startswith("16") and channels in ("RGB", "RGBX", "RGBA", "R", "LA"):
+            return _eight_bits_of_colours(image, data, tiles, white)
     return image
 
 
-def _eight_bits_of_grey(image: Any, tile: Any) -> Any:
+def _layout(tile: Any) -> str:
+    """Returns Pillow's name for how pixels are stored, such as 'RGB;16B' (big-endian)."""
+    return tile.args if isinstance(tile.args, str) else tile.args[0]
+
+
+def _with_layout(tile: Any, layout: str) -> Any:
+    more = () if isinstance(tile.args, str) else tile.args[1:]
+    return tile._replace(args=(layout, *more))
+
+
+def _correct_layout(image: Any) -> int | None:
+    """Corrects what Pillow takes for the layout of some pictures of 16 bits.
+
+    Returns:
+      The value that is white, if the file says so.
+    """
+    if image.format == "PPM" and image.mode in ("I", "RGB"):
+        (tile,) = image.tile
+        if tile.codec_name == "raw" or tile.args[1] < 256:
+            return None
+        white = tile.args[1] if tile.args[1] < 65535 else None
+        if tile.codec_name == "ppm_plain":  # Pillow scales grey to 16 bits, and colours to 8
+            return None if white is None else 65535
+        # Python would decode it, in half a minute for 12 megapixels.
+        layout = "I;16B" if image.mode == "I" else "RGB;16B"
+        image.tile = [tile._replace(codec_name="raw", args=layout)]
+        return white
+    if image.format == "TIFF" and image.tag_v2.get(_BITS, (0,))[0] == 16:
+        order = "B" if image.tag_v2.prefix == b"MM" else "L"
+        # Pillow takes channels that are stored apart for 8 bits.
+        image.tile = [
+            _with_layout(tile, f"{_layout(tile)};16{order}") if len(_layout(tile)) == 1 else tile
+            for tile in image.tile
+        ]
+    return None
+
+
+def _eight_bits_of_grey(image: Any, white: int | None) -> Any:
     """Returns Pillow's grey picture of 16 or 32 bits with 8."""
     from PIL import Image, ImageOps
 
     values = np.asarray(image, np.float32)
-    # Pillow has scaled what a PGM says to be less than 16 bits.
-    is_scaled = image.format == "PPM" and tile.codec_name != "raw" and tile.args[-1] < 65535
-    grey = Image.fromarray(_scaled(values, 16 if is_scaled else _used_bits(values)))
+    grey = Image.fromarray(_scaled(values, white))
     if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # 0 is white
         grey = ImageOps.invert(grey)
     if "transparency" in image.info:
@@ -395,44 +431,43 @@ def _eight_bits_of_grey(image: Any, tile: Any) -> Any:
     return grey
 
 
-def _eight_bits_of_colours(image: Any, data: bytes, layout: str) -> Any:
+def _eight_bits_of_colours(image: Any, data: bytes, tiles: list[Any], white: int | None) -> Any:
     """Returns Pillow's picture of channels of 16 bits, of which it has decoded the upper bytes."""
     from PIL import Image
 
     upper = np.asarray(image)
-    if upper[..., :3].max(initial=0) >= 64:  # more than 14 bits are used
+    if white is None and upper[..., :3].max(initial=0) >= 64:  # more than 14 bits are used
         return image
-    # Told the other order of bytes, Pillow decodes the lower ones.
-    order = "L" if layout.endswith("B") else "B"
-    other = "RGBA" if layout == "LA;16B" else layout[:-1] + order
+
+    def lower_bytes(layout: str) -> str:
+        if layout == "LA;16B":
+            return "RGBA"  # both bytes of both
+        return layout[:-1] + ("L" if layout.endswith("B") else "B")  # the other order
+
     again: Any = Image.open(_file(data), formats=[image.format])
-    again.tile = [
-        tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))
-        for tile in again.tile
-    ]
+    again.tile = [_with_layout(tile, lower_bytes(_layout(tile))) for tile in tiles]
     again.load()
-    lower = np.asarray(again)[..., 1:2] if layout == "LA;16B" else np.asarray(again)[..., :3]
+    is_grey = _layout(tiles[0]) == "LA;16B"
+    lower = np.asarray(again)[..., 1:2] if is_grey else np.asarray(again)[..., :3]
     values = upper[..., :3] * np.float32(256) + lower
-    return Image.fromarray(np.dstack([_scaled(values, _used_bits(values)), upper[..., 3:]]))
+    return Image.fromarray(np.dstack([_scaled(values, white), upper[..., 3:]]))
 
 
-def _used_bits(values: np.ndarray) -> int:
-    """Returns the even number of bits, 8 or more, that hold the greatest of a picture's values.
+def _scaled(values: np.ndarray, white: int | None) -> np.ndarray:
+    """Returns values scaled to uint8 in [0, 255]; 255 is `white`, or else what their bits hold.
 
     Cameras and microscopes store 10, 12 or 14 bits in 16, which would be nearly black.
     """
-    bits = max(8, int(values.max(initial=0)).bit_length())
-    bits += bits % 2
-    if bits < 16:
-        logging.log_first_n(
-            logging.INFO, "A picture of 16 bits uses %d of them: such pictures are scaled by the "
-            "bits that they use.", 1, bits,
-        )  # fmt: skip
-    return bits
-
-
-def _scaled(values: np.ndarray, bits: int) -> np.ndarray:
-    return np.rint(np.clip(values * (255 / (2**bits - 1)), 0, 255)).astype(np.uint8)
+    if white is None:
+        bits = max(8, int(values.max(initial=0)).bit_length())
+        bits += bits % 2
+        if bits < 16:
+            logging.log_first_n(
+                logging.INFO, "A picture of 16 bits uses %d of them: such pictures are scaled by "
+                "the bits that they use.", 1, bits,
+            )  # fmt: skip
+        white = 2**bits - 1
+    return np.rint(np.clip(values * (255 / white), 0, 255)).astype(np.uint8)
 
 
 def _turned(image: Any, stored_as: int) -> Any:
