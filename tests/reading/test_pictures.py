@@ -14,8 +14,7 @@ from PIL import Image, features
 import preprocessing
 import utils
 from utils.base.errors import UserError
-from utils.data import build_folder
-from utils.reading import examples, pictures, records
+from utils.reading import pictures
 from utils.reading.pictures import Unreadable
 
 KINDS = picture_files.kinds()
@@ -79,23 +78,6 @@ def test_a_report_shows_the_picture(name):
 def test_a_png_in_a_record_is_decoded_over_white(name, decode):
     """Training, evaluation and the SavedModel decode so."""
     assert np.abs(decode(KINDS[name].data).astype(int) - KINDS[name].pixels).max() <= 1
-
-
-def test_a_builder_writes_what_the_kinds_show(tmp_path):
-    expected = {}
-    for number, kind in enumerate(KINDS.values()):
-        path = tmp_path / "in" / f"class {number % 2}" / f"{number}.x"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(kind.data)
-        expected[path.name] = pictures.fit(kind.data).encoded
-    build_folder.build(build_folder.Options(str(tmp_path / "in"), str(tmp_path / "out")))
-    found = {}
-    for path in (tmp_path / "out").glob("*-of-*"):
-        for record in records.read_records(str(path)):
-            feature = tf.train.Example.FromString(record).features.feature
-            name = feature["image/filename"].bytes_list.value[0].decode()
-            found[name] = feature[examples.IMAGE_KEY].bytes_list.value[0]
-    assert found == expected
 
 
 @pytest.mark.parametrize("dark", [3, 70, 4095])
