@@ -69,10 +69,27 @@ def is_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG, PNG, BMP or GIF (its first frame) to uint8 [H, W, 3]."""
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    """Decodes a JPEG, PNG (over white), BMP or GIF (its first frame) to uint8 [H, W, 3]."""
+    image = tf.cond(
+        tf.equal(tf.substr(image_bytes, 0, 8), b"\x89PNG\r\n\x1a\n"),
+        lambda: _over_white(tf.io.decode_png(image_bytes, channels=0)),
+        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
+    )
     image.set_shape([None, None, 3])
     return image
+
+
+def _over_white(image: tf.Tensor) -> tf.Tensor:
+    """Makes uint8 [H, W, 3] of the channels of a PNG: grey or RGB, each with or without alpha."""
+    height, width, channels = tf.unstack(tf.shape(image))
+
+    def blended():
+        values = tf.cast(image, tf.int32)
+        colours, alpha = values[..., :-1], values[..., -1:]
+        return tf.cast((colours * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+    colours = tf.cond(tf.equal(channels % 2, 0), blended, lambda: image)
+    return tf.broadcast_to(colours, [height, width, 3])
 
 
 def decode_and_crop(image_bytes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:

@@ -66,19 +66,87 @@ def exif(orientation: int) -> Image.Exif:
     return block
 
 
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """Returns a chunk of a PNG."""
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
 def png16(values: np.ndarray) -> bytes:
     """Returns a PNG of 16 bits, which Pillow cannot write, from uint16 [H, W, channels]."""
     height, width, channels = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-
-    def chunk(name, content):
-        checksum = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
-
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def png_with(chunk: bytes) -> bytes:
+    """Returns a small PNG with a further chunk after its header."""
+    data = save(smooth(), "PNG")
+    return data[:33] + chunk + data[33:]
+
+
+def tiff16(values: np.ndarray, photometric: int, order: str = "<", apart: bool = False) -> bytes:
+    """Returns a TIFF of 16 bits, which Pillow writes only of grey, from uint16 [H, W, channels].
+
+    Args:
+      values: the numbers as stored.
+      photometric: 0 if zero is white, 1 for grey, 2 for RGB.
+      order: of the bytes: '<' or '>'.
+      apart: whether each channel is stored by itself.
+    """
+    height, width, channels = values.shape
+    strips = [values[..., [c]] for c in range(channels)] if apart else [values]
+    encoded = [strip.astype(f"{order}u2").tobytes() for strip in strips]
+    start = 8 + 2 + 12 * 10 + 4
+    first = start + 2 * channels + 8 * len(encoded)
+    offsets = [first + n * len(encoded[0]) for n in range(len(encoded))]
+    lists = {
+        258: ("H", [16] * channels),
+        273: ("I", offsets),
+        279: ("I", [len(encoded[0])] * len(encoded)),
+    }
+    numbers = {
+        256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height,
+        284: 2 if apart else 1,
+    }  # fmt: skip
+    entries, behind = b"", b""
+    for tag in sorted({*lists, *numbers}):
+        kind, content = lists.get(tag, ("I", [numbers.get(tag, 0)]))
+        packed = struct.pack(f"{order}{len(content)}{kind}", *content)
+        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(content))
+        if len(packed) <= 4:
+            entries += packed.ljust(4, b"\0")
+        else:
+            entries += struct.pack(f"{order}I", start + len(behind))
+            behind += packed
+    header = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, 10)
+    return (header + entries + bytes(4) + behind).ljust(first, b"\0") + b"".join(encoded)
+
+
+def bmp32_without_alpha(pixels: np.ndarray) -> bytes:
+    """Returns a BMP of RGBA pixels whose alpha is 0 everywhere, as grabbers of screens write."""
+    height, width, _ = pixels.shape
+    rows = np.dstack([pixels[::-1, :, ::-1], np.zeros((height, width), np.uint8)]).tobytes()
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    numbers = (108, width, height, 1, 32, 3, len(rows), 2835, 2835, 0, 0, *masks)
+    header = struct.pack("<IiiHHIIiiIIIIII", *numbers) + b" niW" + bytes(48)
+    return struct.pack("<2sIHHI", b"BM", 122 + len(rows), 0, 0, 122) + header + rows
+
+
+def gif_on_screen(image: Image.Image, width: int, height: int) -> bytes:
+    """Returns a GIF whose frame is at the top left of a larger screen."""
+    data = save(image, "GIF")
+    return data[:6] + struct.pack("<HH", width, height) + data[10:]
+
+
+def jpeg_turned_by_xmp(pixels: np.ndarray) -> bytes:
+    """Returns a JPEG with an orientation in its XMP data alone, by which no viewer turns it."""
+    text = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    data = save(pixels, "JPEG", quality=95)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(text) + 2) + text + data[2:]
 
 
 def jpeg_claiming(width: int, height: int, **options) -> bytes:
@@ -207,6 +275,16 @@ def kinds() -> dict[str, Kind]:
     ramp = (np.arange(HEIGHT * WIDTH, dtype=np.uint16) * 6).reshape(HEIGHT, WIDTH, 1)
     ramp8 = np.repeat(np.rint(ramp / 257).astype(np.uint8), 3, 2)
     later = Image.fromarray(255 - rgb).quantize(32)
+    # Cameras and microscopes use a part of the 16 bits.
+    bits12 = rgb.astype(np.uint16) * 16 + 15
+    bits10 = rgb.astype(np.uint16) * 4 + 3
+    grey12, grey10 = bits12[..., :1], bits10[..., :1]
+    first = np.repeat(rgb[..., :1], 3, 2)
+    size = f"{WIDTH} {HEIGHT}".encode()
+    dark = b"P5 %s 4095\n%s" % (size, (grey12 // 8).astype(">u2").tobytes())
+    screen = np.full((2 * HEIGHT, 2 * WIDTH, 3), 255, np.uint8)
+    screen[:HEIGHT, :WIDTH] = paletted
+    noise = b"a" * 3_000_000
     found = {
         "jpeg": Kind(save(rgb, "JPEG", quality=95), rgb, None),
         "jpeg 4:4:4": Kind(save(rgb, "JPEG", quality=95, subsampling=0), rgb, None),
@@ -237,6 +315,77 @@ def kinds() -> dict[str, Kind]:
             save(palette, "GIF", save_all=True, append_images=[later]), paletted, "GIF"
         ),
         "bmp": Kind(save(rgb, "BMP"), rgb, "BMP"),
+        "gif with a hole": Kind(save(palette, "GIF", transparency=hole), holed, "GIF"),
+        "gif smaller than its screen": Kind(
+            gif_on_screen(palette, 2 * WIDTH, 2 * HEIGHT), screen, "GIF"
+        ),
+        "bmp of alpha 0": Kind(bmp32_without_alpha(rgb), rgb, "BMP"),
+        "ppm": Kind(save(rgb, "PPM"), rgb, "PPM"),
+        "pgm": Kind(save(gray[..., 0], "PPM"), gray, "PPM"),
+        "pbm 1 bit": Kind(
+            save(bits, "PPM"), np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
+            "PPM",
+        ),
+        "pbm 1 bit as text": Kind(
+            b"P1 %s\n%s" % (size, " ".join("10"[bit] for bit in np.asarray(bits).ravel()).encode()),
+            np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2), "PPM",
+        ),
+        "ppm as text": Kind(
+            b"P3 %s 255\n%s" % (size, " ".join(map(str, rgb.ravel())).encode()), rgb, "PPM"
+        ),
+        "pgm 12 of 16 bits": Kind(
+            b"P5 %s 65535\n%s" % (size, grey12.astype(">u2").tobytes()), first, "PPM"
+        ),
+        "pgm 12 bits": Kind(
+            b"P5 %s 4095\n%s" % (size, grey12.astype(">u2").tobytes()), first, "PPM"
+        ),
+        "pgm 12 bits dark": Kind(dark, first // 8, "PPM"),
+        "png grey 12 bits": Kind(png16(grey12), first, "PNG"),
+        "png grey 10 bits": Kind(png16(grey10), first, "PNG"),
+        "png RGB 12 bits": Kind(png16(bits12), rgb, "PNG"),
+        "png RGBA 10 bits": Kind(
+            png16(np.dstack([bits10, wide_alpha])), over_white(rgb, alpha), "PNG"
+        ),
+        "png LA 12 bits": Kind(
+            png16(np.dstack([grey12, wide_alpha])), over_white(first, alpha), "PNG"
+        ),
+        "tiff grey 12 bits": Kind(tiff16(grey12, 1), first, "TIFF"),
+        "tiff grey 12 bits, 0 is white": Kind(tiff16(4095 - grey12, 0), first, "TIFF"),
+        "tiff grey 16 bits, big-endian": Kind(tiff16(ramp, 1, ">"), ramp8, "TIFF"),
+        "tiff RGB 16 bits, big-endian": Kind(tiff16(wide, 2, ">"), rgb, "TIFF"),
+        "tiff RGB 12 bits": Kind(tiff16(bits12, 2), rgb, "TIFF"),
+        "tiff RGB 10 bits, big-endian": Kind(tiff16(bits10, 2, ">"), rgb, "TIFF"),
+        "tiff RGB 16 bits, channels apart": Kind(tiff16(wide, 2, apart=True), rgb, "TIFF"),
+        "tiff RGB 12 bits, channels apart": Kind(
+            tiff16(bits12, 2, ">", apart=True), rgb, "TIFF"
+        ),
+        "ppm 12 bits": Kind(b"P6 %s 4095\n%s" % (size, bits12.astype(">u2").tobytes()), rgb, "PPM"),
+        "ppm 12 of 16 bits": Kind(
+            b"P6 %s 65535\n%s" % (size, bits12.astype(">u2").tobytes()), rgb, "PPM"
+        ),
+        "pgm 12 bits as text": Kind(
+            b"P2 %s 4095\n%s" % (size, " ".join(map(str, grey12.ravel())).encode()), first, "PPM"
+        ),
+        "tiff 32 bits": Kind(
+            save(Image.fromarray(ramp[..., 0].astype(np.int32)), "TIFF"), ramp8, "TIFF"
+        ),
+        "png of a large profile": Kind(
+            png_with(png_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(noise))), rgb, "PNG"
+        ),
+        "png of a large text": Kind(
+            png_with(png_chunk(b"zTXt", b"prompt\0\0" + zlib.compress(noise))), rgb, "PNG"
+        ),
+        "png of a damaged text": Kind(
+            png_with(png_chunk(b"tEXt", b"a\0b")[:-1] + b"!"), rgb, "PNG"
+        ),
+        "png of two frames": Kind(
+            save(rgb, "PNG", save_all=True, append_images=[Image.fromarray(255 - rgb)]), rgb, "PNG"
+        ),
+        "webp of two frames": Kind(
+            save(rgb, "WEBP", save_all=True, append_images=[Image.fromarray(255 - rgb)],
+                 lossless=True), rgb, "WEBP",
+        ),
+        "jpeg turned by XMP alone": Kind(jpeg_turned_by_xmp(rgb), rgb, None),
         "webp": Kind(save(rgb, "WEBP", lossless=True), rgb, "WEBP"),
         "webp RGBA": Kind(
             save(rgba, "WEBP", lossless=True, exact=True), over_white(rgb, alpha), "WEBP"

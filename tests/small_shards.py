@@ -3,8 +3,8 @@
 import pytest
 from built_data import features
 
-from utils.pictures.opening import Unreadable
 from utils.reading import examples
+from utils.reading.pictures import Unreadable
 from utils.sharding import data_set, shards
 from utils.sharding.shards import Item, Made
 

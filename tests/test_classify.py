@@ -234,7 +234,9 @@ def test_a_picture_of_gigantic_size(refused, model, tmp_path):
     path = tmp_path / "picture.jpg"
     path.write_bytes(picture_files.GIGANTIC["jpeg"])
     text = refused(model, path)
-    assert text.startswith(f"{path}: the picture has 30000 x 30000 pixels by its header")
+    assert (
+        text.startswith(f"{path}: the picture cannot be decoded (") and "900000000 pixels" in text
+    )
 
 
 def test_missing_files(refused, exported, tmp_path, digits_dir):

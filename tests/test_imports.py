@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 NETWORK = ("preprocessing", "mnasnet_model", "mnasnet_models")
 # What each place may import besides itself; 'network' stands for the three modules of NETWORK.
 _BELOW_TRAINING = {
-    "base", "cluster", "network", "config", "reading", "pictures", "imagenet_input",
+    "base", "cluster", "network", "config", "reading", "imagenet_input",
 }  # fmt: skip
 _BELOW_MAIN = {
     *_BELOW_TRAINING, "training", "features", "exporting", "reporting", "weights", "running",
@@ -20,11 +20,10 @@ MAY_IMPORT = {
     "network": {"base", "mnasnet_start"},
     "config": {"base", "network"},
     "reading": {"base", "network"},
-    "pictures": {"base", "network", "reading"},
     "cluster": {"base"},
     "imagenet_input": {"base", "network", "config", "reading", "mnasnet_start"},
-    "inspecting": {"base", "network", "reading", "pictures"},
-    "sharding": {"base", "network", "reading", "pictures"},
+    "inspecting": {"base", "network", "reading"},
+    "sharding": {"base", "network", "reading"},
     "data": {*_BELOW_TRAINING, "inspecting", "sharding"},
     "training": _BELOW_TRAINING,
     "features": {*_BELOW_TRAINING, "training"},

@@ -18,8 +18,7 @@ from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
     from utils.exporting import classifiers
-    from utils.pictures import decodable, opening
-    from utils.reading import examples
+    from utils.reading import examples, pictures
 
 TOP = 5
 
@@ -34,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one JSON document; notices go to stderr"
     )
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help=f"file: {opening.NAMES}; turned upright"
+        "pictures", nargs="+", metavar="PICTURE", help=f"file: {pictures.NAMES}; turned upright"
     )
     return parser
 
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> None:
       UserError: the model cannot be used, or, after all pictures, some could not be read.
     """
     arguments = _parser().parse_args(argv[1:])
-    opening.require_pillow()
+    pictures.require_pillow()
     if not tf.io.gfile.exists(arguments.model):
         raise UserError(f"--model={arguments.model} does not exist: export a model first.")
     model = classifiers.load(arguments.model)
@@ -67,7 +66,7 @@ def _result(model, path: str, names: list[str] | None) -> dict[str, Any]:
     """Returns a picture's path with its top `classes`, or with the `error` that was logged."""
     try:
         probabilities = _classify(model, path)
-    except opening.Unreadable as e:
+    except pictures.Unreadable as e:
         logging.error("%s", e)
         return {"path": path, "error": str(e)}
     classes = [
@@ -85,14 +84,14 @@ def _classify(model, path: str) -> np.ndarray:
     """Returns a picture's probabilities; Unreadable says which file has what wrong with it."""
     image_bytes = _read(path)
     try:
-        return model.probabilities(decodable.for_tensorflow(image_bytes))
+        return model.probabilities(pictures.for_tensorflow(image_bytes))
     except tf.errors.OpError as e:
         reason = examples.picture_problem(image_bytes) or examples.undecodable_because(e)
-    except opening.Unreadable as e:
+    except pictures.Unreadable as e:
         reason = examples.undecodable_because(e)
-    except opening.MissingDecoder as e:
+    except pictures.MissingDecoder as e:
         reason = str(e)
-    raise opening.Unreadable(f"{path}: {reason}")
+    raise pictures.Unreadable(f"{path}: {reason}")
 
 
 def _read(path: str) -> bytes:
@@ -100,9 +99,9 @@ def _read(path: str) -> bytes:
         with tf.io.gfile.GFile(path, "rb") as f:
             return f.read()
     except tf.errors.NotFoundError as e:
-        raise opening.Unreadable(f"{path} does not exist: check the path.") from e
+        raise pictures.Unreadable(f"{path} does not exist: check the path.") from e
     except tf.errors.OpError as e:
-        raise opening.Unreadable(f"{path} cannot be read: {files.reason(e)}.") from e
+        raise pictures.Unreadable(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
 def _print(result: dict[str, Any]) -> None:

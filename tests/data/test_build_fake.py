@@ -13,16 +13,15 @@ from PIL import Image
 
 import imagenet_input
 from utils.base.errors import UserError
-from utils.data import build_fake, pictures
+from utils.data import build_fake
 from utils.data import command as data_command
 from utils.data.build_fake import Options
-from utils.pictures import opening
-from utils.reading import dataset_info
+from utils.reading import dataset_info, pictures
 
 
 @pytest.fixture(autouse=True, scope="module")
 def pillow():
-    opening.require_pillow()
+    pictures.require_pillow()
 
 
 @pytest.fixture(scope="module")

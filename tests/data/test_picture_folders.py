@@ -9,8 +9,8 @@ import tensorflow.compat.v1 as tf
 
 from utils.base.errors import UserError
 from utils.data import picture_folders
-from utils.pictures import opening
-from utils.pictures.opening import Unreadable
+from utils.reading import pictures
+from utils.reading.pictures import Unreadable
 from utils.sharding.shards import Item
 
 
@@ -72,7 +72,7 @@ def test_names_that_are_no_text(tmp_path):
     (tmp_path / "a").mkdir()
     with open(os.path.join(tmp_path, "a", name), "wb") as f:
         f.write(picture_files.jpeg())
-    opening.require_pillow()
+    pictures.require_pillow()
     assert paths(tmp_path, "a") == [name]
     made = picture_folders.PictureMaker(str(tmp_path), ["one"])(Item(f"a/{name}", 1))
     features = tf.train.Example.FromString(made.example).features.feature
@@ -98,7 +98,7 @@ def test_in_a_bucket():
 
 def test_features_of_a_record(tmp_path):
     write(tmp_path, "cat/tom.jpg", data=picture_files.jpeg())
-    opening.require_pillow()
+    pictures.require_pillow()
     maker = picture_folders.PictureMaker(str(tmp_path), ["ant", "cat"], synsets=["n1", "n2"])
     made = maker(Item("cat/tom.jpg", 2))
     found = tf.train.Example.FromString(made.example).features.feature

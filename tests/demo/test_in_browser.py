@@ -120,8 +120,10 @@ def test_every_kind_of_file_runs(chromium, exported, published, own_page, name):
 
 @pytest.mark.parametrize("method", ["bicubic", "bilinear"])
 def test_crop_and_resizing_are_those_of_the_evaluation(chromium, own_page, method):
-    """The numbers that the network gets, for sizes that round."""
-    data = picture_files.save(picture_files.smooth(), "PNG")
+    """The numbers that the network gets, for sizes that round, and over white."""
+    pixels = picture_files.smooth()
+    pixels = np.dstack([pixels, np.where(pixels[..., 0] < 128, 0, 255).astype(np.uint8)])
+    data = picture_files.save(pixels, "PNG")
     (own_page / "a.png").write_bytes(data)
     with browser.served(own_page) as address, browser.tab(chromium) as tab:
         tab.goto(address)

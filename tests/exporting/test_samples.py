@@ -57,6 +57,18 @@ def test_calibration_turns_pictures_and_evaluation_takes_them_as_stored(tmp_path
     np.testing.assert_array_equal(evaluated, expected["stored"])
 
 
+@pytest.mark.parametrize(
+    "name", ["png RGBA", "png RGB 12 bits", "gif with a hole", "bmp of alpha 0"]
+)
+def test_calibration_shows_a_picture_as_classify_does(tmp_path, name):
+    kind = picture_files.kinds()[name]
+    write_records(tmp_path / "train-00000-of-00001", [examples.example(kind.data, 1)])
+    params = settings_of("none", "none", data_dir=str(tmp_path))
+    (calibrated,) = samples.calibration_images(params)
+    expected = fed({"shown": kind.pixels}, exports.SIZE, "bilinear")["shown"]
+    np.testing.assert_allclose(calibrated, expected, atol=1.5)
+
+
 def fed(pictures_by_name, size, resize_method):
     """What evaluation feeds of pixels uint8 [H, W, 3], by name."""
     pixels = tf.placeholder(tf.uint8, [None, None, 3])

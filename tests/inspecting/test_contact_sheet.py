@@ -9,12 +9,12 @@ from PIL import Image
 
 from utils.inspecting import contact_sheet
 from utils.inspecting.contact_sheet import CAPTION, GAP, SIDE
-from utils.pictures import opening
+from utils.reading import pictures
 
 
 @pytest.fixture(autouse=True, scope="module")
 def pillow():
-    opening.require_pillow()
+    pictures.require_pillow()
 
 
 def tile(sheet):

@@ -15,7 +15,7 @@ from sklearn import metrics
 
 from utils.base.errors import UserError
 from utils.benchmarks import report as benchmark
-from utils.pictures import pixels
+from utils.reading import pictures as picture_reading
 from utils.reporting import content, predictions, report
 from utils.training import evaluations
 
@@ -262,7 +262,7 @@ def test_a_thousand_classes(tmp_path):
 def test_fifty_thousand_pictures_fit_in_20_mb(tmp_path):
     """The pictures of the page are photographs, which take as much as ImageNet's."""
     large = benchmark.benchmark_pictures.make_pictures(20)
-    pictures = [picture_files.save(pixels.thumbnail(one, 160), "JPEG") for one in large]
+    pictures = [picture_files.save(picture_reading.thumbnail(one, 160), "JPEG") for one in large]
     sizes = benchmark.write_report(str(tmp_path), 50_000, pictures).sizes
     assert 2e6 < sizes[report.PAGE] < 10e6
     assert sum(sizes.values()) < 20e6

@@ -18,7 +18,7 @@ from absl import logging
 from utils.base import memory, program
 from utils.benchmarks import pictures as benchmark_pictures
 from utils.data import build_folder, shared_arguments
-from utils.pictures import opening
+from utils.reading import pictures
 
 NUM_CLASSES = 10
 RUNS = 3
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv[1:])
     logging.set_verbosity(logging.WARNING)
-    opening.require_pillow()
+    pictures.require_pillow()
     count = arguments.images
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "pictures")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures
-from utils.reading import examples
+from utils.data import picture_folders
+from utils.reading import examples, pictures
 from utils.sharding import data_set, shards
 
 NUM_TRAIN_SHARDS = 4

@@ -11,8 +11,8 @@ import random
 from typing import Any, NamedTuple
 
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures, shared_arguments
-from utils.pictures import opening
+from utils.data import picture_folders, shared_arguments
+from utils.reading import pictures
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
 
@@ -50,7 +50,7 @@ def build(options: Options) -> None:
     """
     if options.num_classes < 2:
         raise UserError(f"--num_classes={options.num_classes} is invalid: it must be at least 2.")
-    opening.require_pillow()
+    pictures.require_pillow()
     names = ("num_train", "num_validation", "num_classes", "seed")
     builder = shards.builder("fake", **{name: getattr(options, name) for name in names})
     label_names = [f"class_{number:03d}" for number in range(options.num_classes)]

@@ -13,7 +13,7 @@ from absl import logging
 from utils.base.errors import UserError
 from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
-from utils.pictures import opening
+from utils.reading import pictures
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
 
@@ -23,7 +23,7 @@ MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
 Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
 else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP,
-WebP, TIFF, HEIC and AVIF are recognized by their content; hidden files, texts and videos are
+WebP, TIFF, PPM, HEIC and AVIF are recognized by their content; hidden files, texts and videos are
 skipped. RGB and grey JPEGs keep their bytes. All others become RGB JPEGs: turned upright as EXIF
 says, transparency laid over white."""
 _TEST = "test"
@@ -57,7 +57,7 @@ def build(options: Options) -> None:
       UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
-    opening.require_pillow()
+    pictures.require_pillow()
     picture_folders.need_dir(options.input_dir, "input_dir")
     picture_folders.check_apart(options.input_dir, options.output_dir)
     name, builder = _name(options), _builder(options)

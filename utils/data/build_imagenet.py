@@ -14,7 +14,7 @@ from utils.base.errors import UserError
 from utils.config import settings
 from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
-from utils.pictures import opening
+from utils.reading import pictures
 from utils.reading.labels import IMAGENET_FILE
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
@@ -52,7 +52,7 @@ def build(options: Options) -> None:
       UserError: the input has another layout, too much of it is unreadable, or the output folder
         cannot be used.
     """
-    opening.require_pillow()
+    pictures.require_pillow()
     picture_folders.need_dir(options.input_dir, "input_dir")
     picture_folders.check_apart(options.input_dir, options.output_dir)
     given = shared_arguments.given(options, ("train_shards", "validation_shards", "seed"))

@@ -35,8 +35,8 @@ import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.data import picture_folders, pictures
-from utils.reading import examples
+from utils.data import picture_folders
+from utils.reading import examples, pictures
 from utils.sharding import data_set, shards
 
 GRID = 5

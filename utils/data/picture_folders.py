@@ -16,9 +16,8 @@ from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.tensorflow_version import tf
-from utils.data import pictures
-from utils.pictures.opening import Unreadable
-from utils.reading import examples
+from utils.reading import examples, pictures
+from utils.reading.pictures import Unreadable
 from utils.sharding import shards
 
 # Endings of files that are often among pictures. Every other file must be a picture: an error is
@@ -34,7 +33,7 @@ FEATURES = (
 )  # fmt: skip
 _PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif",
-    ".heic", ".heif", ".hif",
+    ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 
 VALIDATION_FOLDERS = (shards.VALIDATION, "val", "valid")

@@ -12,8 +12,16 @@ from absl import logging
 import imagenet_input
 import preprocessing
 from utils.base.errors import UserError
-from utils.pictures import decodable, opening
-from utils.reading import bad_images, dataset_info, examples, labels, records, scan, segments
+from utils.reading import (
+    bad_images,
+    dataset_info,
+    examples,
+    labels,
+    pictures,
+    records,
+    scan,
+    segments,
+)
 from utils.training import inputs, model_files
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -53,29 +61,30 @@ class _SqueezedInput(imagenet_input.ImageNetInput):
 
 
 class _UprightInput(imagenet_input.ImageNetInput):
-    """Feeds the pictures of records turned as EXIF says, as a phone shows them.
+    """Feeds the pictures of records as a phone shows them: turned as EXIF says.
 
     Training and evaluation take them as they are stored, as the published program does.
     """
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        opening.require_pillow()
+        pictures.require_pillow()
         stored = super().make_source_dataset(index, num_hosts)
         return stored.map(
             lambda serialized: tf.ensure_shape(
-                tf.numpy_function(_turned, [serialized], tf.string, stateful=False), []
+                tf.numpy_function(_shown, [serialized], tf.string, stateful=False), []
             )
         )
 
 
-def _turned(serialized: bytes) -> bytes:
-    """Returns an example with its picture turned as EXIF says; one that is damaged as it is."""
+def _shown(serialized: bytes) -> bytes:
+    """Returns an example with its picture as a phone shows it; one that is damaged as it is."""
     features, problem = examples.features(serialized)
     if problem:
         return serialized
     image_bytes = features[examples.IMAGE_KEY].bytes_list.value[0]
-    upright = decodable.upright(image_bytes)
-    if upright is image_bytes:
+    try:
+        upright = pictures.for_tensorflow(image_bytes)
+    except (pictures.Unreadable, pictures.MissingDecoder):  # the input says what is wrong
         return serialized
     return examples.example(upright, features[examples.LABEL_KEY].int64_list.value[0])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.base import files
-from utils.pictures import opening, pixels
+from utils.reading import pictures
 
 COLUMNS, ROWS = 8, 6
 # In pixels: side of a tile, space around it, height of its caption.
@@ -18,7 +18,7 @@ _BACKGROUND, _FRAME, _INK = "#ffffff", "#f1f3f5", "#212529"
 
 def write(path: str, tiles: Sequence[tuple[bytes, str]]) -> None:
     """Writes the sheet of encoded pictures and captions; UserError if that cannot be written."""
-    opening.require_pillow()
+    pictures.require_pillow()
     encoded = io.BytesIO()
     draw(tiles).save(encoded, "PNG")
     files.write_bytes(path, encoded.getvalue())
@@ -44,7 +44,7 @@ def _tile(image_bytes: bytes) -> Any:
     """Returns a square with the picture in its middle, or with words if it cannot be shown."""
     from PIL import Image
 
-    small = pixels.thumbnail(image_bytes, SIDE, enlarge=True)
+    small = pictures.thumbnail(image_bytes, SIDE, enlarge=True)
     if small is None:
         return _text("not shown", SIDE, _FRAME)
     tile = Image.new("RGB", (SIDE, SIDE), _FRAME)

@@ -22,8 +22,7 @@ import numpy as np
 from utils.base import memory
 from utils.base.progress import Progress
 from utils.inspecting.splits import Split
-from utils.pictures import opening
-from utils.reading import framing, records, scan
+from utils.reading import framing, pictures, records, scan
 
 _SIDE = 64  # of the grey picture that hash and small picture are made of
 _SMALL_SIDE = 16
@@ -74,7 +73,7 @@ def _phash() -> Callable[..., Any] | None:
 
 def compute(splits: Sequence[Split]) -> Fingerprints:
     """Reads the readable records of splits again, in parallel, and shows the progress."""
-    opening.require_pillow()
+    pictures.require_pillow()
     scans = [found for split in splits for found in split.scans]
     counts = [len(found.facts) for found in scans]
     total = sum(counts)
@@ -152,13 +151,13 @@ def _grey(image_bytes: bytes) -> Any:
     """Returns Pillow's grey picture of 64 x 64 pixels; None of one without any structure.
 
     None also if Pillow cannot read it: TensorFlow, which reads it in a training, takes some damaged
-    ones. Call `opening.require_pillow` before.
+    ones. Call `pictures.require_pillow` before.
     """
     try:
-        image = opening.open_picture(image_bytes)
-        with opening.decoder_errors():
+        image = pictures.open_picture(image_bytes)
+        with pictures.decoder_errors():
             image.draft("L", (_SIDE, _SIDE))  # a JPEG is decoded at up to an eighth of its size
             image = image.convert("L").resize((_SIDE, _SIDE))
-    except opening.Unreadable:
+    except pictures.Unreadable:
         return None
     return image if np.asarray(image).std() >= _LEAST_CONTRAST else None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from utils.base import progress
-from utils.pictures import opening, pixels
+from utils.reading import pictures
 from utils.reporting.predictions import Predictions, Source
 
 SIDE = 128  # pixels of the longer side
@@ -60,7 +60,7 @@ def make(source: Source, predictions: Predictions, chosen: list[int]) -> dict[in
       predictions: of the pictures of `source`.
       chosen: numbers of the pictures to show, the most important first.
     """
-    opening.require_pillow()
+    pictures.require_pillow()
     places = {
         (int(predictions.files[number]), int(predictions.records[number])): number
         for number in chosen
@@ -79,7 +79,7 @@ def make(source: Source, predictions: Predictions, chosen: list[int]) -> dict[in
 
 def _small(image_bytes: bytes) -> bytes | None:
     """Returns a WebP file; None if Pillow cannot read the picture."""
-    image = pixels.thumbnail(image_bytes, SIDE)
+    image = pictures.thumbnail(image_bytes, SIDE)
     if image is None:
         return None
     encoded = io.BytesIO()

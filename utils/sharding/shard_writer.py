@@ -24,7 +24,7 @@ from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
-from utils.pictures.opening import Unreadable
+from utils.reading.pictures import Unreadable
 from utils.sharding import file_reports, shards
 from utils.sharding.file_reports import FileReport, Reports
 from utils.sharding.shards import DONE, MADE, TEMPORARY, Item, Made, Shard

@@ -17,6 +17,8 @@ export function centreSquare(width, height, cropShare) {
 export function pixelsOf(source, {left, top, side}) {
   const canvas = new OffscreenCanvas(side, side);
   const context = canvas.getContext("2d", {willReadFrequently: true});
+  context.fillStyle = "white"; // behind a transparent picture, as in the training
+  context.fillRect(0, 0, side, side);
   context.drawImage(source, left, top, side, side, 0, 0, side, side);
   return context.getImageData(0, 0, side, side).data;
 }

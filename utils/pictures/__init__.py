@@ -1,1 +1,0 @@
-"""Picture files as cameras and phones store them: opening, turning upright, decoding."""
