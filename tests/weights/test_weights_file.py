@@ -131,8 +131,8 @@ LIGHTNING = {
         zip_file({"model": OTHER, "model_ema": {"n_averaged": COUNTER, **below("module.")}}, DATA),
         zip_file({**below("model.", OTHER), **below("ema_model.module.")}, DATA),
         zip_file(below("module._orig_mod.encoder."), DATA),
-        zip_file({"model": {"model_state_dict": below("_orig_mod.")}}, DATA),
-        zip_file({"anything": below("net.backbone."), "acc": 0.5}, DATA),
+        zip_file({"step": COUNTER, "model": {"model_state_dict": below("_orig_mod.")}}, DATA),
+        zip_file({"anything": below("net.backbone."), "accuracy": 0.5}, DATA),
     ],
 )
 @pytest.mark.parametrize("ending", [".pth.tar", ".ckpt"])

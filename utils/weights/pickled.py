@@ -90,11 +90,11 @@ def _tensors(tree: Any) -> dict[str, Tensor]:
 
 def _state_dict(tree: dict[Any, Any], depth: int = 3) -> dict[Any, Any] | None:
     """Returns the dictionary in a tree that has tensors; None if there is none."""
-    if _has_tensors(tree):
-        return tree
     for key in _WRAPPERS if depth else ():
         if isinstance(tree.get(key), dict) and (found := _state_dict(tree[key], depth - 1)):
             return found
+    if _has_tensors(tree):
+        return tree
     others = [key for key, value in tree.items() if _has_tensors(value)]
     if len(others) > 1:
         names = ", ".join(quoted(str(key)) for key in others[:5])
