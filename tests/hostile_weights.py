@@ -77,9 +77,7 @@ def quick():
 
 
 def costly():
-    """Yields the files that take seconds: long pickles, and networks that are built first."""
-    for name, program in hostile_operations.long_programs():
-        yield f"zip: {name}", "w.pth", _zip_of(program)
+    """Yields the files that take seconds: networks that are built first."""
     for name, state in hostile_networks.networks():
         yield f"network: {name}", "w.safetensors", safetensors.numpy.save(state)
 

@@ -332,7 +332,7 @@ def test_a_tflite_file_of_something_else(tmp_path, shape):
 
 
 @pytest.mark.parametrize("weight", [np.nan, np.inf])
-def test_a_tflite_file_that_gives_no_numbers(tmp_path, digits_dir, weight):
+def test_a_tflite_file_of_others_that_gives_no_numbers(tmp_path, digits_dir, weight, caplog):
     path = tmp_path / "nan.tflite"
     tflite_file(path, [1, 32, 32, 3], weight)
     for program, more in (
@@ -341,6 +341,7 @@ def test_a_tflite_file_that_gives_no_numbers(tmp_path, digits_dir, weight):
     ):
         text = mistake(program, f"--model={path}", more)
         assert text.startswith(f"--model={path} gives infinite numbers or NaN")
+    assert f"{path} has no metadata of this program" in caplog.text
 
 
 def test_copied_files_keep_names_and_resizing(said, exported, tmp_path, digits_dir):

@@ -1,12 +1,15 @@
 """Weights by name in the program and in the command that prepares ImageNet weights."""
 
+import golden_files
+import golden_weights_torch
 import hub_server
 import hub_weights
 import pytest
 import yaml
 from main_runs import log_of, refusal
+from torch_files import pth_file
 
-from utils import pretrained
+from utils import checkpoint_tool, pretrained
 from utils.base.errors import UserError
 from utils.running import preparation
 from utils.training import configuration
@@ -42,6 +45,21 @@ def test_fine_tuning_by_name_in_one_command(hub, digits_dir, tmp_path, monkeypat
     params = configuration.resolve(flags, conversion.initial_weights)
     assert params["model_name"] == "mnasnet_small" and params["eval_crop_share"] == 0.9
     assert preparation.prepare(params)["init_checkpoint"] is None
+
+
+def test_fine_tuning_from_a_file_without_classifier(digits_dir, tmp_path, caplog):
+    state = golden_weights_torch.state_dict(golden_files.read("timm_mnasnet_small"))
+    backbone = {f"net.{key}": v for key, v in state.items() if not key.startswith("classifier")}
+    (tmp_path / "last.ckpt").write_bytes(pth_file(backbone))
+    log = log_of(
+        caplog, f"--init_checkpoint={tmp_path}/last.ckpt", f"--data_dir={digits_dir}",
+        f"--model_dir={tmp_path}/model", "--input_image_size=32", "--train_batch_size=4",
+        "--train_steps=1", "--mode=train", "--freeze_backbone", "--add_summaries=False",
+    )  # fmt: skip
+    assert "last.ckpt has no classifier" in log and "100.0 % of the backbone" in log
+    held = checkpoint_tool.read(str(tmp_path / "model"))
+    (kernel,) = (name for name in held if name.endswith("/dense/kernel"))
+    assert kernel.startswith("mnasnet_small/") and held[kernel].shape == (1280, 10)
 
 
 def test_initial_weights_that_cannot_be_fetched(hub, digits_dir, tmp_path):

@@ -32,7 +32,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: the path holds none, or it is damaged.
     """
-    if path.lower().endswith((".safetensors", *weights_file.PICKLED)):
+    if weights_file.is_one(path):
         values = weights_file.read(path)
         return {name: values[name] for name in sorted(values)}
     checkpoint = checkpoints.find(path)

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     add(
         "--weights",
         required=True,
-        help=".safetensors or .pth file; hf://OWNER/REPOSITORY, perhaps with @REVISION; an "
+        help=".safetensors, .pth or .ckpt file; hf://OWNER/REPOSITORY, perhaps with @REVISION; an "
         "https:// address, perhaps with #sha256=; or with --mapping a checkpoint",
     )
     add("--model_dir", required=True, help="folder for the checkpoint")
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
         "--depth_multiplier",
         help=f"with --mapping or --model_spec: {settings.SETTINGS['depth_multiplier'].help}",
     )
+    add("--num_label_classes", help="number of classes, for weights without classifier")
     for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "eval_crop_share",
                  "use_keras"):  # fmt: skip
         add(f"--{name}", help=settings.SETTINGS[name].help)

@@ -157,9 +157,10 @@ def _with_classes(classes):
         (_without("conv_stem.weight"), r"missing \(1\): conv_stem.weight \[8, 3, 3, 3\]"),
         (lambda state: {k.replace("conv_stem", "s"): v for k, v in state.items()},
          r"missing \(1\): conv_stem.weight .*; left over \(1\): s.weight"),
-        (_with_classes(0), "classifier of 0 classes"),
+        (_with_classes(0), "has no classifier .*--init_checkpoint=.*--num_label_classes"),
         (_with_classes(1), "classifier of 1 classes"),
         (_with("conv_stem.weight", np.ones([9, 3, 3, 3])), "instead of"),
+        (_with("conv_stem.weight", np.ones([8, 1, 3, 3])), "of 1 channel .*RGB.*in_chans=3"),
         (lambda state: {"fc.weight": state["bn1.weight"]}, "does not come from a program"),
         (lambda state: {}, "holds no tensors"),
     ],
@@ -184,6 +185,22 @@ def test_numbers_that_are_no_weights_in_float32(array, words, tmp_path):
     with pytest.raises(UserError, match=words):
         conversion.import_state_dict(str(tmp_path / "w.pth"), str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
+
+
+def test_a_classifier_of_other_layers_starts_at_0(imported, tmp_path):
+    golden, whole = imported(SMALL)
+    state = {k: v for k, v in golden_weights_torch.state_dict(golden).items() if "classif" not in k}
+    path = tmp_path / "last.ckpt"
+    state["classifier.3.weight"] = np.ones([5, 64], np.float32)
+    path.write_bytes(pth_file({f"model.{key}": value for key, value in state.items()}))
+    conversion.import_state_dict(str(path), str(tmp_path / "model"), num_label_classes=3)
+    expected, held = checkpoint_tool.read(whole), checkpoint_tool.read(str(tmp_path / "model"))
+    assert held.keys() == expected.keys()
+    for name, value in held.items():
+        if "/dense/" not in name:
+            np.testing.assert_array_equal(value, expected[name])
+        elif "RMSProp" not in name:
+            assert value.shape[-1] == 3 and not value.any()
 
 
 def test_a_file_that_two_networks_fit_needs_a_word(tmp_path):

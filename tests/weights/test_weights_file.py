@@ -1,7 +1,11 @@
 """Weights files of PyTorch: what can be read, and what is refused."""
 
+import argparse
+import collections
+import http
 import io
 import os
+import pathlib
 import pickle
 import struct
 import zipfile
@@ -84,64 +88,89 @@ def test_bfloat16(tmp_path):
 
 
 SIX = np.arange(6, dtype="<f4")
+DATA = {"0": SIX.tobytes()}
 TREE = {
-    "module.a": tensor("0", (2, 3), (3, 1)),
-    "module.b": Call("torch._utils", "_rebuild_parameter", tensor("0", (3, 2), (1, 3)), True, {}),
-    "module.c": tensor("0", (2,), (1,), offset=4),
+    "conv_stem.weight": tensor("0", (2, 3), (3, 1)),
+    "b": Call("torch._utils", "_rebuild_parameter", tensor("0", (3, 2), (1, 3)), True, {}),
+    "c": tensor("0", (2,), (1,), offset=4),
 }
-COUNTER = {"n_averaged": tensor("1", (), (), count=1, kind="LongStorage")}
+OTHER = {"conv_stem.weight": TREE["c"]}
+COUNTER = tensor("0", (), ())
+
+
+class AttributeDict(dict):
+    """Settings as trainings keep them, of a class that the reader does not have."""
+
+
+def below(prefix, tree=TREE):
+    return {prefix + key: value for key, value in tree.items()}
+
+
+# What Lightning writes: classes of its own and of others all around the state dict.
+LIGHTNING = {
+    "epoch": 3,
+    "pytorch-lightning_version": "2.1.0",
+    "state_dict": {**below("model."), "criterion.weight": TREE["c"], "accuracy.total": COUNTER},
+    "callbacks": {Global("lightning.callbacks", "EarlyStopping"): {"best": np.float64(0.5)}},
+    "optimizer_states": [{"state": {0: {"step": COUNTER}}, "param_groups": [{"lr": 0.1}]}],
+    "hyper_parameters": AttributeDict(
+        device=Call("torch", "device", "cpu"), options=argparse.Namespace(root=pathlib.Path("x")),
+        kind=http.HTTPStatus.OK, seen={1, 2}, counts=collections.Counter("ab"),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        zip_file(TREE, {"0": SIX.tobytes()}),
-        legacy_file(TREE, {"0": SIX.tobytes()}),
-        zip_file({"epoch": 3, "state_dict": TREE}, {"0": SIX.tobytes()}),
-        # torch.optim.swa_utils.AveragedModel, beside the raw weights and alone.
-        zip_file({"model": {"a": TREE["module.c"]}, "model_ema": {**COUNTER, **TREE}},
-             {"0": SIX.tobytes(), "1": bytes(8)}),
-        zip_file({**COUNTER, **TREE}, {"0": SIX.tobytes(), "1": bytes(8)}),
-        # torch.compile, within and around a parallel model.
-        zip_file({k.replace(".", "._orig_mod."): v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
-        zip_file({f"_orig_mod.{k}": v for k, v in TREE.items()}, {"0": SIX.tobytes()}),
+        zip_file(TREE, DATA),
+        legacy_file({"epoch": 3, "net": below("module."), "optimizer": {"state": {}}}, DATA),
+        zip_file(LIGHTNING, DATA),
+        legacy_file(LIGHTNING, DATA),
+        # Averaged weights, with the counter of torch.optim.swa_utils.AveragedModel, go first.
+        zip_file({"model": OTHER, "model_ema": {"n_averaged": COUNTER, **below("module.")}}, DATA),
+        zip_file({**below("model.", OTHER), **below("ema_model.module.")}, DATA),
+        zip_file(below("module._orig_mod.encoder."), DATA),
+        zip_file({"step": COUNTER, "model": {"model_state_dict": below("_orig_mod.")}}, DATA),
+        zip_file({"anything": below("net.backbone."), "accuracy": 0.5}, DATA),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("ending", [".pth", ".pth.tar"])
-def test_pth_in_both_layouts(content, ending, tmp_path):
+)
+@pytest.mark.parametrize("ending", [".pth.tar", ".ckpt"])
+def test_pth_in_both_layouts_and_all_wrappers(content, ending, tmp_path):
     (tmp_path / f"w{ending}").write_bytes(content)
     state = weights_file.read(str(tmp_path / f"w{ending}"))
-    assert list(state) == ["a", "b", "c"]
-    np.testing.assert_array_equal(state["a"], SIX.reshape(2, 3))
+    assert list(state) == ["conv_stem.weight", "b", "c"]
+    np.testing.assert_array_equal(state["conv_stem.weight"], SIX.reshape(2, 3))
     np.testing.assert_array_equal(state["b"], SIX.reshape(2, 3).T)
     np.testing.assert_array_equal(state["c"], [4, 5])
+
+
+def test_layers_that_all_names_begin_with_stay(tmp_path):
+    """torchvision's networks without classifier: the prefix is not what all names share."""
+    keys = ["layers.0.weight", "layers.8.0.layers.0.weight"]
+    tree = {f"backbone.{key}": TREE["c"] for key in keys}
+    (tmp_path / "w.pth").write_bytes(zip_file(tree, DATA))
+    assert list(weights_file.read(str(tmp_path / "w.pth"))) == keys
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        (Call("os", "system", "touch EXECUTED"), "holds os.system"),
-        (
-            {"a": Call("builtins", "eval", "open('EXECUTED', 'w')")},
-            "holds builtins.eval",
-        ),
-        (
-            {"a": Global("torch.nn.modules.conv", "Conv2d")},
-            "torch.nn.modules.conv.Conv2d",
-        ),
+        (Call("os", "system", "touch EXECUTED"), "the class os.system"),
+        ({"a": Call("builtins", "eval", "open('EXECUTED', 'w')")}, "no dictionary of tensors"),
+        ({"model": Call("timm.models", "EfficientNet")}, "the class timm.models.EfficientNet"),
+        ({"a": TREE["c"], "b": Call("torch._utils", "_rebuild_qtensor")}, "'b' is made by torch"),
         (Call("torch", "FloatStorage"), "damaged"),
-        ({"a": 3}, "'a' is not a tensor"),
+        ({"a": 3}, "no dictionary of tensors"),
+        ({"g": {"a": TREE["c"]}, "d": {"a": TREE["c"]}}, "several dictionaries of tensors"),
+        ({"a.conv_stem.weight": TREE["c"], "b.conv_stem.weight": TREE["c"]}, "several networks"),
         ([tensor("0", (6,), (1,))], "no dictionary"),
         ({"a": tensor("0", (7,), (1,))}, "outside its own data"),
         ({"a": tensor("0", (2,), (6,))}, "outside its own data"),
         ({"a": tensor("0", (1 << 40,), (0,))}, "outside its own data"),
         ({"a": tensor("0", (2,), (1,), offset=-1)}, "not a plain one"),
         ({"a": tensor("0", (2,), (1,), count=99)}, "cut off"),
-        (
-            {"a": tensor("0", (2,), (1,), kind="ComplexFloatStorage")},
-            "ComplexFloatStorage",
-        ),
         ({"a": tensor("1", (2,), (1,))}, "missing|belong to no tensor"),
     ],
 )
@@ -156,16 +185,16 @@ def test_pickles_that_are_no_state_dict_are_refused_and_not_run(
     assert not os.path.exists("EXECUTED")
 
 
-def test_a_pickle_cannot_change_what_it_uses(tmp_path):
+@pytest.mark.parametrize("made", [Data("0", 6), TREE["c"], Global("torch", "FloatStorage")])
+def test_a_pickle_cannot_change_what_it_uses(made, tmp_path):
     """BUILD sets an object's state: of a storage it would move its bounds."""
-    storage = pickled(Data("0", 6))[2:-1]
-    state = pickled({"size": 1 << 40})[2:-1]
-    program = b"\x80\x02" + storage + state + pickle.BUILD + pickle.STOP
+    state = pickled({"size": 1 << 40, "offset": 1 << 40, "kind": "<f8"})[2:-1]
+    program = pickled(made)[:-1] + state + pickle.BUILD + pickle.STOP
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("archive/data.pkl", program)
     (tmp_path / "w.pth").write_bytes(stream.getvalue())
-    with pytest.raises(UserError, match="state of their own"):
+    with pytest.raises(UserError, match="damaged"):
         weights_file.read(str(tmp_path / "w.pth"))
 
 

@@ -114,8 +114,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 minimum=0, below=1),
         Setting("moving_average_decay", float, 0.9999, "Decay of the averaged weights; 0 for "
                 "none.", minimum=0, below=1),
-        Setting("init_checkpoint", str, None, "Checkpoint file or folder to fine-tune from, or "
-                "weights to fetch: hf://OWNER/REPOSITORY or an https:// address."),
+        Setting("init_checkpoint", str, None, "Checkpoint or folder to fine-tune from, a "
+                "weights file of PyTorch, or weights to fetch: hf://OWNER/REPOSITORY or an "
+                "https:// address."),
         Setting("freeze_backbone", bool, False, "Train the classifier alone; all other layers, "
                 "batch normalization too, stay as --init_checkpoint has them."),
         Setting("freeze_until", str, None, "block_N: the stem and the blocks 0 to N, batch "

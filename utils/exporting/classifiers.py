@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from absl import logging
 
 import preprocessing
 from utils.base import files
@@ -40,6 +41,12 @@ class TFLiteClassifier:
         """Opens a file; UserError if it is not a .tflite classifier."""
         self._path = path
         self._interpreter = tflite.open_interpreter(path)
+        if self._interpreter.contract is None and self._interpreter.takes_raw_pixels:
+            logging.warning(
+                "%s has no metadata of this program: it is taken for a file that takes RGB pixels "
+                "of 0 to 255 and gives logits. If it takes others, or gives probabilities, the "
+                "results are wrong.", path,
+            )  # fmt: skip
         self.num_classes = self._interpreter.num_classes
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():

@@ -30,6 +30,7 @@ from utils.weights.description import IMAGENET_LABELS, Description
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
+_LEAST_CLASSES = 2  # of a classifier that the data's own replaces
 _CHECKPOINT_FILE = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 
 
@@ -59,13 +60,13 @@ def import_download(
 def initial_weights(path: str) -> str:
     """Returns the checkpoint or folder that a value of --init_checkpoint stands for.
 
-    A name of a download is imported into a temporary folder that goes when the process ends. Any
-    other value stays as it is.
+    A weights file, or the name of a download, is imported into a temporary folder that goes when
+    the process ends; a classifier that it lacks starts at 0. Any other value stays as it is.
 
     Raises:
       UserError: see `import_download`.
     """
-    return _imported_folder(path) if files.is_download(path) else path
+    return _imported_folder(path) if files.is_download(path) or weights_file.is_one(path) else path
 
 
 _FOLDERS = contextlib.ExitStack()
@@ -75,8 +76,13 @@ atexit.register(_FOLDERS.close)
 @functools.cache
 def _imported_folder(name: str) -> str:
     folder = os.path.join(_FOLDERS.enter_context(scratch.folder("mnasnet-weights-")), "model")
-    _import(hub.fetch(name), folder, None, None, {})
+    weights = hub.fetch(name) if files.is_download(name) else _local(name)
+    _import(weights, folder, None, None, {}, _LEAST_CLASSES)
     return folder
+
+
+def _local(path: str) -> hub.Weights:
+    return hub.Weights(path, path, os.path.basename(path), Description())
 
 
 def import_state_dict(
@@ -92,7 +98,7 @@ def import_state_dict(
       **given: settings that replace those of the file: model_name, input_image_size,
         resize_method, eval_crop_share, use_keras and batch_norm_epsilon. With model_spec (checked,
         and together with model_name) and depth_multiplier, the network is not recognized but taken
-        as described.
+        as described. With num_label_classes, a classifier that the file lacks starts at 0.
 
     Returns:
       The recorded settings.
@@ -100,8 +106,7 @@ def import_state_dict(
     Raises:
       UserError: the file cannot be read or its network is unknown; nothing is written then.
     """
-    weights = hub.Weights(path, path, os.path.basename(path), Description())
-    params = _import(weights, model_dir, source, labels, given)
+    params = _import(_local(path), model_dir, source, labels, given)
     model_folder.log_use(model_dir)
     return params
 
@@ -112,6 +117,7 @@ def _import(
     source: str | None,
     labels: str | None,
     given: Mapping[str, Any],
+    num_new_classes: int | None = None,
 ) -> dict[str, Any]:
     """Imports as `import_state_dict` does, with what is published next to the weights."""
     given = {name: value for name, value in given.items() if value is not None}
@@ -126,7 +132,7 @@ def _import(
         )  # fmt: skip
     else:
         network = recognition.recognize(state, weights.name, source or described.source)
-    if described.num_classes not in (None, network.num_classes):
+    if network.num_classes and described.num_classes not in (None, network.num_classes):
         raise UserError(
             f"{weights.name} has {network.num_classes} classes, and its config.json says "
             f"{described.num_classes}: they do not belong together, so nothing is written."
@@ -136,11 +142,12 @@ def _import(
         weights.name, network.model_name, network.depth_multiplier or "none", network.num_classes,
         len(network.tensors),
     )  # fmt: skip
+    num_classes = network.num_classes or given.get("num_label_classes", num_new_classes)
     params = {
         "model_name": network.model_name,
         "model_spec": {**network.model_spec, **described.normalization},
         "depth_multiplier": network.depth_multiplier,
-        "num_label_classes": network.num_classes,
+        "num_label_classes": num_classes,
         "resize_method": network.resize_method,
         **described.settings,
         **given,
@@ -149,11 +156,33 @@ def _import(
         tensor.name: layer_names.to_tensorflow(tensor.name, state[tensor.key])
         for tensor in network.tensors
     }
-    names = _class_names(labels, described, network.num_classes)
+    names: Sequence[str] | None = None
+    if network.num_classes:
+        names = _class_names(labels, described, network.num_classes)
+    else:
+        values.update(_new_classifier(network, num_classes, weights.name))
     model_folder.write(
         params, values, model_dir, weights.name, names, common=True, origin=weights.origin
     )
     return params
+
+
+def _new_classifier(
+    network: recognition.Network, num_classes: int | None, path: str
+) -> dict[str, np.ndarray]:
+    """Returns the values of a classifier that starts at 0; UserError if there is no number."""
+    without = "has no classifier (num_classes=0, or layers of its own in its place)"
+    if num_classes is None:
+        raise UserError(
+            f"{path} {without}: fine-tune it with --init_checkpoint={path}, or give "
+            "--num_label_classes=N to import it with a classifier that must be trained."
+        )
+    logging.warning("%s %s: a new one starts at 0 and must be trained.", path, without)
+    (features,) = network.tensors[-1].shape  # of the head's norm
+    return {
+        "mnas_head/dense/kernel": np.zeros([features, num_classes], np.float32),
+        "mnas_head/dense/bias": np.zeros([num_classes], np.float32),
+    }
 
 
 def _class_names(

@@ -177,7 +177,7 @@ def tensors(
       blocks: the blocks of the network.
       stem: number of filters of the stem.
       head: number of filters of the head.
-      classes: width of the classifier.
+      classes: width of the classifier; 0 for a network without one.
 
     Raises:
       ValueError: the program has no names for a layer of the network.
@@ -200,8 +200,9 @@ def tensors(
     yield from _conv_and_norm(
         theirs.head(last), _OURS.head(last), (head, last.args.output_filters, 1, 1)
     )
-    yield Tensor(f"{theirs.classifier}.weight", f"{_OURS.classifier}/kernel", (classes, head))
-    yield Tensor(f"{theirs.classifier}.bias", f"{_OURS.classifier}/bias", (classes,))
+    if classes:
+        yield Tensor(f"{theirs.classifier}.weight", f"{_OURS.classifier}/kernel", (classes, head))
+        yield Tensor(f"{theirs.classifier}.bias", f"{_OURS.classifier}/bias", (classes,))
 
 
 def _conv_and_norm(theirs, ours, shape: Shape, leaf: str = "kernel") -> Iterator[Tensor]:

@@ -1,26 +1,33 @@
-"""Reads state dicts in PyTorch's own files (.pth, .pth.tar, .pt, .bin) without PyTorch.
+"""Reads state dicts in PyTorch's own files (.pth, .pth.tar, .pt, .bin, .ckpt) without PyTorch.
 
-Such a file is a pickle (`pickle_program`) and the numbers of its tensors, in the zip layout
-(PyTorch 1.6 and later) or in the layout before it. TorchScript and compressed archives are refused.
+Such a file is a pickle and the numbers of its tensors, in the zip layout (PyTorch 1.6 and later) or
+in the layout before it. TorchScript and compressed archives are refused.
+
+No code of a file runs: the pickle gets none of the classes and functions that it names. A few have
+a counterpart here, which describes a tensor; all others are `Unknown`, which does nothing. So what
+trainings put next to the weights (optimizers, settings, callbacks) is passed over.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import pickle
 import struct
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from utils.base.errors import quoted
-from utils.weights import pickle_program, tensor_data
-from utils.weights.pickle_program import STATE_DICT_ALONE, Storage, Tensor
+from utils.weights import tensor_data
 from utils.weights.tensor_data import Malformed
 
-# A wrapped state dict stands under one of these keys, the averaged weights first (timm's order).
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# Names under which trainings keep a state dict; the averaged weights first.
+_WRAPPERS = (
+    "state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net",
+)  # fmt: skip
+_STATE_DICT_ALONE = "save the model's state_dict() alone"
 _LARGEST_PROGRAM = 64 << 20
 _MOST_MEMBERS = 100_000
 _LONGEST_BYTE_ORDER = 16
@@ -36,7 +43,7 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
     """Returns the state dict in a file's bytes: key -> array.
 
     Raises:
-      Malformed: the file is damaged, or holds more than plain tensors.
+      Malformed: the file is damaged, or holds no plain tensors.
     """
     is_zip = content[:4] == b"PK\x03\x04"
     tree, data_of = _open_zip(content) if is_zip else _open_legacy(content)
@@ -62,17 +69,188 @@ def _view(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
 
 
 def _tensors(tree: Any) -> dict[str, Tensor]:
-    """Returns the state dict in the dictionary that a file holds."""
-    if not isinstance(tree, dict):
-        raise Malformed("it holds no dictionary of tensors", STATE_DICT_ALONE)
-    for wrapper in _WRAPPERS:
-        if isinstance(tree.get(wrapper), dict):
-            tree = tree[wrapper]
-            break
-    others = [key for key, value in tree.items() if not isinstance(value, Tensor)]
-    if others:
-        raise Malformed(f"its entry {quoted(others[0])} is not a tensor", STATE_DICT_ALONE)
-    return {str(key): tensor for key, tensor in tree.items()}
+    """Returns the state dict in what a file holds, out of the wrappers of a training."""
+    found = _state_dict(tree) if isinstance(tree, dict) else None
+    if found is None:
+        models = [tree, *(tree.get(key) for key in _WRAPPERS if isinstance(tree, dict))]
+        whole = next((model for model in models if isinstance(model, Unknown)), None)
+        what = (
+            f"an object of the class {quoted(whole.name)[1:-1]}, not its tensors" if whole else ""
+        )
+        raise Malformed(f"it holds {what or 'no dictionary of tensors'}", _STATE_DICT_ALONE)
+    for key, value in found.items():
+        if isinstance(value, Unknown) and value.name.startswith("torch."):
+            raise Malformed(
+                f"its entry {quoted(str(key))} is made by {quoted(value.name)[1:-1]}, not a plain "
+                "tensor",
+                _STATE_DICT_ALONE,
+            )
+    return {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _state_dict(tree: dict[Any, Any], depth: int = 3) -> dict[Any, Any] | None:
+    """Returns the dictionary in a tree that has tensors; None if there is none."""
+    for key in _WRAPPERS if depth else ():
+        if isinstance(tree.get(key), dict) and (found := _state_dict(tree[key], depth - 1)):
+            return found
+    if _has_tensors(tree):
+        return tree
+    others = [key for key, value in tree.items() if _has_tensors(value)]
+    if len(others) > 1:
+        names = ", ".join(quoted(str(key)) for key in others[:5])
+        raise Malformed(f"it holds several dictionaries of tensors ({names})", _STATE_DICT_ALONE)
+    return tree[others[0]] if others else None
+
+
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values())
+
+
+# What a pickle may name. None of it has a dictionary of attributes, so that a pickle, which can
+# set the attributes of what it has made, cannot change one.
+
+
+class Storage(NamedTuple):
+    """Says where in the file the numbers of tensors are, of which kind, and how many."""
+
+    key: str
+    kind: str
+    size: int
+
+    @property
+    def num_bytes(self) -> int:
+        return self.size * tensor_data.item_size(self.kind)
+
+
+class Tensor(NamedTuple):
+    """Describes a tensor as a view of a storage; offset and strides count numbers, not bytes."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Unknown:
+    """Stands for all that has no counterpart here; whatever is done to it has no effect."""
+
+    __slots__ = ()
+    name = ""
+
+    def __new__(cls, *arguments, **more):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, item):
+        pass
+
+    def extend(self, items):
+        pass
+
+
+class _Dictionary(dict):
+    """Stands for collections.OrderedDict; the state of a state dict is its `_metadata`."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Kind(NamedTuple):
+    """Stands for a class of storages, such as torch.FloatStorage."""
+
+    kind: str
+
+
+class _TensorOf(NamedTuple):
+    """Stands for torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
+
+    def __call__(self, storage, offset, shape, strides, *unused) -> Tensor | Unknown:
+        if isinstance(storage, Unknown):
+            return storage
+        plain = isinstance(storage, Storage) and type(shape) is tuple and type(strides) is tuple
+        if plain:
+            tensor_data.check_dimensions(shape)
+        if (
+            not plain
+            or not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
+            or len(shape) != len(strides)
+        ):
+            raise Malformed("a tensor in it is not a plain one", _STATE_DICT_ALONE)
+        last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        # With more elements than its storage, a tensor of a small file would fill the memory.
+        if math.prod(shape) > storage.size or (math.prod(shape) and last >= storage.size):
+            raise Malformed("a tensor in it lies outside its own data")
+        return Tensor(storage, offset, shape, strides)
+
+
+class _ParameterOf(NamedTuple):
+    """Stands for torch._utils._rebuild_parameter and its kin: the tensor itself."""
+
+    def __call__(self, tensor, *unused):
+        return tensor
+
+
+_NAMES = {
+    "collections.OrderedDict": _Dictionary,
+    "torch._utils._rebuild_tensor": _TensorOf(),
+    "torch._utils._rebuild_tensor_v2": _TensorOf(),
+    "torch._utils._rebuild_parameter": _ParameterOf(),
+    "torch._utils._rebuild_parameter_with_state": _ParameterOf(),
+    "torch.DoubleStorage": _Kind("<f8"), "torch.FloatStorage": _Kind("<f4"),
+    "torch.HalfStorage": _Kind("<f2"), "torch.BFloat16Storage": _Kind(tensor_data.BFLOAT16),
+    "torch.LongStorage": _Kind("<i8"), "torch.IntStorage": _Kind("<i4"),
+    "torch.ShortStorage": _Kind("<i2"), "torch.CharStorage": _Kind("i1"),
+    "torch.ByteStorage": _Kind("u1"), "torch.BoolStorage": _Kind("?"),
+}  # fmt: skip
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes dictionaries, lists, texts, numbers, `Tensor` and, of everything else, `Unknown`.
+
+    Attributes:
+      storages: all data that the pickle refers to.
+    """
+
+    def __init__(self, stream: io.BytesIO):
+        super().__init__(stream)
+        self.storages: set[Storage] = set()
+
+    def load(self) -> Any:
+        """Returns what the next pickle makes; raises Malformed if it is damaged."""
+        try:
+            return super().load()
+        except Malformed:
+            raise
+        except Exception as e:  # a damaged pickle can fail in any way
+            raise Malformed("it is not a weights file of PyTorch, or a damaged one") from e
+
+    def find_class(self, module: str, name: str) -> Any:
+        text = f"{module}.{name}"
+        if text in _NAMES:
+            return _NAMES[text]
+        return type("Unknown", (Unknown,), {"__slots__": (), "name": text})
+
+    def persistent_load(self, pid: Any) -> Storage | Unknown:
+        """Returns the storage that an ID of PyTorch refers to."""
+        if type(pid) is not tuple or not 5 <= len(pid) <= 6:
+            raise Malformed("it refers to data in an unknown way")
+        tag, kind, key, _, size = pid[:5]
+        if tag != "storage" or (len(pid) == 6 and pid[5] is not None):
+            raise Malformed("it refers to data in an unknown way")
+        if type(key) is not str or type(size) is not int or size < 0:
+            raise Malformed("it refers to data by an impossible key or size")
+        if not isinstance(kind, _Kind):
+            return kind()  # of complex or quantized numbers
+        storage = Storage(key, kind.kind, size)
+        self.storages.add(storage)
+        return storage
 
 
 # The two layouts.
@@ -115,25 +293,24 @@ def _open_zip(content: bytes):
 
     if "byteorder" in members and member("byteorder", _LONGEST_BYTE_ORDER) != b"little":
         raise Malformed("its numbers are big-endian", _LITTLE_ENDIAN)
-    return pickle_program.load(io.BytesIO(member("data.pkl", _LARGEST_PROGRAM))), data_of
+    return _Unpickler(io.BytesIO(member("data.pkl", _LARGEST_PROGRAM))).load(), data_of
 
 
 def _open_legacy(content: bytes):
     """Opens the layout before: five pickles, then each storage as its length and its numbers."""
     stream = io.BytesIO(content[:_LARGEST_PROGRAM])
-    if (
-        pickle_program.load(stream) != _LEGACY_MAGIC
-        or pickle_program.load(stream) != _LEGACY_PROTOCOL
-    ):
+    if _Unpickler(stream).load() != _LEGACY_MAGIC or _Unpickler(stream).load() != _LEGACY_PROTOCOL:
         raise Malformed("it is not a weights file of PyTorch")
-    system = pickle_program.load(stream)
+    system = _Unpickler(stream).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Malformed("its numbers are big-endian", _LITTLE_ENDIAN)
-    tree = pickle_program.load(stream)
-    keys = pickle_program.load(stream)
+    unpickler = _Unpickler(stream)
+    tree = unpickler.load()
+    _tensors(tree)  # if there are none, that is what is wrong, not the data that follow
+    keys = _Unpickler(stream).load()
     if not isinstance(keys, list):
         raise Malformed("it has no list of its data")
-    sizes = {t.storage.key: tensor_data.item_size(t.storage.kind) for t in _tensors(tree).values()}
+    sizes = {storage.key: tensor_data.item_size(storage.kind) for storage in unpickler.storages}
     data: dict[str, memoryview] = {}
     view, position = memoryview(content), stream.tell()
     for key in keys:

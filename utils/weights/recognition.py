@@ -111,7 +111,7 @@ class Network:
       model_name: name such as semnasnet_075.
       model_spec: the content of a model file, see `utils.config.model_spec`.
       depth_multiplier: None if the stages give the filters as they are.
-      num_classes: width of the classifier.
+      num_classes: width of the classifier; 0 without one that this program knows.
       resize_method: how the family's evaluation resizes pictures.
       tensors: all tensors in the order of the layers.
     """
@@ -154,11 +154,12 @@ def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = N
     for name, source in zip(SOURCE_NAMES, SOURCES, strict=True):
         if wanted in (None, name):
             network = network_of_family(source, shapes)
-            attempts.append((compare_tensors(network.tensors, shapes), name, network))
+            attempts.append((_differences(network, source.program, shapes), name, network))
     fitting = [(name, network) for unlike, name, network in attempts if not any(unlike)]
     if not fitting:
         unlike, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
         _check_related(path, shapes, network, wanted)
+        _check_channels(path, shapes, network)
         raise UserError(
             f"{path} is most like {name} but does not fit it, so nothing is written; "
             f"{_list_differences(unlike)}."
@@ -167,7 +168,7 @@ def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = N
         names = " and ".join(name for name, _ in fitting)
         raise UserError(
             f"{path} fits {names}, which differ in padding and normalization: choose one with "
-            "--source."
+            "--source of mnasnet-import (utils.import_weights)."
         )
     return fitting[0][1]
 
@@ -205,17 +206,18 @@ def described(
     stem = mnasnet_model.round_filters(base.stem_size, base)
     attempts = []
     for program, names in layer_names.PROGRAMS.items():
-        (classes, *_) = shapes.get(f"{names.classifier}.bias") or (base.num_classes,)
+        classes = _num_classes(names, shapes)
         try:
             expected = tuple(layer_names.tensors(program, blocks, stem, base.head_size, classes))
         except ValueError:
             continue  # torchvision has no names for squeeze-and-excite
         resize = next(s.resize_method for s in SOURCES if s.program == program)
         network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
-        attempts.append((compare_tensors(expected, shapes), network))
+        attempts.append((_differences(network, program, shapes), network))
     unlike, network = min(attempts, key=lambda a: sum(map(len, a[0])))
     if any(unlike):
         _check_related(path, shapes, network, None)
+        _check_channels(path, shapes, network)
         raise UserError(
             f"{path} does not fit the specification of {name}, so nothing is written; "
             f"{_list_differences(unlike)}."
@@ -229,6 +231,31 @@ def _weight_shapes(state: Mapping[str, np.ndarray]) -> dict[str, layer_names.Sha
         for key, array in state.items()
         if not key.endswith("num_batches_tracked")
     }
+
+
+def _num_classes(names: layer_names.Names, shapes: Mapping[str, layer_names.Shape]) -> int:
+    return shapes.get(f"{names.classifier}.bias", (0,))[0]
+
+
+def _differences(
+    network: Network, program: str, shapes: Mapping[str, layer_names.Shape]
+) -> tuple[list[str], ...]:
+    """Compares a network with a state dict; layers in the classifier's place may be any."""
+    if not network.num_classes:
+        place = layer_names.PROGRAMS[program].classifier.partition(".")[0] + "."
+        shapes = {key: shape for key, shape in shapes.items() if not key.startswith(place)}
+    return compare_tensors(network.tensors, shapes)
+
+
+def _check_channels(path, shapes: Mapping[str, layer_names.Shape], network: Network) -> None:
+    """Refuses a network for pictures that are not RGB."""
+    key, shape = network.tensors[0].key, shapes.get(network.tensors[0].key, ())
+    if len(shape) == 4 and shape[1] != 3:
+        raise UserError(
+            f"{path} is made for pictures of {shape[1]} channel{'s' * (shape[1] > 1)} ({key} is "
+            f"{list(shape)}), and networks of this program read RGB, three of them, grey pictures "
+            "too: name weights that were trained with in_chans=3."
+        )
 
 
 def _check_related(path, shapes: Mapping[str, layer_names.Shape], network: Network, wanted) -> None:
@@ -262,7 +289,7 @@ def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -
 
     stem = filters(f"{names.stem[0]}.weight", base.stem_size)
     head = filters(f"{names.head(template[-1])[0]}.weight", base.head_size)
-    classes = filters(f"{names.classifier}.bias", base.num_classes)
+    classes = _num_classes(names, shapes)
     outputs = [
         filters(f"{names.block(block)[-2]}.weight", block.args.output_filters)
         for block in template

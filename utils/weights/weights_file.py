@@ -1,7 +1,7 @@
 """Weights files of PyTorch programs, read and written without PyTorch.
 
 The library safetensors reads, checks and writes `.safetensors`: a JSON table, then plain data. The
-module `pickled` reads `.pth` (also `.pth.tar`, `.pt`, `.bin`), which is a pickle.
+module `pickled` reads `.pth` (also `.pth.tar`, `.pt`, `.bin`, `.ckpt`), which is a pickle.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError, quoted
-from utils.weights import pickled, tensor_data
+from utils.weights import layer_names, pickled, tensor_data
 from utils.weights.tensor_data import Malformed
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-PICKLED = (".pth", ".pth.tar", ".pt", ".bin")
-# Parallel and averaged models (`module.`) and torch.compile put these before every key.
-_MODULES = ("module.", "_orig_mod.")
-_AVERAGING_COUNTER = "n_averaged"  # a tensor that torch.optim.swa_utils.AveragedModel adds
+PICKLED = (".pth", ".pth.tar", ".pt", ".bin", ".ckpt")
 _METADATA = "__metadata__"
 LARGEST_FILE = 1 << 30
 _LARGEST_HEADER = 16 << 20
@@ -38,9 +36,9 @@ _SAFETENSORS_TYPES = {
 def read(path: str) -> dict[str, np.ndarray]:
     """Returns a state dict: key -> array in PyTorch's layout.
 
-    Half-precision numbers become float32. What surrounds the model itself is left out: a
-    dictionary around it (`state_dict`, `model`), the prefixes `module.` and `_orig_mod.` of
-    parallel and compiled models, and the counter of averaged models.
+    Half-precision numbers become float32. What surrounds the network itself is left out: the
+    dictionaries of a training around it (`state_dict`, `model`), what stands before the names of
+    its layers (`module.`, `model.`, `backbone.`), and all tensors beside it.
 
     Raises:
       UserError: the file is missing, malformed or too large, or holds more than plain tensors.
@@ -51,7 +49,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     content = _content(path)
     try:
         parse = _parse_safetensors if _is_safetensors(path) else pickled.parse
-        state = _without_wrappers(parse(content))
+        state = _network(parse(content), path)
     except Malformed as e:
         raise UserError(f"{path} cannot be used: {e}.") from e
     if not state:
@@ -66,6 +64,13 @@ def check_ending(path: str) -> None:
             f"{path} has none of the endings .safetensors, {', '.join(PICKLED)}: name a weights "
             "file in one of these formats."
         )
+
+
+def is_one(path: str) -> bool:
+    """Whether a path is that of a weights file, not of a TensorFlow checkpoint (`model.ckpt`)."""
+    if not path.lower().endswith((".safetensors", *PICKLED)) or tf.io.gfile.isdir(path):
+        return False
+    return tf.io.gfile.exists(path) or not path.lower().endswith(".ckpt")
 
 
 def read_metadata(path: str) -> dict[str, Any]:
@@ -133,9 +138,35 @@ def _kind(key: str, dtype: str) -> str:
     return kind
 
 
-def _without_wrappers(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Removes what training and averaging put around the keys of the model itself."""
-    state = {key: array for key, array in state.items() if key != _AVERAGING_COUNTER}
-    while state and (shared := [p for p in _MODULES if all(key.startswith(p) for key in state)]):
-        state = {key.removeprefix(shared[0]): array for key, array in state.items()}
-    return state
+def _network(state: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
+    """Returns the tensors of the network in a larger model, without what precedes their names.
+
+    The stem tells where the network is, because other parts may have any name. Without one, all
+    tensors are returned as they are.
+    """
+    stems = [f"{names.stem[0]}.weight" for names in layer_names.PROGRAMS.values()]
+    prefixes = {
+        key.removesuffix(stem)
+        for key in state
+        for stem in stems
+        if key == stem or key.endswith("." + stem)
+    }
+    # torchvision's blocks have layers of the stem's name within.
+    outer = [p for p in prefixes if not any(q != p and p.startswith(q) for q in prefixes)]
+    averaged = [prefix for prefix in outer if "ema" in prefix]
+    if len(outer) > 1 and len(averaged) != 1:
+        raise Malformed(
+            f"it holds several networks, {', '.join(map(quoted, sorted(outer)[:5]))}",
+            "save the state_dict() of one",
+        )
+    if not outer:
+        return state
+    (prefix,) = averaged if len(outer) > 1 else outer
+    beside = [key for key in state if not key.startswith(prefix)]
+    if beside:
+        more = f" and {len(beside) - 3} more" if len(beside) > 3 else ""
+        logging.info(
+            "%s: the network is what stands under %s; left out: %s%s.",
+            path, quoted(prefix), ", ".join(beside[:3]), more,
+        )  # fmt: skip
+    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
