@@ -66,23 +66,74 @@ def test_two_splits(tmp_path):
         assert set(found) == set((source / split).glob("*/*.jpg"))
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "test"])
-def test_other_names_of_the_split_for_evaluation(tmp_path, caplog, name):
-    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, f"{name}/a": 1, f"{name}/b": 1})
+@pytest.mark.parametrize(
+    ("train", "evaluation", "others"),
+    [
+        ("train", "valid", []), ("train", "test", []), ("Training Set", "test_set", []),
+        ("train", "val", ["test/a", "test/c"]), ("train_2017", "val2017", []),
+        ("seg_train/seg_train", "seg_test/seg_test", ["seg_pred/seg_pred", "__MACOSX/seg_train"]),
+        ("train/images", "dev", ["train_masks/a"]), ("X-ray.TRAIN", "x-ray.eval", ["x-ray"]),
+        ("TrainData", "testdata", ["TrainData/.Trash-1000", "TrainData2/a", "TrainData2/b"]),
+    ],
+)  # fmt: skip
+def test_splits_as_people_name_them(tmp_path, caplog, train, evaluation, others):
+    counts = {f"{train}/a": 2, f"{train}/b": 3, f"{evaluation}/b": 1}
+    source = fill(tmp_path / "in", counts | dict.fromkeys(others, 2))
     with caplog.at_level(logging.INFO, "absl"):
         info = build(source, tmp_path / "out")
-    assert (info.label_names, info.num_train_images, info.num_eval_images) == (("a", "b"), 4, 2)
-    assert f"The pictures for evaluation are those of {name}." in caplog.text
-    assert "Left out" not in caplog.text
+    assert info.label_names == ("a", "b")
+    found = {split: features(tmp_path / "out", split) for split in ("train", "validation")}
+    labels = {k: sorted(e["image/class/label"] for e in found[k]) for k in found}
+    assert labels == {"train": [1, 1, 2, 2, 2], "validation": [2]}
+    (line,) = (text for text in caplog.messages if text.startswith("Training: "))
+    assert f"Training: {train} (2 classes, 5 pictures)" in line
+    assert f"evaluation: {evaluation} (1 classes, 1 pictures, none of a)" in line
+    tops = {path.split("/")[0] for path in others if "MACOSX" not in path}
+    for top in tops - {train.split("/")[0]}:
+        assert top in line.split("left out: ")[1]
 
 
-def test_a_third_split_is_left_out(tmp_path, caplog):
-    counts = {"train/a": 2, "train/b": 2, "validation/a": 1, "test/a": 3, "test/c": 3}
-    source = fill(tmp_path / "in", counts)
+def test_classes_named_like_splits(tmp_path, caplog):
+    source = fill(tmp_path / "in", {"test_tube/1": 4, "steam_train": 4, "train": 4, "beaker": 4})
     with caplog.at_level(logging.INFO, "absl"):
         info = build(source, tmp_path / "out")
-    assert (info.num_train_images, info.num_eval_images) == (4, 1)
-    assert "Left out: the folders test." in caplog.text
+    assert info.label_names == ("beaker", "steam_train", "test_tube", "train")
+    assert "Training: in (4 classes, 12 pictures); evaluation: 0.1 of each class" in caplog.text
+
+
+def test_a_second_copy_of_the_classes_is_left_out(tmp_path, caplog):
+    """As in the zip file cell_images.zip: cell_images/cell_images."""
+    source = fill(tmp_path / "in", {"a": 3, "b": 3, "in/a": 3, "in/b": 3})
+    info = build(source, tmp_path / "out")
+    assert info.label_names == ("a", "b")
+    assert info.num_train_images + info.num_eval_images == 6
+    assert "in is left out" in caplog.text
+
+
+def test_folders_in_class_folders_are_noted(tmp_path, caplog):
+    names = [f"{style}/{name}" for style in ("photo", "drawing") for name in "ab"]
+    info = build(fill(tmp_path / "in", dict.fromkeys(names, 3)), tmp_path / "out")
+    assert info.label_names == ("drawing", "photo")
+    assert "2 class folders hold folders, such as drawing" in caplog.text
+
+
+def test_names_in_two_forms_of_unicode_are_one_class(tmp_path):
+    """macOS writes an accent apart from its letter, and other systems keep that."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    counts = {f"train/{composed}": 2, f"train/{apart}": 3, "train/tea": 1, f"val/{apart}": 1}
+    info = build(fill(tmp_path / "in", counts), tmp_path / "out")
+    assert info.label_names == (composed, "tea")
+    (held_out,) = features(tmp_path / "out", "validation")
+    assert held_out["image/class/label"] == 1
+    labels = [e["image/class/label"] for e in features(tmp_path / "out", "train")]
+    assert sorted(labels) == [1] * 5 + [2]
+
+
+@pytest.mark.parametrize(("rare", "noted"), [(6, False), (5, True)])
+def test_classes_of_very_unequal_size_are_noted(tmp_path, caplog, rare, noted):
+    counts = {"train/common": 60, "train/rare": rare, "val/rare": 1}
+    build(fill(tmp_path / "in", counts), tmp_path / "out")
+    assert (f"60 pictures of common and {rare} of rare" in caplog.text) == noted
 
 
 def test_pictures_next_to_the_folders_are_counted(tmp_path, caplog):
@@ -229,26 +280,25 @@ def test_more_than_one_in_a_hundred_is_an_error(tmp_path):
         ({"a": 3}, {}, ["too few folders", "(1)"]),
         ({"a": 3, "b": 0}, {}, ["class folder", "/b has no pictures"]),
         ({"a": 3, "b": 1}, {}, ["'b' has one picture"]),
-        ({"train/a": 3, "train/b": 3}, {}, ["only train", "/train --validation_share"]),
-        ({"validation/a": 3}, {}, ["only validation"]),
+        ({"train/a": 3, "train/b": 3}, {}, ["has train,", "/in/train --validation_share"]),
+        ({"train/x/a": 3, "train/x/b": 3, "test": 9}, {}, ["/in/train/x --validation_share"]),
+        ({"validation/a": 3}, {}, ["has validation,"]),
+        ({"all/x/a": 3, "all/x/b": 3, "no pictures": 0}, {}, ["use --input_dir=", "/in/all/x."]),
+        ({"all/train/a": 3, "all/test/a": 3}, {}, ["use --input_dir=", "/in/all."]),
+        ({"a/train": 3, "a/test": 3, "b/train": 3, "b/test": 3}, {}, ["/in/a", "train/a"]),
+        ({"a_train": 3, "a_test": 3, "b_train": 3, "b_test": 3}, {}, ["a_train and b_train"]),
         ({"train/a": 3, "train/b": 3, "validation/a": 1, "validation/c": 1}, {},
          ["'c' for validation"]),
         ({"train/a": 3, "train/b": 3, "val/a": 0}, {}, ["val/a has no pictures"]),
         ({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}, {"validation_share": 0.2},
          ["--validation_share"]),
-        ({f"{split}/{name}": 2 for split in ("Train", "Val") for name in "ab"}, {},
-         ["the folder Train, which is named like a split", "train and validation"]),
-        ({f"{split}/{name}": 2 for split in ("training", "validation") for name in "ab"}, {},
-         ["the folder training,"]),
-        ({f"{split}/{name}": 2 for split in ("train", "dev") for name in "ab"}, {},
-         ["the folder dev,"]),
-        ({"train2017/a": 2, "val2017/a": 2}, {}, ["the folder train2017,"]),
-        ({"cat": 2, "dog": 2, "test": 2}, {}, ["the folder test,"]),
-        ({"bus": 2, "train/a": 2, "train/b": 2}, {}, ["the folder train,"]),
-        ({"train": 2, "test1": 2}, {}, ["the folder test1,"]),
+        ({"train_grey/a": 2, "train_grey/b": 2, "test/a": 2, "test/b": 2}, {},
+         ["train_grey and test", "/in/train_grey --validation_share"]),
+        ({"cat": 2, "dog": 2, "test": 2}, {}, ["has test,"]),
+        ({"bus": 2, "train/a": 2, "train/b": 2}, {}, ["has train,"]),
+        ({"train": 2, "test1": 2}, {}, ["has train and test1,"]),
         ({f"{split}/{name}": 2 for split in ("train", "val", "validation") for name in "ab"}, {},
-         ["has both validation and val: move one of them away"]),
-        ({"Training/a": 3, "Training/b": 3}, {}, ["only Training"]),
+         ["has both val and validation: move one of them away"]),
         ({"a": 3, "two\nlines": 3}, {}, ["labels.txt", "two\\nlines"]),
     ],
 )  # fmt: skip
@@ -267,19 +317,6 @@ def test_folders_of_pictures_may_have_any_name(tmp_path):
     info = build(source, tmp_path / "out")
     assert info.label_names == ("a [b]", "c*", "d?")
     assert info.num_train_images + info.num_eval_images == 6
-
-
-def test_a_class_without_pictures_for_validation_is_noted(tmp_path, caplog):
-    source = fill(tmp_path / "in", {"train/a": 2, "train/b": 2, "val/a": 1})
-    with caplog.at_level(logging.INFO, "absl"):
-        info = build(source, tmp_path / "out")
-    assert info.num_label_classes == 2
-    assert "Validation has no pictures of 1 classes, such as b." in caplog.text
-
-
-def test_train_may_be_a_class(tmp_path):
-    source = fill(tmp_path / "in", {"train": 4, "bus": 4})
-    assert build(source, tmp_path / "out").label_names == ("bus", "train")
 
 
 def test_a_folder_that_is_not_there(tmp_path):

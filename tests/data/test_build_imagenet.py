@@ -121,6 +121,33 @@ def test_validation_in_folders_gives_the_same_bytes(imagenet, tmp_path):
         build(root, tmp_path / "both", labels)
 
 
+@pytest.mark.parametrize(
+    "row", ["{name},{synset} 1 2 3 4 {synset} 5 6 7 8", "val/{name}.JPEG {synset}"]
+)
+def test_labels_by_file_name_may_be_in_any_order(imagenet, tmp_path, row):
+    """Kaggle's table, and lists of pictures and synsets."""
+    root, labels = imagenet
+    build(root, tmp_path / "in order", labels)
+    names = sorted(path.stem for path in (root / "validation").iterdir())
+    rows = [
+        row.format(name=name, synset=synset)
+        for name, synset in zip(names, labels.read_text().split(), strict=True)
+    ]
+    header = ["ImageId,PredictionString"] if "," in row else []
+    labels.write_text("\n".join(header + rows[::-1]))
+    build(root, tmp_path / "by name", labels)
+    assert content(tmp_path / "by name") == content(tmp_path / "in order")
+
+
+def test_folders_of_splits_may_have_the_names_of_the_archives(imagenet, tmp_path):
+    root, labels = imagenet
+    build(root, tmp_path / "plain", labels)
+    (root / "train").rename(root / "ILSVRC2012_img_train")
+    (root / "validation").rename(root / "ILSVRC2012_img_val")
+    build(root, tmp_path / "archives", labels)
+    assert content(tmp_path / "archives") == content(tmp_path / "plain")
+
+
 def test_the_seed_orders_training_alone(imagenet, tmp_path):
     root, labels = imagenet
     build(root, tmp_path / "a", labels)
@@ -181,7 +208,7 @@ def test_what_is_built_is_fed(imagenet, tmp_path):
 def spoil(imagenet, how):
     root, labels = imagenet
     if how == "no train":
-        (root / "train").rename(root / "Training")
+        (root / "train").rename(root / "pictures")
     elif how == "tar files":
         (root / "train").rename(root / "elsewhere")
         (root / "train").mkdir()
@@ -200,6 +227,10 @@ def spoil(imagenet, how):
         labels.write_text("n01440764\n")
     elif how == "numbers":
         labels.write_text("490\n361\n")
+    elif how == "names and numbers":
+        labels.write_text("ILSVRC2012_val_00000001.JPEG 65\n")
+    elif how == "too few rows":
+        labels.write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1 2 3 4\n")
     elif how == "words":
         labels.write_text("n01440764\nn1 cat\n")
     elif how == "no such labels":
@@ -212,16 +243,21 @@ def spoil(imagenet, how):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("no train", ["--input_dir=", "/train is not a folder"]),
+        ("no train", ["--input_dir=", "no folder train", "ILSVRC/Data/CLS-LOC"]),
         ("tar files", ["fewer than 2 folders of synsets", "unpack"]),
         ("other folders", ["/train/cats", "mnasnet-data folder"]),
         ("empty synset", ["n02085620 has no pictures", "n02085620.tar"]),
         ("no validation", ["no folder validation"]),
-        ("two validations", ["has both validation and val"]),
-        ("no labels", ["--validation_labels"]),
+        ("two validations", ["has both val and validation"]),
+        ("no labels", ["--validation_labels", "validation_synset_labels.txt"]),
         ("too few labels", ["1 synsets for 9 pictures"]),
-        ("numbers", ["line 1: '490' is not a synset", "development kit"]),
-        ("words", ["line 2: 'n1 cat'"]),
+        ("numbers", ["'490' is not a synset", "development kit", "validation_synset_labels.txt"]),
+        (
+            "names and numbers",
+            ["'ILSVRC2012_val_00000001.JPEG 65'", "validation_synset_labels.txt"],
+        ),
+        ("words", ["'n1 cat'"]),
+        ("too few rows", ["labels of validation.txt", "ILSVRC2012_val_00000002"]),
         ("no such labels", ["nowhere.txt cannot be read"]),
         ("unknown labels", ["no pictures of the synsets in train"]),
     ],

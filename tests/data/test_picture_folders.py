@@ -39,10 +39,37 @@ def test_files_at_any_depth_without_hidden_ones_and_texts(tmp_path):
 
 
 def test_the_log_counts_what_is_skipped(tmp_path, caplog):
-    write(tmp_path, "a/1.jpg", "a/1.xml", "b/2.xml", "b/notes.TXT")
+    """Files of other kinds, and what systems leave in, next to and above the folders."""
+    write(
+        tmp_path,
+        "a/1.jpg", "a/1.xml", "b/c.md/2.xml", "b/c.md/notes.TXT", "b/._1.jpg", ".DS_Store",
+        "b/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg", "b/c.md/@eaDir/2.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        "__MACOSX/a/1.jpg", "b/lost+found/3.jpg", "b/.ipynb_checkpoints/1.jpg",
+    )  # fmt: skip
+    assert picture_folders.folders(str(tmp_path)) == ["a", "b"]
+    assert picture_folders.folders(str(tmp_path / "b")) == ["c.md"]
     with caplog.at_level(logging.INFO, "absl"):
-        picture_folders.walk_all(str(tmp_path), ["a", "b"])
-    assert "Skipped 3 files that are not pictures: .txt 1, .xml 2." in caplog.text
+        found = picture_folders.walk_all(str(tmp_path), ["a", "b/c.md"])
+    assert [[file.path for file in files] for files in found] == [["1.jpg"], []]
+    counts = ".txt 1, .xml 2, @eaDir 2, __MACOSX 1, hidden 3, lost+found 1"
+    assert f"Skipped 10 files that are not pictures: {counts}." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "rest"),
+    [
+        ("train", "train", set()), ("Seg_TrainSet-2", "train", {"seg"}),
+        ("TRAINING", "train", set()),
+        ("val2017", "validation", set()), ("images.val", "validation", set()),
+        ("Validation data", "validation", set()), ("Dev", "validation", set()),
+        ("dataset_test", "test", set()), ("test_tube", "test", {"tube"}),
+        ("testing1", "test", set()),
+        ("train_test", None, set()), ("trains", None, {"trains"}), ("valley", None, {"valley"}),
+        ("contest", None, {"contest"}), ("été", None, {"été"}),
+    ],
+)  # fmt: skip
+def test_splits_that_names_tell(name, split, rest):
+    assert picture_folders.split_of(name) == (split, rest)
 
 
 def test_a_change_shows_in_the_stamp(tmp_path):

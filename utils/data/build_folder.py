@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import os
 import random
+import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import logging
@@ -21,14 +24,14 @@ SHARE = 0.1
 PICTURES_A_SHARD = 1024
 MAX_SHARDS = {shards.TRAIN: 1024, shards.VALIDATION: 128}
 DESCRIPTION = """\
-Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or val, valid, or
-else test), or <class>/*, which --validation_share splits. JPEG, PNG, GIF (its first frame), BMP,
-WebP, TIFF, PPM, HEIC and AVIF are recognized by their content; hidden files, texts and videos are
+Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or else test, or
+other names of splits, such as seg_train and seg_test), or <class>/*, which --validation_share
+splits. JPEG, PNG, GIF (its first frame), BMP, WebP, TIFF, PPM, HEIC and AVIF are recognized by
+their content; hidden files, texts and videos are
 skipped. RGB and grey JPEGs keep their bytes. All others become RGB JPEGs: turned upright as EXIF
 says, transparency laid over white."""
-_TEST = "test"
-# A network trained on these as classes would tell the splits apart.
-_SPLIT_NAMES = (shards.TRAIN, "training", *picture_folders.VALIDATION_FOLDERS, "eval", "dev", _TEST)
+_UNEQUAL = 10  # times as many pictures of one class as of another are worth a word
+_DEEPEST = 3  # folders in folders that zip files leave above the classes
 
 # class name -> its pictures, with paths below the input folder
 Classes = dict[str, list[Found]]
@@ -114,36 +117,36 @@ def _num_shards(options: Options, split: str, num_pictures: int) -> int:
 
 
 def _splits(options: Options) -> dict[str, Classes]:
-    """Returns the classes of both splits, checked: training has all classes.
+    """Returns the classes of both splits, checked and logged: training has all classes.
 
     Raises:
       UserError: the input has another layout.
     """
     root = options.input_dir
     names = picture_folders.folders(root)
-    evaluation = _evaluation_folder(root, names)
-    if evaluation:
+    found = _split_folders(root, names)
+    if found:
         if options.validation_share is not None:
             raise UserError(
-                f"--validation_share is for a folder without {evaluation}, but "
+                f"--validation_share is for a folder without {found[1]}, but "
                 f"--input_dir={root} has one: leave the flag out."
             )
-        picture_folders.log_files_left_out(root)
-        train = _classes(root, f"{shards.TRAIN}/")
-        held_out = _classes(root, f"{evaluation}/")
+        train, held_out = _classes(root, found)
+        tops = {folder.split("/")[0] for folder in found}
+        left_out = [name for name in names if name not in tops]
     else:
         share = SHARE if options.validation_share is None else options.validation_share
-        train, held_out = _split_by_share(_classes(root, ""), share)
+        (classes,) = _classes(root, [""])
+        train, held_out = _split_by_share(classes, share)
+        found = (_name(options), f"{share:g} of each class, held out")
+        left_out = []
     _check_classes(root, train, held_out)
+    _log_splits(found, train, held_out, left_out)
     return {shards.TRAIN: train, shards.VALIDATION: held_out}
 
 
 def _check_classes(root: str, train: Classes, held_out: Classes) -> None:
-    """Checks that training has two classes and all those of validation; logs what the latter lacks.
-
-    Raises:
-      UserError: training has fewer classes.
-    """
+    """Raises UserError if training has not two classes and all those of evaluation."""
     if len(train) < 2:
         raise UserError(
             f"--input_dir={root} has too few folders of pictures for training ({len(train)}): make "
@@ -155,77 +158,180 @@ def _check_classes(root: str, train: Classes, held_out: Classes) -> None:
             f"--input_dir={root} has the class {unknown[0]!r} for validation, but not for "
             "training: add pictures for training or remove the class."
         )
+
+
+def _log_splits(
+    sources: tuple[str, str], train: Classes, held_out: Classes, left_out: list[str]
+) -> None:
+    """Logs what is taken for what, and whether classes are of very unequal size.
+
+    Args:
+      sources: what the pictures of training and evaluation are, in words.
+      train: classes of training.
+      held_out: classes of evaluation.
+      left_out: folders that are neither.
+    """
+
+    def counts(classes):
+        return f"{len(classes)} classes, {sum(map(len, classes.values())):,} pictures"
+
     missing = sorted(set(train) - set(held_out))
-    if missing:
-        logging.info(
-            "Validation has no pictures of %d classes, such as %s.", len(missing), missing[0]
-        )
+    lacks = f", none of {', '.join(missing[:3])}" if missing else ""
+    logging.info(
+        "Training: %s (%s); evaluation: %s (%s%s)%s. Classes: %s to %s.",
+        sources[0], counts(train), sources[1], counts(held_out),
+        lacks + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
+        f"; left out: {', '.join(left_out)}" if left_out else "",
+        min(train), max(train),
+    )  # fmt: skip
+    sizes = {name: len(found) for name, found in train.items()}
+    rare, common = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    if sizes[common] > _UNEQUAL * sizes[rare]:
+        logging.warning(
+            "Classes are of very unequal size: training has %d pictures of %s and %d of %s, the "
+            "rarest. Look at each class's own accuracy.",
+            sizes[common], common, sizes[rare], rare,
+        )  # fmt: skip
 
 
-def _evaluation_folder(root: str, names: list[str]) -> str | None:
-    """Returns the folder that evaluation is made of; None if the folders are classes.
+def _split_folders(root: str, names: list[str]) -> tuple[str, str] | None:
+    """Returns the folders of the classes of training and evaluation; None if all are classes.
+
+    Two folders are splits if their names differ in the split alone, and the same classes are below.
 
     Raises:
       UserError: folders are named like splits, but it is not clear which split each is.
     """
-    chosen = picture_folders.validation_folder(root, names) or (_TEST if _TEST in names else None)
-    if shards.TRAIN in names and chosen:
-        left_out = [name for name in names if name not in (shards.TRAIN, chosen)]
-        if chosen != shards.VALIDATION:
-            logging.info("The pictures for evaluation are those of %s.", chosen)
-        if left_out:
-            logging.info("Left out: the folders %s.", ", ".join(left_out))
-        return chosen
-    _check_no_split(root, names)
-    return None
+    split_of = {name: picture_folders.split_of(name) for name in names}
+    pairs, like_splits = {}, set()
+    trains = [name for name in names if split_of[name][0] == shards.TRAIN]
+    others = [name for name in names if split_of[name][0] not in (None, shards.TRAIN)]
+    for train, other in itertools.product(trains, others):
+        below, classes = _levels(root, train)[-1]
+        same = [folder for folder, found in _levels(root, other) if found & classes]
+        alike = split_of[train][1] == split_of[other][1]
+        if same and alike:
+            pairs[train, other] = (below, same[0])
+        elif same or alike:
+            like_splits |= {train, other}
+    if not pairs:
+        like_splits |= {name for name, (split, rest) in split_of.items() if split and not rest}
+        _check_no_split(
+            root, sorted(like_splits, key=lambda name: (split_of[name][0] != shards.TRAIN, name))
+        )
+        return None
+    train = picture_folders.plainest(root, {train for train, _ in pairs})
+    others = [other for first, other in pairs if first == train]
+    validation = [name for name in others if split_of[name][0] == shards.VALIDATION]
+    return pairs[train, picture_folders.plainest(root, validation or others)]
 
 
-def _check_no_split(root: str, names: list[str]) -> None:
+def _levels(root: str, folder: str) -> list[tuple[str, set[str]]]:
+    """Returns a folder and the classes in it; while it holds one folder alone, that one's, too.
+
+    Zip files often leave such folders: seg_train/seg_train/<class>.
+    """
+    inside = picture_folders.folders(os.path.join(root, folder))
+    levels = [(folder, {_class_name(name) for name in inside})]
+    if len(inside) == 1 and folder.count("/") < _DEEPEST:
+        levels += [level for level in _levels(root, f"{folder}/{inside[0]}") if level[1]]
+    return levels
+
+
+def _check_no_split(root: str, like_splits: list[str]) -> None:
     """Raises UserError if one of the folders, all taken for classes, is named like a split."""
-    like_splits = [name for name in names if _is_like_a_split(name)]
-    if len(names) == 1 and like_splits:
-        raise UserError(
-            f"--input_dir={root} has only {names[0]}: add the folder of the other split, or split "
-            f"this one with --input_dir={os.path.join(root, names[0])} --validation_share={SHARE}."
-        )
-    # Trains may be a class, too.
-    is_class = like_splits == [shards.TRAIN] and not picture_folders.folders(
-        os.path.join(root, shards.TRAIN)
+    with_classes = [
+        folder for folder, classes in (_levels(root, name)[-1] for name in like_splits) if classes
+    ]
+    is_test = any(picture_folders.split_of(name)[0] == picture_folders.TEST for name in like_splits)
+    # Trains may be a class, too, but unlabelled pictures for a test hardly.
+    if not like_splits or (len(like_splits) == 1 and not with_classes and not is_test):
+        return
+    remedy = (
+        f"add one, or split what is there: --input_dir={os.path.join(root, with_classes[0])} "
+        f"--validation_share={SHARE}"
+        if with_classes
+        else f"make {like_splits[0]}/<class>/*, or give the folder another name if it is a class"
     )
-    if like_splits and not is_class:
-        raise UserError(
-            f"--input_dir={root} has the folder {like_splits[0]}, which is named like a split, not "
-            f"like a class: name the splits {shards.TRAIN} and {shards.VALIDATION}, or give it "
-            "another name if it is a class."
-        )
+    raise UserError(
+        f"--input_dir={root} has {' and '.join(like_splits[:2])}, named like a split, but not two "
+        f"such folders, named alike (train and test), with the same class folders in both: {remedy}."
+    )
 
 
-def _is_like_a_split(name: str) -> bool:
-    """Says whether a folder's name is hardly that of a class: Train, val2017, test1."""
-    return name.lower().rstrip("0123456789") in _SPLIT_NAMES
+def _classes(root: str, parents: Sequence[str]) -> list[Classes]:
+    """Returns the pictures of each class folder in some folders.
 
-
-def _classes(root: str, prefix: str) -> Classes:
-    """Returns the pictures of each class folder in a folder.
+    Args:
+      root: the input folder.
+      parents: of the class folders, below the input folder; "" is that itself.
 
     Raises:
-      UserError: a class folder is empty, or its name cannot be a line of labels.txt.
+      UserError: the class folders are further down, or one of them cannot be a class.
     """
-    folder = os.path.join(root, prefix) if prefix else root
-    names = picture_folders.folders(folder)
-    picture_folders.log_files_left_out(folder)
-    found = picture_folders.walk_all(folder, names)
-    for name, pictures_found in zip(names, found, strict=True):
-        if not pictures_found:
-            raise UserError(
-                f"The class folder {os.path.join(folder, name)} has no pictures: fill it or "
-                "remove it."
-            )
-        _check_name(name, folder)
-    return {
-        name: [Found(f"{prefix}{name}/{path}", stamp) for path, stamp in pictures_found]
-        for name, pictures_found in zip(names, found, strict=True)
+    folders = {
+        parent: picture_folders.folders(os.path.join(root, parent) if parent else root)
+        for parent in parents
     }
+    paths = [os.path.join(parent, name) for parent, names in folders.items() for name in names]
+    found = dict(zip(paths, picture_folders.walk_all(root, paths), strict=True))
+    if "" in folders:
+        _check_depth(root, found)
+    made, nested = [], []
+    for parent, names in folders.items():
+        classes: Classes = {}
+        for name in names:
+            path = os.path.join(parent, name)
+            inner = {file.path.split("/")[0] for file in found[path] if "/" in file.path}
+            if len(names) > 2 and inner >= set(names) - {name}:
+                logging.warning("%s is left out: it holds the other classes again.", path)
+                continue
+            _check_class(root, path, found[path], inner)
+            nested += [path] if len(inner) > 1 else []
+            classes.setdefault(_class_name(name), []).extend(
+                Found(f"{path}/{file.path}", file.stamp) for file in found[path]
+            )
+        made.append(classes)
+    if nested:
+        logging.warning(
+            "%d class folders hold folders, such as %s: their pictures count for the outer class. "
+            "If the inner folders are the classes, name the folder that holds them.",
+            len(nested), nested[0],
+        )  # fmt: skip
+    return made
+
+
+def _class_name(folder: str) -> str:
+    # macOS writes an accent apart from its letter.
+    return unicodedata.normalize("NFC", folder)
+
+
+def _check_depth(root: str, found: dict[str, list[Found]]) -> None:
+    """Raises UserError if all pictures are in one folder, which holds the class folders."""
+    tops = [top for top, files in found.items() if files]
+    if len(tops) != 1:
+        return
+    above = os.path.commonpath([os.path.dirname(file.path) for file in found[tops[0]]])
+    below = (file.path.removeprefix(above).lstrip("/") for file in found[tops[0]])
+    if len({path.split("/")[0] for path in below if "/" in path}) > 1:
+        raise UserError(
+            f"--input_dir={root} has pictures in {tops[0]} alone, whose folders seem to be the "
+            f"classes: use --input_dir={os.path.join(root, tops[0], above).rstrip('/')}."
+        )
+
+
+def _check_class(root: str, path: str, found: list[Found], inner: set[str]) -> None:
+    """Raises UserError if a folder, with pictures in the inner folders, cannot be a class."""
+    folder = os.path.join(root, path)
+    if not found:
+        raise UserError(f"The class folder {folder} has no pictures: fill it or remove it.")
+    _check_name(os.path.basename(path), os.path.dirname(folder))
+    splits = {picture_folders.split_of(name)[0]: name for name in inner}
+    if shards.TRAIN in splits and len(splits.keys() - {None}) > 1:
+        raise UserError(
+            f"The class folder {folder} holds splits, such as {splits[shards.TRAIN]}: move their "
+            f"pictures to {shards.TRAIN}/{path}, {shards.VALIDATION}/{path} and so on."
+        )
 
 
 def _check_name(name: str, folder: str) -> None:

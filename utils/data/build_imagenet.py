@@ -24,10 +24,18 @@ TRAIN_SHARDS, VALIDATION_SHARDS = 1024, 128
 FEATURES = (*picture_folders.FEATURES, "image/class/synset")
 DESCRIPTION = """\
 Makes TFRecords of ImageNet as it is distributed: train/<synset>/*.JPEG, and validation/*.JPEG with
---validation_labels, a file with one synset a line in the order of the file names (or
-validation/<synset>/*.JPEG). Labels are 1..1000 in the order of the synsets. Files that are not what
-their names say (one PNG, 22 CMYK JPEGs) become RGB JPEGs; all others keep their bytes."""
+--validation_labels, a file with one synset a line in the order of the file names, or Kaggle's
+LOC_val_solution.csv (or validation/<synset>/*.JPEG, which needs no file). Labels are 1..1000 in the
+order of the synsets. Files that are not what their names say (one PNG, 22 CMYK JPEGs) become RGB
+JPEGs; all others keep their bytes."""
 _SYNSET = re.compile(r"n\d{8}")
+# A synset, perhaps after the name of a picture and before boxes, as in Kaggle's file:
+# ILSVRC2012_val_00000001,n01751748 111 108 370 297
+_LABEL = re.compile(r"(?:(\S+?)(?:\.\w+)?[,\s]+)?(n\d{8})(?:[,\s].*)?")
+_LABELS_FILE = (
+    "https://raw.githubusercontent.com/tensorflow/models/master/research/slim/datasets/"
+    "imagenet_2012_validation_synset_labels.txt"
+)
 
 
 class Options(NamedTuple):
@@ -121,7 +129,6 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
                 f"{os.path.join(folder, name)} is not named like a synset (n01440764): for classes "
                 "of your own use `mnasnet-data folder`."
             )
-    picture_folders.log_files_left_out(folder)
     found = picture_folders.walk_all(folder, synsets)
     for synset, pictures_found in zip(synsets, found, strict=True):
         if not pictures_found:
@@ -136,13 +143,25 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
     ]
 
 
+def _split_folder(root: str, split: str) -> str:
+    """Returns the folder of a split: train, or ILSVRC2012_img_train; UserError if none is there."""
+    names = picture_folders.folders(root)
+    found = [name for name in names if picture_folders.split_of(name)[0] == split]
+    if not found:
+        raise UserError(
+            f"--input_dir={root} has no folder {split}: add it, or name the folder that has it (in "
+            "Kaggle's download ILSVRC/Data/CLS-LOC)."
+        )
+    return picture_folders.plainest(root, found)
+
+
 def _train(root: str) -> list[tuple[Found, str]]:
     """Returns (picture, synset) of training; UserError if there are fewer than 2 synsets."""
-    picture_folders.need_dir(os.path.join(root, shards.TRAIN), "input_dir")
-    train = _by_synset(root, shards.TRAIN)
+    split = _split_folder(root, shards.TRAIN)
+    train = _by_synset(root, split)
     if len({synset for _, synset in train}) < 2:
         raise UserError(
-            f"{os.path.join(root, shards.TRAIN)} has fewer than 2 folders of synsets (n01440764): "
+            f"{os.path.join(root, split)} has fewer than 2 folders of synsets (n01440764): "
             "unpack the tar files of the classes there, each into its folder."
         )
     return train
@@ -159,9 +178,7 @@ def _validation(options: Options, synsets: set[str]) -> list[tuple[Found, str]]:
       UserError: there is no such folder, or it does not fit --validation_labels.
     """
     root = options.input_dir
-    split = picture_folders.validation_folder(root, picture_folders.folders(root))
-    if split is None:
-        raise UserError(f"--input_dir={root} has no folder {shards.VALIDATION}: add it.")
+    split = _split_folder(root, shards.VALIDATION)
     folder = os.path.join(root, split)
     if picture_folders.folders(folder):
         if options.validation_labels:
@@ -190,43 +207,56 @@ def _flat(root: str, split: str, labels_path: str | None) -> list[tuple[Found, s
         Found(f"{split}/{path}", stamp)
         for path, stamp in picture_folders.walk_all(root, [split])[0]
     ]
-    labels = _validation_labels(labels_path, len(found), os.path.join(root, split))
+    folder = os.path.join(root, split)
+    if labels_path is None:
+        raise UserError(
+            f"{folder} has pictures without folders: name the file of their synsets with "
+            f"--validation_labels: {_LABELS_FILE}."
+        )
+    labels = _validation_labels(labels_path)
+    if isinstance(labels, dict):
+        names = [os.path.splitext(os.path.basename(file.path))[0] for file in found]
+        missing = [name for name in names if name not in labels]
+        if missing:
+            raise UserError(f"{labels_path} has no line for {missing[0]} in {folder}.")
+        labels = [labels[name] for name in names]
+    if len(labels) != len(found):
+        raise UserError(
+            f"{labels_path} has {len(labels)} synsets for {len(found)} pictures in {folder}: one a "
+            "picture is needed, in the order of the file names."
+        )
     return list(zip(found, labels, strict=True))
 
 
-def _validation_labels(path: str | None, count: int, folder: str) -> list[str]:
+def _validation_labels(path: str) -> list[str] | dict[str, str]:
     """Reads the synsets of the validation pictures.
 
-    Args:
-      path: of the file with one synset a line; None if the user names none.
-      count: number of pictures.
-      folder: of the pictures.
+    Returns:
+      The synsets in the order of the file names; or by file names without endings, if each line
+      begins with one (as in Kaggle's LOC_val_solution.csv).
 
     Raises:
-      UserError: there is no file, or it does not have a synset for each picture.
+      UserError: a line has no synset.
     """
-    if path is None:
-        raise UserError(
-            f"{folder} has pictures without folders: name the file of their synsets, one a line, "
-            "with --validation_labels."
-        )
-    labels = [line.strip() for line in files.read_text(path).splitlines() if line.strip()]
-    for number, label in enumerate(labels, 1):
-        if not _SYNSET.fullmatch(label):
-            hint = (
-                "the development kit numbers the synsets in another order than the labels here"
-                if label.isdigit()
+    lines = [line.strip() for line in files.read_text(path).splitlines() if line.strip()]
+    if lines and lines[0].startswith("ImageId,"):
+        del lines[0]
+    labels = []
+    for line in lines:
+        label = _LABEL.fullmatch(line)
+        if label is None:
+            what = (
+                "numbers, as the development kit has, are in another order than the labels here"
+                if line.split()[-1].isdigit()
                 else "one a line is expected"
             )
             raise UserError(
-                f"{path}, line {number}: {label[:40]!r} is not a synset (n01440764): {hint}."
+                f"{path}: {line[:40]!r} is not a synset (n01440764): {what}; use {_LABELS_FILE}."
             )
-    if len(labels) != count:
-        raise UserError(
-            f"{path} has {len(labels)} synsets for {count} pictures in {folder}: one a picture is "
-            "needed, in the order of the file names."
-        )
-    return labels
+        labels.append((os.path.basename(label[1] or ""), label[2]))
+    if any(name for name, _ in labels):
+        return dict(labels)
+    return [synset for _, synset in labels]
 
 
 def add_command(commands) -> None:
@@ -235,9 +265,7 @@ def add_command(commands) -> None:
         "imagenet", help="make TFRecords of ImageNet (ILSVRC2012)", description=DESCRIPTION
     )
     shared_arguments.add_input(parser)
-    parser.add_argument(
-        "--validation_labels", help="file with the synsets of validation/*.JPEG, one a line"
-    )
+    parser.add_argument("--validation_labels", help="file with the synsets of validation/*.JPEG")
     for split, count in ((shards.TRAIN, TRAIN_SHARDS), (shards.VALIDATION, VALIDATION_SHARDS)):
         parser.add_argument(
             f"--{split}_shards", type=shared_arguments.count, default=count,

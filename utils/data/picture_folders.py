@@ -6,8 +6,9 @@ import collections
 import concurrent.futures
 import contextlib
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from absl import logging
@@ -36,7 +37,23 @@ _PICTURES = (
     ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 
-VALIDATION_FOLDERS = (shards.VALIDATION, "val", "valid")
+TEST = "test"
+# The words by which people name splits: seg_train, Training Set, val2017.
+_SPLIT_WORDS = {
+    "train": shards.TRAIN, "training": shards.TRAIN,
+    "validation": shards.VALIDATION, "val": shards.VALIDATION, "valid": shards.VALIDATION,
+    "dev": shards.VALIDATION, "eval": shards.VALIDATION, "evaluation": shards.VALIDATION,
+    "test": TEST, "testing": TEST,
+}  # fmt: skip
+# Words that any split's name may have; _SET takes off the ends of trainset and traindata.
+_FILLERS = {"", "data", "image", "images", "img", "imgs", "picture", "pictures", "photos", "split"}
+_SET = re.compile(r"(set|data)$")
+# What systems leave among pictures besides hidden files, in lower case: Synology, QNAP, macOS,
+# Windows, Linux, Python.
+_SYSTEM = (
+    "@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "__macosx", "icon\r",
+    "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__",
+)  # fmt: skip
 SAMPLES_DIR = "pictures"
 _LOG_FOLDERS = 200  # folders between two lines of the log
 # A bucket answers in parallel.
@@ -64,41 +81,53 @@ def is_dir(path: str) -> bool:
 
 
 def folders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(name for name, _, is_folder in _entries(path) if is_folder)
-
-
-def log_files_left_out(folder: str) -> None:
-    """Logs how many files are next to the class folders, where no pictures are looked for."""
-    count = sum(
-        not is_folder and not _skipped_ending(Found(name))
-        for name, _, is_folder in _entries(folder)
+    """Returns the names of the folders in a folder, sorted, without those that systems leave."""
+    return sorted(
+        name for name, _, is_folder in _entries(path) if is_folder and not _left_by_system(name)
     )
-    if count:
-        logging.info(
-            "%s: %d files next to the class folders are left out.", folder.rstrip("/"), count
-        )
 
 
-def validation_folder(root: str, names: Sequence[str]) -> str | None:
-    """Returns which of a root's folders has the pictures for validation; None if there is none.
+def split_of(name: str) -> tuple[str | None, frozenset[str]]:
+    """Returns the split that a folder's name tells, if any, and the words it has besides.
+
+    seg_train is (train, {seg}), and so is Seg-TrainSet 2; val2017 is (validation, {}).
+    """
+    words = {_SET.sub("", word) for word in _words(name) if not word.isdigit()}
+    splits = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return (
+        splits.pop() if len(splits) == 1 else None,
+        frozenset(words - _SPLIT_WORDS.keys() - _FILLERS),
+    )
+
+
+def _words(name: str) -> list[str]:
+    """Returns the words and numbers of a name in lower case: train, set and 2 of TrainSet_2."""
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+
+
+def plainest(root: str, names: Iterable[str]) -> str:
+    """Returns which of a root's folders, all named like the same split, has the fewest words.
 
     Raises:
       UserError: there are two such folders.
     """
-    found = [name for name in VALIDATION_FOLDERS if name in names]
-    if len(found) > 1:
+    first, *others = sorted(names, key=lambda name: (len(_words(name)), name))
+    if others and len(_words(first)) == len(_words(others[0])):
         raise UserError(
-            f"--input_dir={root} has both {found[0]} and {found[1]}: move one of them away."
+            f"--input_dir={root} has both {first} and {others[0]}: move one of them away."
         )
-    return found[0] if found else None
+    return first
 
 
 def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
     """Returns the files below each of some folders in a folder, at any depth, sorted by path.
 
-    Hidden files and folders are left out, and so are files with the endings SKIPPED: the log counts
-    these.
+    What is no picture (`_skipped_as`) is left out and counted in the log, and so are the files next
+    to the folders, where no pictures are looked for.
+
+    Args:
+      folder: to search.
+      names: of the folders; those deeper down with slashes.
 
     Raises:
       UserError: a folder cannot be read.
@@ -107,30 +136,54 @@ def walk_all(folder: str, names: Sequence[str]) -> list[list[Found]]:
     def walk(name):
         return list(_walk(os.path.join(folder, name), "", frozenset()))
 
-    skipped: collections.Counter[str] = collections.Counter()
+    skipped = _count_next_to(folder, names)
     kept = []
     with (
         contextlib.closing(Progress("list", len(names), "folder", log_every=_LOG_FOLDERS)) as bar,
         concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool,
     ):
         for number, found in enumerate(pool.map(walk, names), 1):
-            skipped.update(filter(None, map(_skipped_ending, found)))
-            kept.append(sorted(file for file in found if not _skipped_ending(file)))
+            skipped.update(filter(None, (_skipped_as(file.path) for file in found)))
+            kept.append(sorted(file for file in found if not _skipped_as(file.path)))
             bar.update(number)
     if skipped:
-        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(skipped.items()))
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(skipped.items()))
         logging.info("Skipped %d files that are not pictures: %s.", skipped.total(), kinds)
     return kept
 
 
-def _skipped_ending(file: Found) -> str | None:
-    """Returns the ending of a file that is skipped; None for any other file."""
-    ending = os.path.splitext(file.path)[1].lower()
-    return ending if ending in SKIPPED else None
+def _count_next_to(folder: str, names: Iterable[str]) -> collections.Counter[str]:
+    """Returns what is skipped above some folders in a folder; logs how many files are there."""
+    skipped: collections.Counter[str] = collections.Counter()
+    for above in sorted({"", *(os.path.dirname(name) for name in names)}):
+        path = os.path.join(folder, above) if above else folder
+        left_out = 0
+        for name, _, is_folder in _entries(path):
+            kind = _left_by_system(name) if is_folder else _skipped_as(name)
+            skipped.update([kind] if kind else [])
+            left_out += not kind and not is_folder
+        if left_out:
+            logging.info(
+                "%s: %d files next to the class folders are left out.", path.rstrip("/"), left_out
+            )
+    return skipped
+
+
+def _skipped_as(path: str) -> str | None:
+    """Returns the kind of a file that is no picture: an ending, or what systems leave."""
+    name = os.path.basename(path)
+    ending = os.path.splitext(name)[1].lower()
+    return _left_by_system(name) or (ending if ending in SKIPPED else None)
+
+
+def _left_by_system(name: str) -> str | None:
+    if name.startswith("."):
+        return "hidden"
+    return name.strip() if name.lower() in _SYSTEM else None
 
 
 def _walk(folder: str, prefix: str, above: frozenset[str]) -> Iterator[Found]:
-    """Yields the files below a folder.
+    """Yields the files below a folder, and the folders that systems leave, which are not entered.
 
     Args:
       folder: to search.
@@ -143,19 +196,17 @@ def _walk(folder: str, prefix: str, above: frozenset[str]) -> Iterator[Found]:
             return
         above = above | {real}
     for name, stamp, is_folder in _entries(folder):
-        if is_folder:
+        if is_folder and not _left_by_system(name):
             yield from _walk(os.path.join(folder, name), f"{prefix}{name}/", above)
         else:
             yield Found(prefix + name, stamp)
 
 
 def _entries(folder: str) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """Yields (name, stamp, whether it is a folder) of what is not hidden in a folder."""
+    """Yields (name, stamp, whether it is a folder) of what is in a folder."""
     listing = _remote_entries if files.is_remote(folder) else _local_entries
     try:
-        for name, stamp, is_folder in listing(folder):
-            if not name.startswith("."):
-                yield name, stamp, is_folder
+        yield from listing(folder)
     except (OSError, tf.errors.OpError) as e:
         raise UserError(f"{folder} cannot be read: {_reason(e)}.") from e
 
