@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
     import imagenet_input
+    from utils.config import setting_flags, settings
     from utils.exporting import classifiers, measure
-    from utils.reading import dataset_info, records
+    from utils.reading import dataset_info, examples, records
     from utils.reporting import figures, models, predictions
 
 _HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document; notices go to stderr"
     )
+    setting_flags.add_arguments(parser, settings.RECORDS)
     return parser
 
 
@@ -52,8 +55,12 @@ def main(argv: list[str]) -> None:
     if arguments.images is not None and arguments.images < 1:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     model = classifiers.load(arguments.model)
-    info = dataset_info.load(arguments.data_dir)
-    evaluation = _measure(model, arguments.data_dir, info, arguments.images)
+    data = {
+        "data_dir": arguments.data_dir,
+        **models.record_settings(arguments.model, vars(arguments)),
+    }
+    info = dataset_info.of_run(data)
+    evaluation = _measure(model, data, info, arguments.images)
     found = _found(evaluation, arguments, model.num_classes)
     if arguments.per_class:
         names = classifiers.label_names(arguments.model, None, model.num_classes)
@@ -141,12 +148,13 @@ def _percent(share: float) -> str:
 
 
 def _measure(
-    model, data_dir: str, info: dataset_info.DatasetInfo | None, count: int | None
+    model, data: Mapping[str, Any], info: dataset_info.DatasetInfo | None, count: int | None
 ) -> _Evaluation:
     """Measures the model on the encoded pictures of the evaluation set."""
-    paths = records.list_files(data_dir, imagenet_input.EVAL_PREFIX)
-    models.check_classes(model.num_classes, data_dir)
-    source = predictions.Source(paths, model.num_classes, count)
+    paths = records.list_files(data["data_dir"], imagenet_input.EVAL_PREFIX, data)
+    models.check_classes(model.num_classes, data["data_dir"])
+    form = examples.record_format(data)
+    source = predictions.Source(paths, model.num_classes, count, form=form)
     total = count or (info.num_eval_images if info else 0)
     with contextlib.closing(progress.Progress("evaluate", total, "image", log_every=5000)) as bar:
         evaluation = _measure_pictures(model, source, bar)

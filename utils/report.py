@@ -15,7 +15,8 @@ from utils.base.tensorflow_version import importing_later
 
 with importing_later():
     import mnasnet_main
-    from utils.reading import dataset_info, records
+    from utils.config import setting_flags, settings
+    from utils.reading import dataset_info, examples, records
     from utils.reporting import content, models, predictions, report
 
 
@@ -26,13 +27,18 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     files.check_dir_name(arguments.data_dir, "data_dir")
     prefix = records.SPLIT_PREFIXES[arguments.split]
-    paths = records.list_files(arguments.data_dir, prefix)
-    info = dataset_info.load(arguments.data_dir)
+    data = {
+        "data_dir": arguments.data_dir,
+        **models.record_settings(arguments.model, vars(arguments)),
+    }
+    form = examples.record_format(data)
+    paths = records.list_files(arguments.data_dir, prefix, data)
+    info = dataset_info.of_run(data)
     model = models.load(
-        arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels
+        arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels, data
     )
     report.check_folder(arguments.output_dir, "output_dir")
-    source = predictions.Source(paths, model.num_classes, arguments.images)
+    source = predictions.Source(paths, model.num_classes, arguments.images, form=form)
     subject = content.Subject(model, arguments.data_dir, arguments.split)
     path = report.measure_and_write(
         subject, source, arguments.images or _total(info, prefix), arguments.output_dir
@@ -57,6 +63,7 @@ def _parser() -> program.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="number of images (default: all)")
     parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
+    setting_flags.add_arguments(parser, settings.RECORDS)
     return parser
 
 

@@ -19,7 +19,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 TOP_K = 5
 BATCH = 32  # pictures that a model gets at a time
-FILE_NAME_KEY = "image/filename"
+FILE_NAME_KEYS = ("image/filename", "file_name")  # the builders' here, and TFDS's
 
 # Maps N encoded pictures to probabilities, float [N, classes].
 Classifier = Callable[[Sequence[bytes]], np.ndarray]
@@ -48,7 +48,7 @@ class Source:
 
     Attributes:
       paths: of the record files.
-      num_classes: labels in the files are 1..num_classes.
+      num_classes: number of classes.
     """
 
     def __init__(
@@ -57,19 +57,22 @@ class Source:
         num_classes: int,
         count: int | None = None,
         good: bad_images.GoodRecords | None = None,
+        form: examples.RecordFormat = examples.PUBLISHED,
     ):
         """Keeps where the pictures are.
 
         Args:
           paths: of the record files.
-          num_classes: labels in the files are 1..num_classes.
+          num_classes: number of classes.
           count: how many pictures to read; None for all.
           good: the records that --skip_bad_images leaves; None reads all.
+          form: format of the records.
         """
         self.paths = list(paths)
         self.num_classes = num_classes
         self._count = count
         self._good = good
+        self._form = form
 
     def __iter__(self) -> Iterator[Sample]:
         """Yields the samples in the order of the files; UserError names a record that is wrong."""
@@ -109,11 +112,15 @@ class Source:
                     yield next(numbers), content
 
     def _sample(self, index: int, number: int, record: bytes) -> Sample:
-        image_bytes, label = records.unpack(record, self.paths[index], number)
+        image_bytes, label = records.unpack(record, self.paths[index], number, self._form)
+        if label == 0 and self._form.first_label == 1:
+            reason = examples.label_problem(label, self.num_classes)
+            raise UserError(f"{self.paths[index]}, record {number}: {reason}")
         if not 1 <= label <= self.num_classes:
             raise UserError(
-                f"{self.paths[index]}, record {number}: label {label} is not in "
-                f"1..{self.num_classes}, the model's classes: name a data set with these classes."
+                f"{self.paths[index]}, record {number}: label {self._form.stored(label)} is not in "
+                f"{self._form.first_label}..{self._form.stored(self.num_classes)}, the model's "
+                "classes: name a data set with these classes."
             )
         return Sample(index, number, _picture_name(record), image_bytes, label - 1)
 
@@ -121,9 +128,10 @@ class Source:
 def _picture_name(record: bytes) -> str:
     """Returns the name of a picture's own file, as the builder noted it; empty if it did not."""
     features, _ = examples.features(record)
-    if FILE_NAME_KEY not in features:
-        return ""
-    return b"".join(features[FILE_NAME_KEY].bytes_list.value).decode("utf-8", "replace")
+    for key in FILE_NAME_KEYS:
+        if key in features:
+            return b"".join(features[key].bytes_list.value).decode("utf-8", "replace")
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.reading import bad_images, records
+from utils.reading import bad_images, examples, records
 from utils.reporting import content, models, page, predictions, thumbnails
 from utils.training import checkpoints
 
@@ -164,8 +164,8 @@ def finish(params: Mapping[str, Any], model_fn: Callable) -> None:
         raise UserError(f"--model_dir={model_dir} holds no checkpoint to report on: train first.")
     good = bad_images.of_split(params, prefix)
     source = predictions.Source(
-        records.list_files(params["data_dir"], prefix), params["num_label_classes"],
-        params["num_eval_images"], good,
+        records.list_files(params["data_dir"], prefix, params), params["num_label_classes"],
+        params["num_eval_images"], good, examples.record_format(params),
     )  # fmt: skip
     subject = content.Subject(
         models.of_checkpoint(params, checkpoint, model_fn), params["data_dir"],
