@@ -1,7 +1,8 @@
 """Feeds batches of (images, labels) from TFRecords or Cloud Bigtable, or black ones for measuring.
 
 A record is a serialized tf.train.Example with `image/encoded` (a JPEG, or another format that
-TensorFlow decodes) and `image/class/label`, which starts at 1. Labels start at 0 from here on.
+TensorFlow decodes) and `image/class/label`, which starts at 1. A `RecordFormat` says so of other
+records. Labels start at 0 from here on.
 
 Training shuffles, repeats without end and drops nothing. Evaluation reads in order and counts every
 image once, whatever the batch size: black images labelled `PADDING` fill up the last batch.
@@ -27,6 +28,7 @@ from utils.reading import (
     records,
 )
 from utils.reading.bigtable import BigtableSelection  # published here, too
+from utils.reading.examples import PUBLISHED, RecordFormat
 from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX  # published here, too
 from utils.reading.segments import Segment
 
@@ -117,6 +119,7 @@ class ImageNetTFExampleInput:
         first_image: int = 0,
         eval_crop_share: float | None = None,
         class_order: Sequence[int] | None = None,
+        record_format: RecordFormat = PUBLISHED,
     ):
         """Keeps the settings.
 
@@ -130,7 +133,7 @@ class ImageNetTFExampleInput:
             are. None for eight for each of `num_cores`.
           resize_method: 'bicubic' or 'bilinear'.
           augmentation: random crops and flips of training; None for the published ones.
-          num_classes: a label outside of 1..num_classes is an error; None accepts all.
+          num_classes: a label that is not of so many classes is an error; None accepts all.
           seed: fixes shuffling and augmentation, so that two runs feed the same batches.
           first_image: images that the training has had so far, on all hosts; its input resumes
             after them. Runs that always started anew would show the first images of each file
@@ -138,6 +141,7 @@ class ImageNetTFExampleInput:
           eval_crop_share: see `preprocessing.preprocess_image`.
           class_order: the index in the model of each class of the data set; None if they are the
             same.
+          record_format: how the records name picture and label.
         """
         self.image_preprocessing_fn: Callable = preprocessing.preprocess_image
         self.is_training = is_training
@@ -153,6 +157,7 @@ class ImageNetTFExampleInput:
         self.first_image = first_image
         self.eval_crop_share = eval_crop_share
         self.class_order = class_order
+        self.record_format = record_format
 
     def set_shapes(
         self, batch_size: int, images: tf.Tensor, labels: tf.Tensor
@@ -177,12 +182,12 @@ class ImageNetTFExampleInput:
 
         A subclass may leave `seed` out, which fixes the augmentation.
         """
-        image_bytes, label = examples.parse(value)
+        image_bytes, label = examples.parse(value, self.record_format)
         label = label - 1
         num_classes = self.num_classes if self.class_order is None else len(self.class_order)
         if num_classes is not None:
             in_range = tf.logical_and(label >= 0, label < num_classes)
-            message = examples.label_message(label + 1, num_classes)
+            message = examples.label_message(label + 1, num_classes, self.record_format)
             with tf.control_dependencies([tf.Assert(in_range, [message])]):
                 label = tf.identity(label)
         if self.class_order is not None:
@@ -394,7 +399,7 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         self.num_images = num_images
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
-        rows = bigtable.RowReader(self.selection, self.num_classes)
+        rows = bigtable.RowReader(self.selection, self.num_classes, self.record_format)
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts
         dataset = bigtable_dataset.dataset(

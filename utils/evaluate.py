@@ -21,8 +21,9 @@ from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
     import imagenet_input
+    from utils.config import setting_flags, settings
     from utils.exporting import classifiers, measure
-    from utils.reading import dataset_info, labels, records
+    from utils.reading import dataset_info, examples, labels, records
     from utils.reporting import figures, models, predictions
 
 _HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document; notices go to stderr"
     )
+    setting_flags.add_arguments(parser, settings.RECORDS)
     return parser
 
 
@@ -54,12 +56,19 @@ def main(argv: list[str]) -> None:
     if arguments.images is not None and arguments.images < 1:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     model = classifiers.load(arguments.model)
-    info = dataset_info.load(arguments.data_dir)
-    paths = records.list_files(arguments.data_dir, imagenet_input.EVAL_PREFIX)
+    data = {
+        "data_dir": arguments.data_dir,
+        **models.record_settings(arguments.model, vars(arguments)),
+    }
+    info = dataset_info.of_run(data)
+    paths = records.list_files(arguments.data_dir, imagenet_input.EVAL_PREFIX, data)
     names = classifiers.label_names(arguments.model, arguments.labels, model.num_classes)
     order = models.class_order(names, model.num_classes, arguments.data_dir, arguments.labels)
     labels.log_order(order, names or (), arguments.data_dir)
-    source = predictions.Source(paths, model.num_classes, arguments.images, class_order=order)
+    form = examples.record_format(data)
+    source = predictions.Source(
+        paths, model.num_classes, arguments.images, form=form, class_order=order
+    )
     evaluation = _measure(model, source, arguments.images or (info.num_eval_images if info else 0))
     names = models.named(names or (info.label_names if info else None), model.num_classes)
     found = _found(evaluation, arguments, model.num_classes)

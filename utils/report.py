@@ -15,7 +15,8 @@ from utils.base.tensorflow_version import importing_later
 
 with importing_later():
     import mnasnet_main
-    from utils.reading import dataset_info, labels, records
+    from utils.config import setting_flags, settings
+    from utils.reading import dataset_info, examples, labels, records
     from utils.reporting import content, models, predictions, report
 
 
@@ -26,15 +27,20 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--images={arguments.images} is invalid: it must be at least 1.")
     files.check_dir_name(arguments.data_dir, "data_dir")
     prefix = records.SPLIT_PREFIXES[arguments.split]
-    paths = records.list_files(arguments.data_dir, prefix)
-    info = dataset_info.load(arguments.data_dir)
+    data = {
+        "data_dir": arguments.data_dir,
+        **models.record_settings(arguments.model, vars(arguments)),
+    }
+    form = examples.record_format(data)
+    paths = records.list_files(arguments.data_dir, prefix, data)
+    info = dataset_info.of_run(data)
     model = models.load(
-        arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels
+        arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels, data
     )
     report.check_folder(arguments.output_dir, "output_dir")
     labels.log_order(model.class_order, model.label_names, arguments.data_dir)
     source = predictions.Source(
-        paths, model.num_classes, arguments.images, class_order=model.class_order
+        paths, model.num_classes, arguments.images, form=form, class_order=model.class_order
     )
     subject = content.Subject(model, arguments.data_dir, arguments.split)
     path = report.measure_and_write(
@@ -60,6 +66,7 @@ def _parser() -> program.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="number of images (default: all)")
     parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
+    setting_flags.add_arguments(parser, settings.RECORDS)
     return parser
 
 

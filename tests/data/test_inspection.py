@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from utils.base.errors import UserError
+from utils.config import settings
 from utils.data import build_fake, inspection
 from utils.data import command as data_command
 from utils.data.build_fake import Options
@@ -227,7 +228,7 @@ def test_the_sample_is_spread_over_all_readable_records(folder):
     made = [example(n, n % 3 + 1) for n in range(7, 12)]
     made[2] = examples.example(b"text", 1)
     write(folder / "train-00001-of-00002", made)
-    train = splits.scan_splits(str(folder), 3)[0]
+    train = splits.scan_splits({**settings.default_params(), "data_dir": str(folder)}, 3)[0]
     expected = [(picture_files.jpeg(n), n % 3 + 1) for n in range(12) if n != 9]
     assert splits.sample(train, 48) == expected
     assert splits.sample(train, 3) == [expected[0], expected[5], expected[10]]

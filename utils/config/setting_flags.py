@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from absl import flags
@@ -29,6 +31,18 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_boolean("version", False, "Prints the version.", flag_values=values)
     absl_flags.define(values)
     return values
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Adds flags of settings to the parser of another command; None stands for "not given"."""
+    for name in names:
+        setting = settings.SETTINGS[name]
+        default = setting.unset if setting.default is None else setting.default
+        parser.add_argument(
+            f"--{name}",
+            type=functools.partial(_value, setting, name),
+            help=f"{setting.help[0].lower()}{setting.help[1:].rstrip('.')} (default: {default})",
+        )
 
 
 def _flags_of(setting: settings.Setting) -> Iterator[tuple[str, bool]]:

@@ -162,6 +162,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
                 "on any machine.", unset="empty"),
     ),
     "Input": (
+        Setting("train_files", str, None, "Patterns of the names of the training files, joined by "
+                "commas: relative to --data_dir, or absolute.", unset="train-*"),
+        Setting("eval_files", str, None, "Likewise of the evaluation files.",
+                unset="validation-*"),
+        Setting("record_keys", str, None, "Features of a record that hold the encoded picture and "
+                "the label: image=NAME,label=NAME.",
+                unset="image=image/encoded,label=image/class/label"),
+        Setting("first_label", int, 1, "Label of the first class in the records.", minimum=0,
+                maximum=1_000_000),
         Setting("input_image_size", int, 224, "Side of the images in pixels.", minimum=32,
                 maximum=4096),
         Setting("resize_method", str, "bicubic", "Resizing kernel: bicubic at the date of the "
@@ -225,6 +234,9 @@ ARCHITECTURE = (
 )  # fmt: skip
 # A run that resumes takes these from params.yaml as well, but may give other values.
 CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method", "eval_crop_share")
+# How the records of a data set are found and read. A run that resumes takes these from params.yaml
+# if it reads the same folder; commands that read records have flags of these names.
+RECORDS = ("train_files", "eval_files", "record_keys", "first_label")
 
 
 def default_params() -> dict[str, Any]:

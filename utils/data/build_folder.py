@@ -16,7 +16,7 @@ from absl import logging
 from utils.base.errors import UserError
 from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
-from utils.reading import pictures
+from utils.reading import labels, pictures
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
 
@@ -30,7 +30,6 @@ splits. JPEG, PNG, GIF (its first frame), BMP, WebP, TIFF, PPM, HEIC and AVIF ar
 their content; hidden files, texts and videos are
 skipped. RGB and grey JPEGs keep their bytes. All others become RGB JPEGs: turned upright as EXIF
 says, transparency laid over white."""
-_UNEQUAL = 10  # times as many pictures of one class as of another are worth a word
 _DEEPEST = 3  # folders in folders that zip files leave above the classes
 
 # class name -> its pictures, with paths below the input folder
@@ -184,14 +183,9 @@ def _log_splits(
         f"; left out: {', '.join(left_out)}" if left_out else "",
         min(train), max(train),
     )  # fmt: skip
-    sizes = {name: len(found) for name, found in train.items()}
-    rare, common = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    if sizes[common] > _UNEQUAL * sizes[rare]:
-        logging.warning(
-            "Classes are of very unequal size: training has %d pictures of %s and %d of %s, the "
-            "rarest. Look at each class's own accuracy.",
-            sizes[common], common, sizes[rare], rare,
-        )  # fmt: skip
+    unequal = labels.unequal_sizes([*train], [len(found) for found in train.values()])
+    if unequal:
+        logging.warning("The training's %s: look at each class's own accuracy.", unequal)
 
 
 def _split_folders(root: str, names: list[str]) -> tuple[str, str] | None:
@@ -255,7 +249,8 @@ def _check_no_split(root: str, like_splits: list[str]) -> None:
     )
     raise UserError(
         f"--input_dir={root} has {' and '.join(like_splits[:2])}, named like a split, but not two "
-        f"such folders, named alike (train and test), with the same class folders in both: {remedy}."
+        "such folders, named alike (train and test), with the same class folders in both: "
+        f"{remedy}."
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from utils.base import files
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
+from utils.config import setting_flags, settings
 from utils.data import shared_arguments
 from utils.reading import dataset_info
 
@@ -26,6 +28,7 @@ def run(
     json_path: str | None = None,
     num_classes: int | None = None,
     with_duplicates: bool = True,
+    records_read: Mapping[str, Any] | None = None,
 ) -> int:
     """Prints what is in a data set.
 
@@ -35,6 +38,7 @@ def run(
       json_path: of a file for all that is found; None for none.
       num_classes: None for what dataset_info.json says.
       with_duplicates: whether to compare the pictures with each other.
+      records_read: settings in `settings.RECORDS` that are not the usual ones.
 
     Returns:
       The exit status: 1 if something is wrong with the data set.
@@ -47,10 +51,11 @@ def run(
     for path, flag in ((json_path, "json"), (contact_sheet_path, "contact_sheet")):
         if path:
             files.check_writable(path, flag)
-    info = dataset_info.load(data_dir)
+    data = {**dict.fromkeys(settings.RECORDS), **(records_read or {}), "data_dir": data_dir}
+    info = dataset_info.of_run(data)
     names = dict(enumerate(info.label_names if info else (), 1))
     num_classes = num_classes or (info.num_label_classes if info else None)
-    scanned = splits.scan_splits(data_dir, num_classes)
+    scanned = splits.scan_splits(data, num_classes)
     found = summary.summary(data_dir, scanned, info, num_classes)
     if with_duplicates:
         found["duplicates"] = duplicates.find(scanned, names)
@@ -89,9 +94,11 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--no_duplicates", action="store_true", help="do not look for pictures that are there twice"
     )
+    setting_flags.add_arguments(parser, settings.RECORDS)
     parser.set_defaults(
         run=lambda arguments: run(
             arguments.data_dir, arguments.contact_sheet, arguments.json,
             arguments.num_label_classes, not arguments.no_duplicates,
+            {name: getattr(arguments, name) for name in settings.RECORDS},
         )
     )  # fmt: skip

@@ -19,6 +19,7 @@ from absl import logging
 import imagenet_input
 from utils.base import disk_errors, files, folder_lock, memory, scratch
 from utils.base.errors import UserError
+from utils.config import settings
 from utils.exporting import (
     contracts,
     export_report,
@@ -76,7 +77,8 @@ def _check_images(params: Mapping[str, Any]) -> None:
             "--data_dir, or leave int8 out."
         )
     if is_given and not samples.has_split(params, imagenet_input.TRAIN_PREFIX):
-        records.list_files(data_dir, imagenet_input.EVAL_PREFIX)  # raises if these are missing too
+        # It raises an error if these are missing, too.
+        records.list_files(data_dir, imagenet_input.EVAL_PREFIX, params)
 
 
 def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> None:
@@ -146,7 +148,8 @@ def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     names = ("model_name", "num_label_classes", "input_image_size", "resize_method",
              "eval_crop_share", "post_quantize", "quantize", "export_to_tpu",
              "export_moving_average", "tflite_contract", "export_normalized_input",
-             "export_eval_images", "num_eval_images", "skip_bad_images")  # fmt: skip
+             "export_eval_images", "num_eval_images", "skip_bad_images",
+             *settings.RECORDS)  # fmt: skip
     data_dir = params["data_dir"]
     return {
         "checkpoint": files.absolute(checkpoint),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,7 +34,7 @@ def has_split(params: Mapping[str, Any], prefix: str) -> bool:
     data_dir = params["data_dir"]
     if not records.has_files(data_dir):
         return False
-    return bool(tf.io.gfile.glob(os.path.join(data_dir, prefix + "*")))
+    return bool(records.find_files(data_dir, prefix, params))
 
 
 def squeeze(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -56,7 +55,7 @@ class _SqueezedInput(imagenet_input.ImageNetInput):
 
     def dataset_parser(self, value: tf.Tensor, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
         _, label = super().dataset_parser(value, seed)
-        image_bytes, _ = examples.parse(value)
+        image_bytes, _ = examples.parse(value, self.record_format)
         return squeeze(image_bytes, self.image_size), label
 
 
@@ -71,22 +70,22 @@ class _UprightInput(imagenet_input.ImageNetInput):
         stored = super().make_source_dataset(index, num_hosts)
         return stored.map(
             lambda serialized: tf.ensure_shape(
-                tf.numpy_function(_shown, [serialized], tf.string, stateful=False), []
+                tf.numpy_function(self._shown, [serialized], tf.string, stateful=False), []
             )
         )
 
-
-def _shown(serialized: bytes) -> bytes:
-    """Returns an example with its picture as a phone shows it; one that is damaged as it is."""
-    features, problem = examples.features(serialized)
-    if problem:
-        return serialized
-    image_bytes = features[examples.IMAGE_KEY].bytes_list.value[0]
-    try:
-        upright = pictures.for_tensorflow(image_bytes)
-    except (pictures.Unreadable, pictures.MissingDecoder):  # the input says what is wrong
-        return serialized
-    return examples.example(upright, features[examples.LABEL_KEY].int64_list.value[0])
+    def _shown(self, serialized: bytes) -> bytes:
+        """Returns an example with its picture as a phone shows it; one that is damaged as it is."""
+        _, problem = examples.features(serialized, self.record_format)
+        if problem:
+            return serialized
+        example = tf.train.Example.FromString(serialized)
+        image_bytes = example.features.feature[self.record_format.image_key].bytes_list.value
+        try:
+            image_bytes[0] = pictures.for_tensorflow(image_bytes[0])
+        except (pictures.Unreadable, pictures.MissingDecoder):  # the input says what is wrong
+            return serialized
+        return example.SerializeToString()
 
 
 def _source(
@@ -96,10 +95,12 @@ def _source(
 ) -> imagenet_input.ImageNetInput:
     """Returns the input of a split whose images are prepared as for evaluation, or as by `kind`."""
     good = bad_images.of_split(params, file_prefix)
+    paths = records.list_files(params["data_dir"], file_prefix, params)
     source = kind(
         False, False, False, params["data_dir"], params["input_image_size"],
         resize_method=params["resize_method"], eval_crop_share=params["eval_crop_share"],
-        num_classes=params["num_label_classes"], segments=good.segments if good else None,
+        num_classes=params["num_label_classes"], record_format=examples.record_format(params),
+        segments=good.segments if good else [segments.Segment(path) for path in paths],
         class_order=_compared(params).order,
     )  # fmt: skip
     source.file_prefix = file_prefix

@@ -40,7 +40,7 @@ class Fingerprints(NamedTuple):
       splits: name of the split of each file.
       files: int32 [N], indices in `paths`.
       records: int32 [N], numbers of the records in their files.
-      labels: int32 [N], as stored.
+      labels: int32 [N], counted from 1.
       digests: uint64 [N, 2], equal if the encoded pictures are.
       hashes: uint64 [N].
       small: uint8 [N, 256], the grey pictures.
@@ -144,7 +144,7 @@ def _pictures(found: scan.FileScan) -> Iterator[bytes]:
         framing.contents(segment.path, segment.offset, segment.count) for segment in found.segments
     )
     for number, content in enumerate(serialized):
-        yield records.unpack(content, found.path, number)[0]
+        yield records.unpack(content, found.path, number, found.form)[0]
 
 
 def _grey(image_bytes: bytes) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from utils.base import files
-from utils.base.tensorflow_version import tf
 from utils.reading import examples, framing, records, scan
 from utils.reading.segments import Segment
 
@@ -34,7 +33,7 @@ class Split:
 
     @property
     def facts(self) -> np.ndarray:
-        """Label, height, width and bytes of each picture: int32 [readable records, 4]."""
+        """Label, from 1, height, width and bytes of each picture: int32 [readable records, 4]."""
         return np.concatenate([found.facts for found in self.scans])
 
     @property
@@ -43,25 +42,26 @@ class Split:
         return sum(found.num_records for found in self.scans)
 
 
-def scan_splits(data_dir: str, num_classes: int | None) -> list[Split]:
+def scan_splits(data: Mapping[str, Any], num_classes: int | None) -> list[Split]:
     """Scans both splits; leaves out a split that has no files.
 
     Args:
-      data_dir: folder or bucket.
-      num_classes: labels beyond it are problems; None accepts any label from 1 up.
+      data: the settings data_dir, train_files, eval_files, record_keys and first_label.
+      num_classes: labels beyond it are problems; None accepts any label from the first up.
 
     Raises:
       UserError: there are no files at all, or one cannot be read.
     """
     splits = []
+    data_dir, form = data["data_dir"], examples.record_format(data)
     for name, prefix in records.SPLIT_PREFIXES.items():
-        if tf.io.gfile.glob(os.path.join(data_dir, f"{prefix}*")):
-            paths = records.list_files(data_dir, prefix)
+        paths = records.find_files(data_dir, prefix, data)
+        if paths:
             sizes = [state.size for state in records.states(paths)]
-            scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}")
+            scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}", form)
             splits.append(Split(name, scans, sizes))
     if not splits:
-        records.list_files(data_dir, records.TRAIN_PREFIX)  # raises the error
+        records.list_files(data_dir, records.TRAIN_PREFIX, data)  # raises the error
     return splits
 
 
@@ -85,15 +85,18 @@ def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
     found: list[tuple[bytes, int]] = []
     for n in np.unique(places):
         first = ends[n] - segments[n].count
-        found += _read(segments[n], [int(i - first) for i in chosen[places == n]])
+        numbers = [int(i - first) for i in chosen[places == n]]
+        found += _read(segments[n], numbers, split.scans[0].form)
     return found
 
 
-def _read(segment: Segment, numbers: list[int]) -> list[tuple[bytes, int]]:
+def _read(
+    segment: Segment, numbers: list[int], form: examples.RecordFormat
+) -> list[tuple[bytes, int]]:
     """Returns (encoded picture, label) of records of a segment, given their numbers in order."""
     count = numbers[-1] + 1
-    if files.is_remote(segment.path):
-        # A bucket sends what is skipped as well, and begins anew for each step back.
+    if files.is_remote(segment.path) or framing.compression(segment.path):
+        # What is skipped is sent or decompressed as well, and each step back begins anew.
         contents = framing.contents(segment.path, segment.offset, count)
         wanted = {*numbers}
         found = [content for number, content in enumerate(contents) if number in wanted]
@@ -101,6 +104,6 @@ def _read(segment: Segment, numbers: list[int]) -> list[tuple[bytes, int]]:
         frames = list(itertools.islice(framing.frames(segment.path, segment.offset), count))
         found = [framing.content(segment.path, frames[number]) for number in numbers]
     return [
-        records.unpack(content, segment.path, number)
+        records.unpack(content, segment.path, number, form)
         for number, content in zip(numbers, found, strict=True)
     ]

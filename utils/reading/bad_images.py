@@ -16,7 +16,7 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import tf
-from utils.reading import records, scan
+from utils.reading import examples, records, scan
 from utils.reading.records import Problem
 from utils.reading.segments import Segment
 
@@ -56,7 +56,7 @@ def of_split(params: Mapping[str, Any], file_prefix: str) -> GoodRecords | None:
     """
     if not params["skip_bad_images"] or not records.has_files(params["data_dir"]):
         return None
-    paths = records.list_files(params["data_dir"], file_prefix)
+    paths = records.list_files(params["data_dir"], file_prefix, params)
     return of_files(params, file_prefix, records.states(paths))
 
 
@@ -82,7 +82,8 @@ def of_files(
     # The scan may take an hour: a folder that cannot hold its list is found out before it.
     files.make_writable_dir(model_dir, "model_dir")
     paths = [state.path for state in states]
-    found = scan.scan(paths, params["num_label_classes"], f"look at {file_prefix}*")
+    form = examples.record_format(params)
+    found = scan.scan(paths, params["num_label_classes"], f"look at {file_prefix}*", form)
     _check_kept(found)
     good = GoodRecords(
         tuple(segment for one in found for segment in one.segments),

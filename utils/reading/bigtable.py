@@ -59,9 +59,15 @@ def _number_after(rest: bytes) -> int:
 class RowReader:
     """Reads, checks and writes the rows of a selection, addressed by their numbers 0, 1, ..."""
 
-    def __init__(self, selection: BigtableSelection, num_classes: int | None = None):
+    def __init__(
+        self,
+        selection: BigtableSelection,
+        num_classes: int | None = None,
+        form: examples.RecordFormat = examples.PUBLISHED,
+    ):
         """Keeps the selection; a label beyond `num_classes` is an error, None allows all."""
         self.selection = selection
+        self.form = form
         self.num_classes = num_classes or examples.GREATEST_LABEL
 
     def key(self, number: int) -> bytes:
@@ -198,7 +204,7 @@ class RowReader:
         for number, value in enumerate(self.values(first, end, timeout), first):
             if value is None:
                 raise self.missing(number)
-            reason = examples.problem_of(value, self.num_classes)
+            reason = examples.problem_of(value, self.num_classes, self.form)
             if reason:
                 raise self.corrupt(number, reason)
             serialized.append(value)
@@ -318,7 +324,7 @@ class RowReader:
             for number, example in enumerate(
                 self.read(first, min(first + count, num_images)), first
             ):
-                reason = examples.undecodable(example)
+                reason = examples.undecodable(example, self.form)
                 if reason:
                     raise self.corrupt(number, reason)
 

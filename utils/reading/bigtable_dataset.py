@@ -90,13 +90,16 @@ def dataset(
 def first_bad_row(rows: bigtable.RowReader, num_rows: int) -> UserError | None:
     """Decodes rows 0..num_rows-1; returns the error that names the first unusable one, or None."""
     with tf.Graph().as_default(), tf.Session() as session:
-        facts = dataset(rows, 0, num_rows).map(scan.facts, num_parallel_calls=2 * memory.cores())
+        facts = dataset(rows, 0, num_rows).map(
+            lambda serialized: scan.facts(serialized, rows.form),
+            num_parallel_calls=2 * memory.cores(),
+        )
         following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
         for number in range(num_rows):
             try:
                 following()
             except scan.DATA_ERRORS as e:
-                reason = examples.undecodable(rows.read(number, number + 1)[0])
+                reason = examples.undecodable(rows.read(number, number + 1)[0], rows.form)
                 return rows.corrupt(number, reason or examples.undecodable_because(e))
             except tf.errors.OpError:
                 return first_error()

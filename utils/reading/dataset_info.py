@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from utils.base import files
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import tf
-from utils.reading import labels, records
+from utils.reading import foreign, labels, records
 
 FILE_NAME = "dataset_info.json"
+_TFDS_LABELS_FILE = "label.labels.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,8 @@ class DatasetInfo:
 def load(data_dir: str | None) -> DatasetInfo | None:
     """Reads the description in a folder; returns None if there is none.
 
+    What TensorFlow Datasets writes under this name is read, too, if it names classes.
+
     Raises:
       UserError: dataset_info.json is not a description of a data set.
     """
@@ -62,7 +66,9 @@ def load(data_dir: str | None) -> DatasetInfo | None:
     if not tf.io.gfile.exists(path):
         return None
     remedy = "correct it, or copy the data set again"
-    return files.read_json(path, "a data set description", remedy, _checked)
+    return files.read_json(
+        path, "a data set description", remedy, lambda content: _checked(content, data_dir)
+    )
 
 
 def label_names(data_dir: str | None) -> list[str]:
@@ -71,7 +77,59 @@ def label_names(data_dir: str | None) -> list[str]:
     return list(info.label_names) if info else []
 
 
-def _checked(content: Any) -> DatasetInfo:
+def of_run(params: Mapping[str, Any]) -> DatasetInfo | None:
+    """Reads the description of a run's data set; it counts the files that the settings name.
+
+    A count is 0 if they name files and none of these is listed.
+    """
+    info = load(params["data_dir"])
+    if info and info.shards and params["train_files"]:
+        listed = _listed(info, records.TRAIN_PREFIX, params)
+        info = dataclasses.replace(info, num_train_images=sum(listed.values()))
+    if info and info.shards and params["eval_files"]:
+        listed = _listed(info, records.EVAL_PREFIX, params)
+        info = dataclasses.replace(info, num_eval_images=sum(listed.values()))
+    return info
+
+
+def _listed(
+    info: DatasetInfo, file_prefix: str, settings: Mapping[str, Any] | None
+) -> dict[str, int]:
+    return {
+        name: count
+        for name, count in info.shards.items()
+        if records.is_of_split(name, file_prefix, settings)
+    }
+
+
+def _of_tensorflow_datasets(content: Mapping[str, Any], data_dir: str) -> DatasetInfo | None:
+    """Returns what TensorFlow Datasets says of a data set; None if it does not name its classes."""
+    path = os.path.join(data_dir, _TFDS_LABELS_FILE)
+    if not tf.io.gfile.exists(path):
+        return None
+    names = files.read_text(path).splitlines()
+    name = files.member(content, "name", str)
+    extension = content.get("fileFormat", "tfrecord")
+    there = {*files.names(data_dir)}
+    counts: dict[str, int] = {}
+    shards: dict[str, int] = {}
+    for split in files.member(content, "splits", list):
+        lengths = [int(n) for n in split.get("shardLengths", ())]
+        counts[split["name"]] = sum(lengths)
+        for number, length in enumerate(lengths):
+            shard = f"{name}-{split['name']}.{extension}-{number:05}-of-{len(lengths):05}"
+            if shard in there:
+                shards[shard] = length
+    num_eval = counts.get("validation") or counts.get("test", 0)
+    return DatasetInfo(
+        name, counts.get("train", 0), num_eval, len(names), tuple(names), shards,
+        features=(), builder="TensorFlow Datasets",
+    )  # fmt: skip
+
+
+def _checked(content: Any, data_dir: str) -> DatasetInfo | None:
+    if foreign.is_of_tensorflow_datasets(content):
+        return _of_tensorflow_datasets(content, data_dir)
     known: dict[str, Any] = {"name": files.member(content, "name", str)}
     for key in ("num_train_images", "num_eval_images", "num_label_classes"):
         known[key] = _count(content, key)
@@ -131,7 +189,13 @@ def damaged_files(info: DatasetInfo, data_dir: str) -> list[str]:
     ]
 
 
-def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_images: int) -> None:
+def check_files(
+    info: DatasetInfo,
+    file_prefix: str,
+    paths: list[str],
+    num_images: int,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Checks that the files of a split are those that the description lists.
 
     Sizes are compared and contents are not, so that 1,024 files take a fraction of a second.
@@ -140,13 +204,14 @@ def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_image
       info: the description.
       file_prefix: the split, `records.TRAIN_PREFIX` or `records.EVAL_PREFIX`.
       paths: paths of the split's files that were found.
-      num_images: number of images in the split, as the description says.
+      num_images: number of images in the split, as the description says; 0 if it does not.
+      settings: as for `records.list_files`.
 
     Raises:
       UserError: a file is missing, is not listed or has another size, or the counts do not agree.
     """
     folder = os.path.dirname(paths[0])
-    listed = {name: n for name, n in info.shards.items() if name.startswith(file_prefix)}
+    listed = _listed(info, file_prefix, settings)
     description = os.path.join(folder, FILE_NAME)
     again = "copy the data set again, or build it again"
     found = {os.path.basename(path) for path in paths}
@@ -166,8 +231,9 @@ def check_files(info: DatasetInfo, file_prefix: str, paths: list[str], num_image
                 f"{state.path} has {state.size} bytes but {FILE_NAME} says {expected}: {again}."
             )
     total = sum(listed.values()) if listed else records.count(paths)
-    if total is not None and total != num_images:
+    if total is not None and num_images and total != num_images:
+        patterns = ",".join(records.file_patterns(file_prefix, settings))
         raise UserError(
-            f"{description} says {num_images} images for {file_prefix}* but the files hold {total}:"
-            " correct it, or build the data set again."
+            f"{description} says {num_images} images for {patterns} but the files hold {total}: "
+            "correct it, or build the data set again."
         )

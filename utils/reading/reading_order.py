@@ -198,13 +198,13 @@ def _without_read(
       cycle: number of segments in a block.
       records_read: int64 scalar.
     """
-    path, offset, count, skip = columns
+    path, offset, count, skip, compression = columns
     block = tf.range(tf.size(counts)) // cycle
     totals = tf.math.segment_sum(counts, block)
     read = tf.clip_by_value(records_read - tf.cumsum(totals, exclusive=True), 0, totals)
     read = counts * tf.gather(read, block) // tf.maximum(tf.gather(totals, block), 1)
     count = tf.where(count >= 0, count - read, count)
-    columns = (path, offset, count, skip + read)
+    columns = (path, offset, count, skip + read, compression)
     return [tf.boolean_mask(column, read < counts) for column in columns]
 
 

@@ -19,6 +19,7 @@ import preprocessing
 from utils.base import files, memory
 from utils.base.progress import Progress
 from utils.reading import dataset_options, examples, framing, picture_limits, records, segments
+from utils.reading.examples import PUBLISHED, RecordFormat
 from utils.reading.framing import Frame
 from utils.reading.records import Problem
 from utils.reading.segments import Segment
@@ -39,8 +40,10 @@ class FileScan:
       unreadable: records that cannot be read or decoded.
       mislabelled: records whose label is out of range.
       segments: the runs of records between the unreadable ones.
-      facts: int32 [decodable records, 4]: label, height, width, bytes of the encoded picture.
+      facts: int32 [decodable records, 4]: label, counted from 1, height, width, bytes of the
+        encoded picture.
       broken_off: whether the last record's length is lost, and with it whatever follows.
+      form: format of the records.
     """
 
     path: str
@@ -50,6 +53,7 @@ class FileScan:
     segments: tuple[Segment, ...]
     facts: np.ndarray
     broken_off: bool = False
+    form: RecordFormat = PUBLISHED
 
     @property
     def problems(self) -> list[Problem]:
@@ -57,13 +61,16 @@ class FileScan:
         return sorted([*self.unreadable, *self.mislabelled], key=lambda problem: problem.record)
 
 
-def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileScan]:
+def scan(
+    paths: list[str], num_classes: int, what: str = "scan", form: RecordFormat = PUBLISHED
+) -> list[FileScan]:
     """Scans files in parallel and shows the progress.
 
     Args:
       paths: paths of the files.
-      num_classes: labels outside of 1..num_classes are problems.
+      num_classes: labels that are not of so many classes are problems.
       what: what the progress line says is being done.
+      form: format of the records.
 
     Returns:
       A scan of each file, in the order of `paths`.
@@ -83,28 +90,30 @@ def scan(paths: list[str], num_classes: int, what: str = "scan") -> list[FileSca
             progress.update(min(total, done // 2**20))
 
     try:
-        return list(_scans(paths, num_classes, count))
+        return list(_scans(paths, num_classes, form, count))
     finally:
         progress.close()
 
 
-def first_problem(paths: list[str], num_classes: int) -> Problem | None:
+def first_problem(
+    paths: list[str], num_classes: int, form: RecordFormat = PUBLISHED
+) -> Problem | None:
     """Returns the first record of the files that cannot be used; None if all are good."""
-    for found in _scans(paths, num_classes, lambda num_bytes: None):
+    for found in _scans(paths, num_classes, form, lambda num_bytes: None):
         if found.problems:
             return found.problems[0]
     return None
 
 
-def _scans(paths, num_classes, count: Callable[[int], None]) -> Iterator[FileScan]:
+def _scans(paths, num_classes, form, count: Callable[[int], None]) -> Iterator[FileScan]:
     """Yields scans in the order of the paths; once closed, it starts no further scan."""
     workers = min(len(paths), memory.cores())
-    idle = [_Reader() for _ in range(workers)]
+    idle = [_Reader(form) for _ in range(workers)]
 
     def one(path):
         reader = idle.pop()
         try:
-            return _scan_file(reader, path, num_classes, count)
+            return _scan_file(reader, path, num_classes, form, count)
         finally:
             idle.append(reader)
 
@@ -123,14 +132,18 @@ def _scans(paths, num_classes, count: Callable[[int], None]) -> Iterator[FileSca
 class _Reader:
     """Reads and decodes the records of one file after another with one graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: RecordFormat) -> None:
         with tf.Graph().as_default() as graph:
             self._path = tf.placeholder(tf.string, [])
             self._offset = tf.placeholder(tf.int64, [])
             self._count = tf.placeholder(tf.int64, [])
-            segment = (self._path, self._offset, self._count, tf.constant(0, tf.int64))
+            self._compression = tf.placeholder(tf.string, [])
+            skip = tf.constant(0, tf.int64)
+            segment = (self._path, self._offset, self._count, skip, self._compression)
             dataset = tf.data.Dataset.from_tensors(segment).flat_map(segments.records_of)
-            facts_of = dataset.map(facts, num_parallel_calls=2 * memory.cores())
+            facts_of = dataset.map(
+                lambda serialized: facts(serialized, form), num_parallel_calls=2 * memory.cores()
+            )
             facts_of = dataset_options.apply(facts_of, rewrite=False)
             iterator = tf.data.make_initializable_iterator(facts_of)
             following = iterator.get_next()
@@ -145,7 +158,10 @@ class _Reader:
         reader would ask for that much memory.
         """
         count = -1 if files.is_remote(path) else framing.count_whole(path, offset)
-        place = {self._path: path, self._offset: offset, self._count: count}
+        place = {
+            self._path: path, self._offset: offset, self._count: count,
+            self._compression: framing.compression(path),
+        }  # fmt: skip
         self._session.run(self._initializer, place)
 
     def close(self) -> None:
@@ -157,13 +173,13 @@ class _Reader:
         return self._next()
 
 
-def facts(serialized: tf.Tensor) -> tf.Tensor:
+def facts(serialized: tf.Tensor, form: RecordFormat = PUBLISHED) -> tf.Tensor:
     """Decodes a serialized example, a scalar string, for its facts.
 
     Returns:
-      int32 [5]: label as stored, height, width, bytes of the picture and of the example.
+      int32 [5]: label, counted from 1, height, width, bytes of the picture and of the example.
     """
-    image_bytes, label = examples.parse(serialized)
+    image_bytes, label = examples.parse(serialized, form)
     claimed = preprocessing.claimed_shape(image_bytes)
     image_bytes = _of_possible_size(image_bytes, claimed)
 
@@ -189,9 +205,10 @@ def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
         return tf.identity(image_bytes)
 
 
-def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
+def _scan_file(reader: _Reader, path: str, num_classes: int, form: RecordFormat, count) -> FileScan:
     """Scans a file; after a bad record it resumes at the next, if the length can be believed."""
-    size = records.states([path])[0].size
+    records.states([path])  # an error of its own if it cannot be read
+    size = framing.size(path)
     facts: list[np.ndarray] = []
     bad: dict[int, Problem] = {}  # by number of the record
     mislabelled: list[Problem] = []
@@ -211,7 +228,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
             if is_damage or frame is None:
                 reason = _damage(e, is_last=frame is None)
             else:
-                reason = _bad_example(path, frame, num_classes, e)
+                reason = _bad_example(path, frame, num_classes, form, e)
             bad[number] = Problem(path, number, reason, offset)
             if frame is None:
                 broken_off = True  # nothing says where the next record begins
@@ -222,7 +239,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
                 reader.open(path, offset)  # the reader gives up a file at the first damage
             continue
         frame = Frame(offset, int(fact[4]))
-        wrong = _label_problem(path, frame, int(fact[0]), num_classes)
+        wrong = _label_problem(path, frame, int(fact[0]), num_classes, form)
         if wrong:
             mislabelled.append(Problem(path, number, wrong, offset))
         facts.append(fact[:4])
@@ -236,6 +253,7 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, count) -> FileScan:
         tuple(_good_segments(path, begins, sorted(bad))),
         np.array(facts, np.int32).reshape(-1, 4),
         broken_off,
+        form,
     )
 
 
@@ -248,11 +266,13 @@ def _good_segments(path: str, begins: list[int], bad: list[int]) -> Iterator[Seg
         first = end + 1
 
 
-def _label_problem(path: str, frame: Frame, label: int, num_classes: int) -> str | None:
-    problem = examples.label_problem(label, num_classes)
+def _label_problem(
+    path: str, frame: Frame, label: int, num_classes: int, form: RecordFormat
+) -> str | None:
+    problem = examples.label_problem(label, num_classes, form)
     if problem and abs(label) == examples.GREATEST_LABEL:
         # The parser clips larger labels to this one: the record itself has the true label.
-        return examples.problem_of(framing.content(path, frame), num_classes)
+        return examples.problem_of(framing.content(path, frame), num_classes, form)
     return problem
 
 
@@ -266,10 +286,12 @@ def _damage(error: Exception, is_last: bool) -> str:
     )
 
 
-def _bad_example(path: str, frame: Frame, num_classes: int, error: Exception) -> str:
+def _bad_example(
+    path: str, frame: Frame, num_classes: int, form: RecordFormat, error: Exception
+) -> str:
     serialized = framing.content(path, frame)
     return (
-        examples.problem_of(serialized, num_classes)
-        or examples.undecodable(serialized)
+        examples.problem_of(serialized, num_classes, form)
+        or examples.undecodable(serialized, form)
         or examples.undecodable_because(error)
     )

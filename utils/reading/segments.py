@@ -23,7 +23,7 @@ class Segment:
 
     Attributes:
       path: path of the file.
-      offset: the byte at which reading begins; a record begins there.
+      offset: the byte of the content at which reading begins; a record begins there.
       count: number of records in the segment; -1 stands for all that follow.
       skip: records between `offset` and the segment's first record.
     """
@@ -35,9 +35,21 @@ class Segment:
 
 
 def columns(segments: Sequence[Segment]) -> tuple[tf.Tensor, ...]:
-    """Returns the four fields of segments as vectors: paths (string), the others int64."""
+    """Returns segments as vectors: the four fields, of which all but the paths are int64.
+
+    A fifth vector of strings says how the files are compressed.
+    """
     paths, *numbers = zip(*(dataclasses.astuple(segment) for segment in segments), strict=True)
-    return tf.constant(paths), *(tf.constant(column, tf.int64) for column in numbers)
+    columns = [tf.constant(column, tf.int64) for column in numbers]
+    return tf.constant(paths), *columns, tf.constant(_compressions(paths))
+
+
+def _compressions(paths: Sequence[str]) -> list[str]:
+    """Returns how files are compressed; in a bucket the first tells, as each takes a request."""
+    if files.is_remote(paths[0]):
+        return [framing.compression(paths[0])] * len(paths)
+    found = {path: framing.compression(path) for path in set(paths)}
+    return [found[path] for path in paths]
 
 
 def dataset(segments: Sequence[Segment]) -> tf.data.Dataset:
@@ -46,16 +58,16 @@ def dataset(segments: Sequence[Segment]) -> tf.data.Dataset:
 
 
 def records_of(
-    path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, skip: tf.Tensor
+    path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, skip: tf.Tensor, compression: tf.Tensor
 ) -> tf.data.Dataset:
-    """Returns the records of one segment, whose fields are given as scalars (string, then int64).
+    """Returns the records of one segment, given as scalars: an entry of each of its `columns`.
 
     Call it inside `flat_map` or `interleave`: TensorFlow fails to copy this dataset elsewhere.
     """
     # tf.data.TFRecordDataset cannot begin in the middle of a file.
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[path],
-        compression_type="",
+        compression_type=compression,
         buffer_size=_READ_BUFFER_BYTES,
         byte_offsets=[offset],
     )

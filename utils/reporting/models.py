@@ -11,6 +11,7 @@ import numpy as np
 
 import imagenet_input
 from utils.base.errors import UserError
+from utils.config import settings
 from utils.exporting import classifiers, export_report
 from utils.reading import dataset_info
 from utils.reading import labels as class_names
@@ -51,7 +52,35 @@ class Model:
     class_order: Sequence[int] | None = None
 
 
-def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None) -> Model:
+def record_settings(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings by which records are found and read.
+
+    Those that are not given are as in the training or export of a model, if it read the same
+    folder.
+
+    Args:
+      path: of the model, as for `load`.
+      given: data_dir, and the settings in `settings.RECORDS`; None for what is not given.
+    """
+    known: Mapping[str, Any] = {}
+    if _is_exported(path):
+        report = export_report.read(_folder_of_export(path))
+        known = report["identity"] if report else {}
+    elif checkpoint := checkpoints.find(path):
+        known = _stored(_training_dir(checkpoint))
+    told = model_files.record_settings(known, given["data_dir"])
+    defaults = {name: settings.SETTINGS[name].default for name in settings.RECORDS}
+    flags = {name: given[name] for name in settings.RECORDS if given[name] is not None}
+    return {**defaults, **told, **flags}
+
+
+def load(
+    path: str,
+    data_dir: str,
+    model_fn: Callable,
+    labels: str | None = None,
+    records_read: Mapping[str, Any] | None = None,
+) -> Model:
     """Opens a .tflite file, a SavedModel, an export's folder, a model_dir or a checkpoint.
 
     Args:
@@ -59,6 +88,7 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
       data_dir: folder of the pictures to classify.
       model_fn: the model function of an estimator, for a checkpoint.
       labels: file of class names, one a line; None for those of the model.
+      records_read: what `record_settings` returns; None for its defaults.
 
     Raises:
       UserError: the path is none of these, or it cannot be used.
@@ -78,10 +108,13 @@ def load(path: str, data_dir: str, model_fn: Callable, labels: str | None = None
     if num_classes:
         class_order(_names_of(model_dir, labels, num_classes), num_classes, data_dir, labels)
     given = {
-        "mode": "eval", "model_dir": model_dir, "data_dir": data_dir, "use_tpu": False,
+        "mode": "eval",
+        "model_dir": model_dir,
+        "data_dir": data_dir,
+        "use_tpu": False,
         "num_label_classes": num_classes,
-    }  # fmt: skip
-    params = configuration.resolve(given)
+    }
+    params = configuration.resolve({**given, **(records_read or {})})
     return of_checkpoint(params, checkpoint, model_fn, labels)
 
 
@@ -139,6 +172,10 @@ def _is_export_folder(path: str) -> bool:
     return tf.io.gfile.exists(os.path.join(path, export_report.FILE_NAME))
 
 
+def _folder_of_export(path: str) -> str:
+    return path if _is_export_folder(path) else os.path.dirname(path.rstrip("/")) or "."
+
+
 def _training_dir(checkpoint: str) -> str:
     """Returns the folder of the training that a checkpoint, perhaps an archived one, is of."""
     folder = os.path.dirname(checkpoint) or "."
@@ -150,7 +187,7 @@ def _training_dir(checkpoint: str) -> str:
 def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
     """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
-    folder = path if _is_export_folder(path) else os.path.dirname(path.rstrip("/")) or "."
+    folder = _folder_of_export(path)
     report = export_report.read(folder)
     identity = report["identity"] if report else {}
     model_dir = _training_dir(identity.get("checkpoint") or "")

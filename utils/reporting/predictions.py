@@ -19,7 +19,7 @@ import tensorflow.compat.v1 as tf  # isort: skip
 
 TOP_K = 5
 BATCH = 32  # pictures that a model gets at a time
-FILE_NAME_KEY = "image/filename"
+FILE_NAME_KEYS = ("image/filename", "file_name")  # the builders' here, and TFDS's
 
 # Maps N encoded pictures to probabilities, float [N, classes].
 Classifier = Callable[[Sequence[bytes]], np.ndarray]
@@ -57,22 +57,25 @@ class Source:
         num_classes: int,
         count: int | None = None,
         good: bad_images.GoodRecords | None = None,
+        form: examples.RecordFormat = examples.PUBLISHED,
         class_order: Sequence[int] | None = None,
     ):
         """Keeps where the pictures are.
 
         Args:
           paths: of the record files.
-          num_classes: of the model.
-          count: how many pictures to read; None for all.
-          good: the records that --skip_bad_images leaves; None reads all.
-          class_order: the index in the model of each class of the data set, whose labels in the
-            files start at 1; None if they are the same.
+            num_classes: of the model.
+            count: how many pictures to read; None for all.
+            good: the records that --skip_bad_images leaves; None reads all.
+            form: format of the records.
+            class_order: the index in the model of each class of the data set; None if they are
+              the same.
         """
         self.paths = list(paths)
         self.num_classes = num_classes
         self._count = count
         self._good = good
+        self._form = form
         self._class_order = range(num_classes) if class_order is None else class_order
 
     def __iter__(self) -> Iterator[Sample]:
@@ -113,12 +116,16 @@ class Source:
                     yield next(numbers), content
 
     def _sample(self, index: int, number: int, record: bytes) -> Sample:
-        image_bytes, label = records.unpack(record, self.paths[index], number)
-        if not 1 <= label <= len(self._class_order):
+        image_bytes, label = records.unpack(record, self.paths[index], number, self._form)
+        num_classes = len(self._class_order)
+        if label == 0 and self._form.first_label == 1:
+            reason = examples.label_problem(label, num_classes)
+            raise UserError(f"{self.paths[index]}, record {number}: {reason}")
+        if not 1 <= label <= num_classes:
             raise UserError(
-                f"{self.paths[index]}, record {number}: label {label} is not in "
-                f"1..{len(self._class_order)}, the model's classes: name a data set with these "
-                "classes."
+                f"{self.paths[index]}, record {number}: label {self._form.stored(label)} is not in "
+                f"{self._form.first_label}..{self._form.stored(num_classes)}, the model's "
+                "classes: name a data set with these classes."
             )
         name = _picture_name(record)
         return Sample(index, number, name, image_bytes, self._class_order[label - 1])
@@ -127,9 +134,10 @@ class Source:
 def _picture_name(record: bytes) -> str:
     """Returns the name of a picture's own file, as the builder noted it; empty if it did not."""
     features, _ = examples.features(record)
-    if FILE_NAME_KEY not in features:
-        return ""
-    return b"".join(features[FILE_NAME_KEY].bytes_list.value).decode("utf-8", "replace")
+    for key in FILE_NAME_KEYS:
+        if key in features:
+            return b"".join(features[key].bytes_list.value).decode("utf-8", "replace")
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.reading import bad_images, records
+from utils.reading import bad_images, examples, records
 from utils.reporting import content, models, page, predictions, thumbnails
 from utils.training import checkpoints
 
@@ -165,8 +165,12 @@ def finish(params: Mapping[str, Any], model_fn: Callable) -> None:
     good = bad_images.of_split(params, prefix)
     model = models.of_checkpoint(params, checkpoint, model_fn)
     source = predictions.Source(
-        records.list_files(params["data_dir"], prefix), model.num_classes,
-        params["num_eval_images"], good, model.class_order,
+        records.list_files(params["data_dir"], prefix, params),
+        model.num_classes,
+        params["num_eval_images"],
+        good,
+        examples.record_format(params),
+        model.class_order,
     )  # fmt: skip
     subject = content.Subject(
         model, params["data_dir"], prefix.rstrip("-"), len(good.problems) if good else 0

@@ -15,7 +15,7 @@ from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.cluster import sizing
 from utils.config import model_spec, network_settings, settings, strict_yaml
-from utils.reading import dataset_info, labels, records
+from utils.reading import dataset_info, examples, labels, records
 from utils.training import (
     checkpoint_settings,
     checkpoints,
@@ -62,7 +62,9 @@ def resolve(
         params.update({key: origin[key] for key in settings.CARRIED if origin.get(key) is not None})
         if "model_name" in explicit and explicit["model_name"] in mnasnet_models.MODELS:
             params["model_spec"] = None
+    params.update(model_files.record_settings(stored or {}, explicit.get("data_dir")))
     params.update(explicit)
+    examples.record_format(params)  # an error of its own if it is invalid
     _follow_data_set(params, explicit)
     _follow_device(params)
     _check_combinations(params)
@@ -173,7 +175,7 @@ def _initial_params(
 
 def _follow_data_set(params: dict[str, Any], explicit: Mapping[str, Any]) -> None:
     """Fills in the counts of images and classes, from the data set or else ImageNet's."""
-    info = dataset_info.load(params["data_dir"])
+    info = dataset_info.of_run(params)
     if info is not None:
         # An export has the classes of its checkpoint, even if other data calibrate it; those of an
         # evaluation may lack some.

@@ -21,6 +21,7 @@ from utils.reading import (
     bigtable,
     bigtable_dataset,
     dataset_info,
+    examples,
     reading_order,
     records,
     scan,
@@ -46,6 +47,7 @@ class Split:
       is_training: whether these are the training images.
       file_prefix: what the names of the TFRecord files begin with.
       num_images: how many images the settings say there are.
+      form: format of the records.
     """
 
     def __init__(self, params: Mapping[str, Any], is_training: bool):
@@ -55,6 +57,7 @@ class Split:
             imagenet_input.TRAIN_PREFIX if is_training else imagenet_input.EVAL_PREFIX
         )
         self.num_images = params["num_train_images" if is_training else "num_eval_images"]
+        self.form = examples.record_format(params)
 
     def input(
         self,
@@ -86,6 +89,7 @@ class Split:
             class_order=self.class_order,
             seed=self.params["tf_random_seed"],
             first_image=step * self.params["train_batch_size"] if self.is_training else 0,
+            record_format=self.form,
         )
         common.update(others)
         if self._is_table:
@@ -133,11 +137,13 @@ class Split:
     def identity(self) -> dict[str, Any]:
         """Returns what tells the images of TFRecord files from others, as JSON has it.
 
-        These are the names, sizes and dates of the files, and the bad records that are left out.
+        These are the names, sizes and dates of the files, the format of their records, and the
+        bad records that are left out.
         """
         problems = self._good.problems if self._good else ()
         return {
             "files": [[os.path.basename(s.path), s.size, s.changed] for s in self._states],
+            "format": self.form,
             "left_out": [[os.path.basename(p.path), p.record] for p in problems],
         }
 
@@ -217,7 +223,7 @@ class Split:
         logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
         if self._is_table:
             return bigtable_dataset.first_bad_row(self._rows(), self.num_images)
-        found = scan.first_problem(self._paths, self.params["num_label_classes"])
+        found = scan.first_problem(self._paths, self.params["num_label_classes"], self.form)
         return UserError(str(found)) if found else None
 
     @property
@@ -230,7 +236,7 @@ class Split:
 
     @functools.cached_property
     def _paths(self) -> list[str]:
-        return records.list_files(self.params["data_dir"], self.file_prefix)
+        return records.list_files(self.params["data_dir"], self.file_prefix, self.params)
 
     @functools.cached_property
     def _states(self) -> list[records.FileState]:
@@ -277,15 +283,17 @@ class Split:
         )
 
     def _rows(self) -> bigtable.RowReader:
-        return bigtable.RowReader(self._selection(), self.params["num_label_classes"])
+        return bigtable.RowReader(self._selection(), self.params["num_label_classes"], self.form)
 
     def _check_files(self) -> None:
-        info = dataset_info.load(self.params["data_dir"])
+        info = dataset_info.of_run(self.params)
         if info is not None:
             described = info.num_train_images if self.is_training else info.num_eval_images
-            dataset_info.check_files(info, self.file_prefix, self._paths, described)
+            dataset_info.check_files(info, self.file_prefix, self._paths, described, self.params)
         if self._good is None:
-            records.check_first_records(self._paths, self.params["num_label_classes"])
+            records.check_first_records(
+                self._paths, self.params["num_label_classes"], form=self.form
+            )
         if not self.is_training:
             self._check_count_of_files(info)
 
@@ -295,11 +303,12 @@ class Split:
         if self._good:
             total = self._good.num_records
         else:
-            total = info.num_eval_images if info else records.count(self._paths)
+            described = info.num_eval_images if info else 0
+            total = described or records.count(self._paths)
         if total is None or self._is_enough(total):
             return
         if self._good is None:  # damage, too, makes counts differ
-            damaged = scan.first_problem(self._paths, self.params["num_label_classes"])
+            damaged = scan.first_problem(self._paths, self.params["num_label_classes"], self.form)
             if damaged:
                 raise UserError(str(damaged))
         self.check_count(total)

@@ -53,6 +53,22 @@ def trained_with(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, **(stored_params(params["model_dir"]) or {})}
 
 
+def record_settings(stored: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
+    """Returns how a training read its records, as far as it holds for the data of another run.
+
+    Args:
+      stored: the settings of the training, or those that an export keeps of it.
+      data_dir: of the other run. Records of another folder may be of another program.
+    """
+    if files.absolute(str(stored.get("data_dir") or "")) != files.absolute(data_dir or ""):
+        return {}
+    return {
+        name: settings.convert(name, stored[name], f"{name}={stored[name]!r}")
+        for name in settings.RECORDS
+        if stored.get(name) is not None
+    }
+
+
 def record_params(params: Mapping[str, Any]) -> None:
     """Writes the settings of a training run to its model_dir."""
     lines = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
