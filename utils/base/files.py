@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from utils.base import disk_errors
-from utils.base.errors import UserError
+from utils.base.errors import UserError, excerpt
 from utils.base.tensorflow_version import tf
 
 _Parsed = TypeVar("_Parsed")
@@ -149,6 +149,24 @@ def is_download(path: str) -> bool:
 def absolute(path: str) -> str:
     """Returns the path from the root; a path in a bucket already is one."""
     return path if is_remote(path) else os.path.abspath(path)
+
+
+def expand_home(path: str) -> str:
+    """Returns the path with the home folder in place of a leading ~ or ~user, as shells do.
+
+    Shells leave ~ as it is within --flag=~/folder, and nobody else replaces it in a file.
+
+    Raises:
+      UserError: the home folder is not known, and there is no file of this name either.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == path and path.startswith("~") and not os.path.lexists(path):
+        user = path.partition("/")[0]
+        raise UserError(
+            f"{excerpt(path)}: this machine does not know the home folder {excerpt(user)}: write "
+            f"the folder in full (./{excerpt(path)} if it is called so), or set HOME."
+        )
+    return expanded
 
 
 def names(folder: str) -> list[str]:
@@ -298,7 +316,7 @@ def reason(error: Exception) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     if said := _reason_of_bucket(message):
         return said
-    noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", "File ")
+    noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", 'File "')
     lines = [line.strip() for line in message.splitlines()]
     useful = [line for line in lines if line and not line.startswith(noise)]
     return (useful or lines)[0].rstrip(".")
@@ -313,8 +331,9 @@ def is_of_bucket(error: BaseException | None) -> bool:
 
 _BUCKET_FAILURE = re.compile(
     r"(?:All (?P<retries>\d+) retry attempts failed.*)?Error executing an HTTP request: "
-    r"(?:HTTP response code (?P<status>\d+)|libcurl code \d+ meaning '(?P<failure>[^']*)')"
-    r"(?P<more>.*?)\s+when (?P<doing>[^\n]+)",
+    r"(?:HTTP response code (?P<status>\d+)|"
+    r"libcurl code \d+ meaning '(?P<failure>.*?)', error details:)"
+    r"(?P<more>.*?)\n\s*when (?P<doing>[^\n]+)",
     re.S,
 )
 _SAID = re.compile(r'"message":\s*"((?:[^"\\]|\\.)*)"')
@@ -330,4 +349,7 @@ def _reason_of_bucket(message: str) -> str | None:
         text += f", the last of {int(found['retries']) + 1} times,"
     text += f" when {found['doing'].rstrip('.')}"
     said = _SAID.search(found["more"])
-    return f"{text} ({said[1].rstrip('.')})" if said else text
+    if said is None:
+        return text
+    words = re.sub(r'\\(["\\/])', r"\1", said[1])  # as JSON escapes them
+    return f"{text} ({words.rstrip('.')})"

@@ -72,6 +72,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     threading.excepthook = _print_trace_unless_of_a_file
     tensorflow_version.when_loaded(lambda: tf.disable_v2_behavior())
     _collect_garbage_less_often()
+    _name_cache_if_homeless()
     try:
         with standard_streams.checked_output():
             standard_streams.check_locale(argv)
@@ -104,6 +105,19 @@ def _collect_garbage_less_often() -> None:
     """
     gc.set_threshold(50_000, 10, 10)
     tensorflow_version.when_loaded(gc.freeze)
+
+
+def _name_cache_if_homeless() -> None:
+    """Lets libraries cache among the temporary files what they cannot keep in the user's home.
+
+    Users of containers often have no name and no home; libraries would make a folder named ~.
+    """
+    home = os.path.expanduser("~")
+    writable = os.access(home, os.W_OK) or os.path.isdir(os.path.join(home, ".cache"))
+    if not (os.path.isabs(home) and writable):
+        cache = os.path.join(tempfile.gettempdir(), f"mnasnet-cache-{os.getuid()}")
+        os.environ.setdefault("XDG_CACHE_HOME", cache)
+        os.environ.setdefault("KERAS_HOME", os.path.join(cache, "keras"))
 
 
 def _print_trace_unless_of_a_file(given: threading.ExceptHookArgs) -> None:
@@ -200,7 +214,11 @@ def _sentence(error: Exception) -> str:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parses arguments; its help names --debug, which `run` takes out of all arguments."""
+    """Parses arguments; in those without a type, which may be paths, ~ is the home folder.
+
+    Its help names --debug, which `run` takes out of all arguments.
+    """
 
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **{"epilog": DEBUG_HELP, **more})
+        self.register("type", None, files.expand_home)

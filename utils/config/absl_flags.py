@@ -65,6 +65,9 @@ def start_log(program: str) -> None:
       UserError: the folder cannot be made or is not writable.
     """
     flags.FLAGS.mark_as_parsed()
+    for name in ("log_dir", "profile_file"):
+        if flags.FLAGS[name].value:
+            flags.FLAGS[name].value = files.expand_home(flags.FLAGS[name].value)
     log_dir = flags.FLAGS["log_dir"].value
     if not log_dir or flags.FLAGS["logtostderr"].value:
         return
