@@ -66,8 +66,7 @@ def start_log(program: str) -> None:
     """
     flags.FLAGS.mark_as_parsed()
     for name in ("log_dir", "profile_file"):
-        if flags.FLAGS[name].value:
-            flags.FLAGS[name].value = files.expand_home(flags.FLAGS[name].value)
+        flags.FLAGS[name].value = files.expand_home(flags.FLAGS[name].value or "")
     log_dir = flags.FLAGS["log_dir"].value
     if not log_dir or flags.FLAGS["logtostderr"].value:
         return
