@@ -128,8 +128,8 @@ def of_tf_config(text: str) -> Task:
         others = name != "cluster" and "cluster" in name.lower() and content[name]
         if others and not any(cluster.values()):
             raise UserError(
-                f"{VARIABLE} describes the job as a {excerpt(name)}, which does not name all workers: let "
-                "it have a cluster (with Kubeflow, leave out enableDynamicWorker)."
+                f"{VARIABLE} describes the job as a {excerpt(name)}, which does not name all "
+                "workers: let it have a cluster (with Kubeflow, leave out enableDynamicWorker)."
             )
     if cluster.get("ps"):
         raise UserError(
