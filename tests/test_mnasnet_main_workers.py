@@ -211,7 +211,6 @@ def test_what_several_workers_cannot_do(digits_dir, tmp_path, given, part):
 
 
 def test_an_evaluator_of_a_scheduler_evaluates_alone(sixteen, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks._State, "task", tasks.Task())  # is put back at the end
     cluster = {"chief": ["c:2222"], "worker": ["w:2222"]}
     variable = json.dumps({"cluster": cluster, "task": {"type": "evaluator", "index": 0}})
     shutil.copytree(trained[0], tmp_path / "model")
@@ -219,7 +218,6 @@ def test_an_evaluator_of_a_scheduler_evaluates_alone(sixteen, trained, tmp_path,
     monkeypatch.setenv(tasks.VARIABLE, variable)
     sentence = refusal(*flags(**given, mode="train"))
     assert tasks.VARIABLE in sentence and "--mode=eval" in sentence
-    monkeypatch.setenv(tasks.VARIABLE, variable)
     run_here(*flags(**given, mode="eval"))
     assert evaluations.is_recorded(str(tmp_path / "model"), 3)
 

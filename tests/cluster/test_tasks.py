@@ -126,13 +126,20 @@ def test_srun_with_hosts_that_cannot_be_read(of_slurm):
 
 
 def test_tf_config_is_there_for_the_training_alone(monkeypatch):
-    monkeypatch.setenv(tasks.VARIABLE, config("worker", 1, worker=TWO))
-    task = tasks.join()
-    assert tasks.current() == task and task.count == 2
-    assert tasks.VARIABLE not in tasks.os.environ
-    with task.in_environment():
-        assert tasks.of_tf_config(tasks.os.environ[tasks.VARIABLE]) == task
-    assert tasks.VARIABLE not in tasks.os.environ
-    assert tasks.join() == tasks.Task()
-    with tasks.current().in_environment():
+    text = config("worker", 1, worker=TWO)
+    monkeypatch.setenv(tasks.VARIABLE, text)
+    with tasks.joined() as task:
+        assert tasks.current() == task and task.count == 2
         assert tasks.VARIABLE not in tasks.os.environ
+        with task.in_environment():
+            assert tasks.of_tf_config(tasks.os.environ[tasks.VARIABLE]) == task
+        assert tasks.VARIABLE not in tasks.os.environ
+    # A second training in this process is another of the same worker, also after an error.
+    assert tasks.os.environ[tasks.VARIABLE] == text and tasks.current() == tasks.Task()
+    monkeypatch.setenv(tasks.VARIABLE, "{")
+    with pytest.raises(UserError), tasks.joined():
+        pass
+    assert tasks.os.environ[tasks.VARIABLE] == "{"
+    monkeypatch.delenv(tasks.VARIABLE)
+    with tasks.joined() as task, task.in_environment():
+        assert task == tasks.Task() and tasks.VARIABLE not in tasks.os.environ

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import flags, logging
 
@@ -95,6 +95,26 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         stopping.uninstall()
     python_logging.shutdown()
     sys.exit(status or 0)
+
+
+@contextlib.contextmanager
+def graph_mode() -> Iterator[None]:
+    """Gives the block TensorFlow 1's behaviour, which notebooks do not have.
+
+    If TensorFlow executed eagerly before, it does so afterwards. Keras layers that are older then
+    work only after another one of their class is made.
+    """
+    eager = tf.executing_eagerly()
+    tf.disable_v2_behavior()
+    if not eager:
+        yield
+        return
+    try:
+        with tf.Graph().as_default():
+            yield
+    finally:
+        tf.reset_default_graph()  # TensorFlow refuses the next call if there is one
+        tf.enable_v2_behavior()
 
 
 def _collect_garbage_less_often() -> None:

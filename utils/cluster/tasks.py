@@ -82,12 +82,13 @@ class _State:
 
 
 def current() -> Task:
-    """Returns the task of this process; that of a single process before `join`."""
+    """Returns the task of this process; that of a single process outside of `joined`."""
     return _State.task
 
 
-def join() -> Task:
-    """Reads the task of this process from the environment, and takes TF_CONFIG out of it.
+@contextlib.contextmanager
+def joined() -> Iterator[Task]:
+    """Reads the task of this process from the environment, without TF_CONFIG for the block.
 
     TensorFlow would read TF_CONFIG in every evaluation as well, which is the chief's alone.
 
@@ -95,8 +96,13 @@ def join() -> Task:
       UserError: TF_CONFIG or Slurm's variables do not describe the workers of a training.
     """
     text = os.environ.pop(VARIABLE, None)
-    _State.task = of_tf_config(text) if text else of_slurm()
-    return _State.task
+    try:
+        _State.task = of_tf_config(text) if text else of_slurm()
+        yield _State.task
+    finally:
+        _State.task = Task()
+        if text:  # for whoever calls the program's functions once more
+            os.environ[VARIABLE] = text
 
 
 def of_tf_config(text: str) -> Task:
