@@ -83,7 +83,10 @@ def _result(model, path: str, names: list[str] | None) -> dict[str, Any]:
 
 def _classify(model, path: str) -> np.ndarray:
     """Returns a picture's probabilities; Unreadable says which file has what wrong with it."""
-    image_bytes = _read(path)
+    try:
+        image_bytes = files.read_bytes(path)
+    except UserError as e:
+        raise opening.Unreadable(str(e)) from e
     try:
         return model.probabilities(decodable.for_tensorflow(image_bytes))
     except tf.errors.OpError as e:
@@ -93,16 +96,6 @@ def _classify(model, path: str) -> np.ndarray:
     except opening.MissingDecoder as e:
         reason = str(e)
     raise opening.Unreadable(f"{path}: {reason}")
-
-
-def _read(path: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as f:
-            return f.read()
-    except tf.errors.NotFoundError as e:
-        raise opening.Unreadable(f"{path} does not exist: check the path.") from e
-    except tf.errors.OpError as e:
-        raise opening.Unreadable(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
 def _print(result: dict[str, Any]) -> None:

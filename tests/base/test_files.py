@@ -1,6 +1,8 @@
 """Tests of reading and writing files."""
 
+import json
 import os
+import pathlib
 import pwd
 import stat
 import uuid
@@ -26,11 +28,22 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     assert files.read_text(str(tmp_path / "a.txt")) == "Ä\n"
 
 
+def test_a_name_need_not_be_in_utf8(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.txt")
+    pathlib.Path(path).write_text("Ä")
+    assert files.read_text(path) == "Ä"
+    listed = str(tmp_path / "names.json")
+    files.write_json(listed, [path])
+    assert json.loads(files.read_text(listed)) == [path]
+    with pytest.raises(UserError, match="does not exist"):
+        files.read_bytes(path + "x")
+
+
 def test_a_failed_write_leaves_the_old_text(tmp_path):
     path = str(tmp_path / "a.txt")
     files.write_text(path, "old")
     with pytest.raises(TypeError):
-        files.write_text(path, object())
+        files.write_bytes(path, object())
     assert files.read_text(path) == "old"
 
 

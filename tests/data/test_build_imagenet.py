@@ -222,7 +222,7 @@ def spoil(imagenet, how):
         ("too few labels", ["1 synsets for 9 pictures"]),
         ("numbers", ["line 1: '490' is not a synset", "development kit"]),
         ("words", ["line 2: 'n1 cat'"]),
-        ("no such labels", ["nowhere.txt cannot be read"]),
+        ("no such labels", ["nowhere.txt does not exist"]),
         ("unknown labels", ["no pictures of the synsets in train"]),
     ],
 )

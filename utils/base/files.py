@@ -25,9 +25,24 @@ def read_text(path: str) -> str:
       UserError: the file cannot be read, or is not UTF-8.
     """
     try:
-        with tf.io.gfile.GFile(path) as f:
-            return f.read().removeprefix("\ufeff")
-    except (tf.errors.OpError, UnicodeDecodeError) as e:
+        return read_bytes(path).decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} cannot be read: {reason(e)}.") from e
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns a file's content; the name of a local file may be other than UTF-8.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        # TensorFlow takes a name that is not UTF-8 for an argument of a wrong type.
+        with tf.io.gfile.GFile(path, "rb") if is_remote(path) else open(path, "rb") as f:
+            return f.read()
+    except (FileNotFoundError, tf.errors.NotFoundError) as e:
+        raise UserError(f"{path} does not exist: check the path.") from e
+    except (OSError, tf.errors.OpError) as e:
         raise UserError(f"{path} cannot be read: {reason(e)}.") from e
 
 
@@ -93,8 +108,8 @@ def _short(value: Any) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text as `write_bytes` does."""
-    write_bytes(path, tf.compat.as_bytes(text))
+    """Writes a text as `write_bytes` does; bytes of a file's name that are no text as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: str, content: Any, indent: int | None = 2) -> None:

@@ -141,5 +141,5 @@ def _unlike_text(setting: Setting, text: str) -> str | None:
         return f"it must be at most {most} characters long"
     # TensorFlow needs names in UTF-8, and cuts some off at a zero byte.
     if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
-        return "it has a character that cannot be printed; remove it"
+        return "it has a character that cannot be printed, or is not in UTF-8; rename it"
     return None
