@@ -386,17 +386,20 @@ MODES = {
 
 
 def main(argv: list[str]) -> int | None:
-    """Reads the settings, checks them and the data, and runs the mode; returns the exit status."""
+    """Reads the settings, checks them and the data, and runs the mode; returns the exit status.
+
+    A notebook, too, may call it, whether or not TensorFlow executes eagerly there.
+    """
     given = setting_flags.parse_settings(argv, DESCRIPTION)
-    launching.join()
-    params = configuration.resolve(given, conversion.initial_weights)
-    if launching.is_needed(params):
-        return launching.run(__file__, argv, params)
-    if launching.is_idle(params):
-        return None
-    configuration.log_summary(params)
-    with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):
-        absl_flags.call(MODES[params["mode"]], params)
+    with launching.joined(), program.graph_mode():
+        params = configuration.resolve(given, conversion.initial_weights)
+        if launching.is_needed(params):
+            return launching.run(__file__, argv, params)
+        if launching.is_idle(params):
+            return None
+        configuration.log_summary(params)
+        with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):
+            absl_flags.call(MODES[params["mode"]], params)
     return None
 
 

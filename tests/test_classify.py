@@ -202,7 +202,8 @@ def test_a_bad_file_does_not_stop_the_others(exported, tmp_path, digits_dir, cap
 
 
 def test_json_holds_every_picture(exported, tmp_path, digits_dir, capsys):
-    model, good = f"{exported}/tiny.tflite", f"{digits_dir}/pictures/digit-7.jpg"
+    model, good = f"{exported}/tiny.tflite", f"{tmp_path}/" + os.fsdecode(b"not-utf8-\xe9.jpg")
+    shutil.copy(f"{digits_dir}/pictures/digit-7.jpg", good)
     text = mistake(classify, f"--model={model}", "--json", good, "/none.jpg")
     assert text == "1 of 2 pictures could not be read."
     found = json.loads(capsys.readouterr().out)
@@ -294,7 +295,7 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):
     model, picture = f"--model={exported}/tiny.tflite", digits_dir + "/pictures/digit-1.jpg"
     text = mistake(classify, model, f"--labels={tmp_path}/labels.txt", picture)
     assert text.startswith("2 label names do not fit the model's 10 classes")
-    assert "/none.txt cannot be read" in mistake(classify, model, "--labels=/none.txt", picture)
+    assert "/none.txt does not exist" in mistake(classify, model, "--labels=/none.txt", picture)
 
 
 @pytest.mark.parametrize(("data", "label", "words"), [

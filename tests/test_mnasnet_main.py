@@ -18,7 +18,7 @@ import urllib.request
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from main_runs import log_of, refusal, run_here, tpu_params
+from main_runs import log_of, refusal, run_here, tpu_params, values_of
 from programs import TINY, flags, run
 
 import mnasnet_main
@@ -287,6 +287,39 @@ def test_an_evaluation_next_to_a_training_is_allowed(trained, digits_dir, caplog
     with folder_lock.hold(trained[0], "model_dir", "training"), caplog.at_level("INFO", "absl"):
         run_here(*arguments)
     assert "Evaluated the last step, 8." in caplog.text
+
+
+NOTEBOOK = """
+import sys
+import tensorflow as tf
+before = tf.constant(1) + 1
+import imagenet_input, mnasnet_main
+sys.argv = ["ipykernel_launcher.py", "-f", "kernel.json"]
+folder, data_dir, *given = ARGUMENTS
+for name in "ab":
+    model_dir = f"--model_dir={folder}/{name}"
+    assert not mnasnet_main.main(["x", model_dir, f"--data_dir={data_dir}", *given])
+assert tf.executing_eagerly() and before + tf.constant(1) == 3
+source = imagenet_input.ImageNetInput(False, False, False, data_dir, image_size=32)
+images, labels = next(iter(source.input_fn({"batch_size": 4})))
+assert images.shape == (4, 32, 32, 3) and labels.numpy().shape == (4,)
+"""
+
+
+def test_a_notebook_that_executes_eagerly_trains_as_the_program_does(digits_dir, tmp_path):
+    given = flags(mode="train", train_steps=1, tf_random_seed=1)
+    code = NOTEBOOK.replace("ARGUMENTS", repr([str(tmp_path), digits_dir, *given]))
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        cwd=pathlib.Path(mnasnet_main.__file__).parent,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    run_here(*given, f"--data_dir={digits_dir}", f"--model_dir={tmp_path}/program")
+    expected = values_of(checkpoints.latest(f"{tmp_path}/program"))
+    for name in "ab":
+        values = values_of(checkpoints.latest(f"{tmp_path}/{name}"))
+        assert values.keys() == expected.keys()
+        assert all(np.array_equal(values[key], expected[key]) for key in expected)
 
 
 def test_runs_from_another_directory(tmp_path):

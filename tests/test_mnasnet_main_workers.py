@@ -210,6 +210,18 @@ def test_what_several_workers_cannot_do(digits_dir, tmp_path, given, part):
     assert not (tmp_path / "m").exists()
 
 
+def test_an_evaluator_of_a_scheduler_evaluates_alone(sixteen, trained, tmp_path, monkeypatch):
+    cluster = {"chief": ["c:2222"], "worker": ["w:2222"]}
+    variable = json.dumps({"cluster": cluster, "task": {"type": "evaluator", "index": 0}})
+    shutil.copytree(trained[0], tmp_path / "model")
+    given = {**sixteen, "model_dir": tmp_path / "model", "train_steps": 3}
+    monkeypatch.setenv(tasks.VARIABLE, variable)
+    sentence = refusal(*flags(**given, mode="train"))
+    assert tasks.VARIABLE in sentence and "--mode=eval" in sentence
+    run_here(*flags(**given, mode="eval"))
+    assert evaluations.is_recorded(str(tmp_path / "model"), 3)
+
+
 def test_more_workers_than_gpus(digits_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     sentence = refusal(*flags(data_dir=digits_dir, model_dir=tmp_path, num_workers=4))

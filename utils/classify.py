@@ -82,7 +82,10 @@ def _result(model, path: str, names: list[str] | None) -> dict[str, Any]:
 
 def _classify(model, path: str) -> np.ndarray:
     """Returns a picture's probabilities; Unreadable says which file has what wrong with it."""
-    image_bytes = _read(path)
+    try:
+        image_bytes = files.read_bytes(path)
+    except UserError as e:
+        raise pictures.Unreadable(str(e)) from e
     try:
         return model.probabilities(pictures.for_tensorflow(image_bytes))
     except tf.errors.OpError as e:
@@ -92,16 +95,6 @@ def _classify(model, path: str) -> np.ndarray:
     except pictures.MissingDecoder as e:
         reason = str(e)
     raise pictures.Unreadable(f"{path}: {reason}")
-
-
-def _read(path: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as f:
-            return f.read()
-    except tf.errors.NotFoundError as e:
-        raise pictures.Unreadable(f"{path} does not exist: check the path.") from e
-    except tf.errors.OpError as e:
-        raise pictures.Unreadable(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
 def _print(result: dict[str, Any]) -> None:

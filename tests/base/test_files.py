@@ -1,6 +1,9 @@
 """Tests of reading and writing files."""
 
+import json
 import os
+import pathlib
+import pwd
 import stat
 import uuid
 
@@ -25,11 +28,22 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     assert files.read_text(str(tmp_path / "a.txt")) == "Ä\n"
 
 
+def test_a_name_need_not_be_in_utf8(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.txt")
+    pathlib.Path(path).write_text("Ä")
+    assert files.read_text(path) == "Ä"
+    listed = str(tmp_path / "names.json")
+    files.write_json(listed, [path])
+    assert json.loads(files.read_text(listed)) == [path]
+    with pytest.raises(UserError, match="does not exist"):
+        files.read_bytes(path + "x")
+
+
 def test_a_failed_write_leaves_the_old_text(tmp_path):
     path = str(tmp_path / "a.txt")
     files.write_text(path, "old")
     with pytest.raises(TypeError):
-        files.write_text(path, object())
+        files.write_bytes(path, object())
     assert files.read_text(path) == "old"
 
 
@@ -59,6 +73,25 @@ def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, name):
     with pytest.raises(UserError, match=f"--json={tmp_path}/{name} is "):
         files.check_writable(str(tmp_path / name), "json")
     assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/b")
+    assert files.expand_home("~/a/~") == "/home/b/a/~"
+    assert files.expand_home("~") == "/home/b"
+    assert files.expand_home("~root/a") == pwd.getpwnam("root").pw_dir + "/a"
+    for path in ("a/~", "gs://b/~", "hf://a/b", "", "./~"):
+        assert files.expand_home(path) == path
+    (tmp_path / "~$a.jpg").touch()
+    assert files.expand_home("~$a.jpg") == "~$a.jpg"
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/a", "~/a"])
+def test_a_home_folder_that_is_not_known(monkeypatch, path):
+    monkeypatch.setenv("HOME", "~")  # as for a user without HOME and name
+    with pytest.raises(UserError, match=f"^{path}: .*HOME"):
+        files.expand_home(path)
 
 
 # JSON.
@@ -189,6 +222,33 @@ def test_a_folder_without_permission_is_a_users_error(tmp_path):
         (ValueError("first.\nsecond"), "first"),
         (tf.errors.NotFoundError(None, None, "no file; \n at"), "no file;"),
         (KeyError(), "KeyError"),
+        (
+            OSError("File isn't whole: 'a\\b' at https://c/d\nmore"),
+            "File isn't whole: 'a\\b' at https://c/d",
+        ),
+        (
+            tf.errors.InternalError(None, None, 'Graph execution error:\n  File "a.py"\nIt\'s it'),
+            "It's it",
+        ),
+        (
+            tf.errors.FailedPreconditionError(
+                None,
+                None,
+                "Error executing an HTTP request: libcurl code 6 meaning 'Couldn't resolve "
+                "host name', error details: Could not resolve host: x\n\t when reading gs://b/it's",
+            ),
+            "Couldn't resolve host name when reading gs://b/it's",
+        ),
+        (
+            tf.errors.PermissionDeniedError(
+                None,
+                None,
+                "Error executing an HTTP request: HTTP response code 403 with body '{\n "
+                r"""  "message": "It's \"b\" when c."}'"""
+                "\n\t when reading gs://b/c",
+            ),
+            """HTTP status 403 when reading gs://b/c (It's "b" when c)""",
+        ),
     ],
 )
 def test_reason(error, text):

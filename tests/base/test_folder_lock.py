@@ -1,6 +1,8 @@
 """Tests of the lock on a folder: who holds it, and what a dead holder leaves."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -189,6 +191,17 @@ def test_who_lost_the_folder_ends_training_without_saving(bucket, tmp_path, quic
     assert read(bucket)["token"] == "another"  # the file is the other's
     with pytest.raises(UserError, match="taken"):
         stopping.raise_if_requested()
+
+
+def test_a_disk_without_locks_is_said(tmp_path, monkeypatch, caplog):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with caplog.at_level("WARNING", "absl"), hold(str(tmp_path)):
+        assert read(tmp_path)["process"] == os.getpid()
+    (record,) = caplog.records
+    assert str(tmp_path) in record.message and "flock" in record.message
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -149,6 +149,34 @@ def test_every_parser_tells_of_debug():
         assert "= argparse.ArgumentParser(" not in path.read_text(), path
 
 
+def test_a_tilde_in_an_argument_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/b")
+    parser = program.ArgumentParser(prog="prog")
+    command = parser.add_subparsers().add_parser("build")
+    command.add_argument("--input_dir")
+    command.add_argument("--seed", type=int)
+    command.add_argument("paths", nargs="*")
+    arguments = parser.parse_args(["build", "--input_dir=~/p", "--seed=3", "~", "gs://~/x"])
+    assert arguments.input_dir == "/home/b/p" and arguments.seed == 3
+    assert arguments.paths == ["/home/b", "gs://~/x"]
+
+
+def test_without_a_home_libraries_cache_among_the_temporary_files(tmp_path):
+    code = (
+        "from utils.base import program\n"
+        "def main(argv):\n"
+        "    import huggingface_hub.constants as hub, pooch\n"
+        "    print(hub.HF_HUB_CACHE, pooch.os_cache('x'), sep='\\n')\n"
+        "program.run(main)\n"
+    )
+    environment = {"HOME": "~", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    paths = finished.stdout.splitlines()
+    assert len(paths) == 2 and all(path.startswith(f"{tmp_path}/mnasnet-cache-") for path in paths)
+
+
 # The standard streams.
 
 

@@ -1,5 +1,7 @@
 """Temporary folders: gone at the end, after a kill at the next start, and never while in use."""
 
+import errno
+import fcntl
 import os
 import pathlib
 import signal
@@ -65,6 +67,18 @@ def test_only_what_a_kill_left_is_removed(temporary, holder):
     with scratch.folder("x-"):
         assert not os.path.exists(held)
     assert sorted(os.listdir(temporary)) == ["x-file", "y-other"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_on_a_disk_without_locks_nothing_of_others_is_removed(temporary, monkeypatch, number):
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (temporary / "x-other").mkdir()
+    with scratch.folder("x-") as folder:
+        assert os.listdir(folder) == []
+    assert os.listdir(temporary) == ["x-other"]
 
 
 def test_a_temporary_folder_that_takes_no_more(temporary, file_size_limit):

@@ -15,7 +15,8 @@ SRUN = {
 
 
 def config(kind, index, **cluster):
-    return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+    task = {"type": kind} if index is None else {"type": kind, "index": index}
+    return json.dumps({"cluster": cluster, "task": task})
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,19 @@ def config(kind, index, **cluster):
         (config("worker", 0, master=["c:1"], worker=TWO), tasks.Task(("c:1", "a:1", "b:1"), 1)),
         (config("worker", "1", worker=TWO), tasks.Task(("a:1", "b:1"), 1)),
         (config("worker", 0, worker=["a:1"]), tasks.Task()),
+        (config("Worker", 1, WORKER=TWO, ps=[]), tasks.Task(("a:1", "b:1"), 1)),
+        (config("workers", 0, Master=["c:1"], workers=TWO), tasks.Task(("c:1", "a:1", "b:1"), 1)),
+        (config("worker", 1, worker={"1": "b:1", "0": "a:1"}), tasks.Task(("a:1", "b:1"), 1)),
+        (config("worker", 1, worker="a:1, b:1"), tasks.Task(("a:1", "b:1"), 1)),
+        (config("chief", None, chief=["c:1"], worker=TWO), tasks.Task(("c:1", "a:1", "b:1"), 0)),
+        # Vertex AI for a training in one process, TFJob with an evaluator.
+        (
+            '{"environment": "cloud", "job": {"scale_tier": "BASIC"}, "cluster": {}, '
+            '"task": {"type": "master", "index": 0, "trial": "1"}}',
+            tasks.Task(),
+        ),
+        (config("evaluator", 0, chief=["c:1"], worker=TWO), tasks.Task(is_evaluator=True)),
+        (config("Evaluator", 0, worker=TWO, ps=["p:1"]), tasks.Task(is_evaluator=True)),
         ('{"environment": "cloud"}', tasks.Task()),
         ("{}", tasks.Task()),
     ],
@@ -39,12 +53,27 @@ def test_tf_config(text, task):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{", "is not valid (JSONDecodeError): it must be JSON like"),
-        ("[1]", "is not valid (AttributeError)"),
-        ('{"cluster": {"worker": 1}}', "is not valid (TypeError)"),
-        (config("worker", "x", worker=TWO), "is not valid (ValueError)"),
+        ("{", "must be JSON like"),
+        ("[1]", "must be JSON like"),
+        ('{"cluster": {"worker": 1}}', "must be JSON like"),
+        (config("worker", "x", worker=TWO), "must be JSON like"),
+        (config("worker", 0.5, worker=TWO), "must be JSON like"),
+        (config(7, 0, worker=TWO), "must be JSON like"),
+        (config("worker", 0, worker=["a", "b:1"]), "'a' is not HOST:PORT"),
+        (config("worker", 1, worker={"1": "b:1"}), "it names the tasks [1] alone"),
+        (
+            '{"sparseCluster": {"worker": {"0": "a:1"}, "ps": []}, "task": {"type": "worker", '
+            '"index": 0}}',
+            "sparseCluster",
+        ),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "does not say which of its tasks"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 1}}', "does not say which"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker"}}', "(it has 2 of w"),
+        (config("worker", 1, worker=["a:1"]), "calls this process worker 1"),
+        (config("worker", 1), "it has none at all"),
+        (config("worker", -1, worker=TWO), "calls this process worker -1"),
+        (config("learner", 0, learner=TWO), "of the kind learner"),
         (config("worker", 0, worker=TWO, ps=["p:1"]), "lists parameter servers (ps)"),
-        (config("evaluator", 0, worker=TWO, evaluator=["e:1"]), "run --mode=eval with"),
         (config("worker", 2, worker=TWO), "calls this process worker 2, but its cluster lists no"),
         (config("chief", 0, worker=TWO), "it has 2 of worker"),
         (config("worker", 0, worker=["a:1", "a:1"]), "lists an address twice"),
@@ -97,13 +126,20 @@ def test_srun_with_hosts_that_cannot_be_read(of_slurm):
 
 
 def test_tf_config_is_there_for_the_training_alone(monkeypatch):
-    monkeypatch.setenv(tasks.VARIABLE, config("worker", 1, worker=TWO))
-    task = tasks.join()
-    assert tasks.current() == task and task.count == 2
-    assert tasks.VARIABLE not in tasks.os.environ
-    with task.in_environment():
-        assert tasks.of_tf_config(tasks.os.environ[tasks.VARIABLE]) == task
-    assert tasks.VARIABLE not in tasks.os.environ
-    assert tasks.join() == tasks.Task()
-    with tasks.current().in_environment():
+    text = config("worker", 1, worker=TWO)
+    monkeypatch.setenv(tasks.VARIABLE, text)
+    with tasks.joined() as task:
+        assert tasks.current() == task and task.count == 2
         assert tasks.VARIABLE not in tasks.os.environ
+        with task.in_environment():
+            assert tasks.of_tf_config(tasks.os.environ[tasks.VARIABLE]) == task
+        assert tasks.VARIABLE not in tasks.os.environ
+    # A second training in this process is another of the same worker, also after an error.
+    assert tasks.os.environ[tasks.VARIABLE] == text and tasks.current() == tasks.Task()
+    monkeypatch.setenv(tasks.VARIABLE, "{")
+    with pytest.raises(UserError), tasks.joined():
+        pass
+    assert tasks.os.environ[tasks.VARIABLE] == "{"
+    monkeypatch.delenv(tasks.VARIABLE)
+    with tasks.joined() as task, task.in_environment():
+        assert task == tasks.Task() and tasks.VARIABLE not in tasks.os.environ

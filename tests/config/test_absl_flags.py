@@ -135,6 +135,12 @@ def test_the_log_goes_to_a_file(tmp_path, capsys):
     assert "line" not in capsys.readouterr().err
 
 
+def test_a_log_folder_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parse("--log_dir=~/logs")
+    assert os.path.exists(tmp_path / "logs" / "prog.INFO")
+
+
 def test_there_is_no_file_with_logtostderr(tmp_path):
     parse(f"--log_dir={tmp_path}", "--logtostderr")
     assert os.listdir(tmp_path) == []

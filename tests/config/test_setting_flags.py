@@ -36,6 +36,16 @@ def test_given_values_are_converted():
     assert type(given["train_steps"]) is int
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/b")
+    given = parse("--model_dir=~/m", "--config_file=~/c.yaml", "--init_checkpoint=hf://a/b")
+    assert given == {
+        "model_dir": "/home/b/m",
+        "config_file": "/home/b/c.yaml",
+        "init_checkpoint": "hf://a/b",
+    }
+
+
 @pytest.mark.parametrize(
     ("flag", "name"), [("project", "gcp_project"), ("gcp_project", "gcp_project"),
                        ("zone", "tpu_zone"), ("tpu_zone", "tpu_zone")]

@@ -133,7 +133,7 @@ def test_names_in_two_forms_of_unicode_are_one_class(tmp_path):
 def test_classes_of_very_unequal_size_are_noted(tmp_path, caplog, rare, noted):
     counts = {"train/common": 60, "train/rare": rare, "val/rare": 1}
     build(fill(tmp_path / "in", counts), tmp_path / "out")
-    assert (f"60 pictures of common and {rare} of rare" in caplog.text) == noted
+    assert ("5 ('rare') to 60 ('common')" in caplog.text) == noted
 
 
 def test_pictures_next_to_the_folders_are_counted(tmp_path, caplog):

@@ -258,7 +258,7 @@ def spoil(imagenet, how):
         ),
         ("words", ["'n1 cat'"]),
         ("too few rows", ["labels of validation.txt", "ILSVRC2012_val_00000002"]),
-        ("no such labels", ["nowhere.txt cannot be read"]),
+        ("no such labels", ["nowhere.txt does not exist"]),
         ("unknown labels", ["no pictures of the synsets in train"]),
     ],
 )

@@ -72,12 +72,18 @@ def test_the_page_is_whole(page_dir, exported, digits_dir):
     assert not [name for name in names if ".tmp-" in name]
 
 
-def test_a_page_written_again_needs_no_npm_and_keeps_no_old_file(own_page, exported, no_npm):
+def test_a_page_written_again_needs_no_npm_and_keeps_no_old_file(
+    own_page, exported, no_npm, digits_dir, tmp_path
+):
     before = content_of(own_page)
     page.write(exported + "/tiny.tflite", own_page)
     assert content_of(own_page) == {**before, "pictures": []}
-    page.write(exported + "/tiny_int8.tflite", own_page)
+    name = os.fsdecode(b"not-utf8-\xe9.jpg")
+    shutil.copy(f"{digits_dir}/pictures/digit-7.jpg", f"{tmp_path}/{name}")
+    page.write(exported + "/tiny_int8.tflite", own_page, [f"{tmp_path}/{name}"])
     assert content_of(own_page)["name"] == "tiny_int8"
+    assert [picture["name"] for picture in content_of(own_page)["pictures"]] == [name]
+    page.write(exported + "/tiny_int8.tflite", own_page)
     left = [name for name in listing(own_page) if name.startswith(("model-", "pictures/"))]
     assert left == [content_of(own_page)["model"]]
 
@@ -135,7 +141,7 @@ def test_a_folder_of_another_page_is_left_alone(exported, tmp_path):
     (["--model=EXPORT/tiny.tflite", "--output_dir=OUT", "--port=8000"], "--port without --serve"),
     (["--model=EXPORT/tiny.tflite", "--output_dir=OUT", "--serve", "--port=70000"], "0..65535"),
     (["--model=EXPORT/tiny.tflite", "--output_dir=gs://b/page", "--serve"], "cannot serve gs://b"),
-    (["--model=EXPORT/tiny.tflite", "--output_dir=OUT", "/none.jpg"], "/none.jpg cannot be read"),
+    (["--model=EXPORT/tiny.tflite", "--output_dir=OUT", "/none.jpg"], "/none.jpg does not exist"),
     (["--model=EXPORT/tiny.tflite", "--output_dir=OUT", "--labels=TWO"], "2 label names do not"),
 ])  # fmt: skip
 def test_wrong_arguments(exported, tmp_path, arguments, words):

@@ -77,6 +77,14 @@ def test_forms_of_params_override(tmp_path, text, expected):
     assert {name: params[name] for name in expected} == expected
 
 
+def test_a_tilde_in_any_layer_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_yaml(tmp_path / "net.yaml", {"name": "tiny", "stages": STAGES})
+    path = write_yaml(tmp_path / "file.yaml", "model_spec: ~/net.yaml\n")
+    params = resolve(tmp_path, config_file=path, params_override="export_dir=~/e")
+    assert (params["model_name"], params["export_dir"]) == ("tiny", f"{tmp_path}/e")
+
+
 @pytest.mark.parametrize("text", ["train_steps", "train_steps=5,", "=5", "5", "[1, 2]", "{a: "])
 def test_malformed_params_override(tmp_path, text):
     with pytest.raises(UserError, match="params_override"):

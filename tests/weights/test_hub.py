@@ -1,5 +1,8 @@
 """Weights by name from a hub: the real client, and a server that speaks the hub's protocol."""
 
+import errno
+import fcntl
+import os
 import pathlib
 import socket
 import sys
@@ -105,6 +108,19 @@ def test_a_second_time_downloads_nothing(small):
     assert len(small.paths("GET")) == 2
     assert hub_module.fetch(f"hf://{SMALL}") == first
     assert len(small.paths("GET")) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_cache_on_a_disk_without_locks(small, monkeypatch, number):
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if number == errno.ENOSYS:
+        assert hub_module.fetch(f"hf://{SMALL}").origin.startswith(f"hf://{SMALL}@")
+        return
+    with pytest.raises(UserError, match=r"without locks.*HF_HOME"):
+        hub_module.fetch(f"hf://{SMALL}")
 
 
 def test_a_pinned_revision_stays_and_a_changed_file_is_fetched(small):

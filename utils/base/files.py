@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from utils.base import disk_errors
-from utils.base.errors import UserError
+from utils.base.errors import UserError, excerpt
 from utils.base.tensorflow_version import tf
 
 _Parsed = TypeVar("_Parsed")
@@ -25,9 +25,24 @@ def read_text(path: str) -> str:
       UserError: the file cannot be read, or is not UTF-8.
     """
     try:
-        with tf.io.gfile.GFile(path) as f:
-            return f.read().removeprefix("\ufeff")
-    except (tf.errors.OpError, UnicodeDecodeError) as e:
+        return read_bytes(path).decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} cannot be read: {reason(e)}.") from e
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns a file's content; the name of a local file may be other than UTF-8.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        # TensorFlow takes a name that is not UTF-8 for an argument of a wrong type.
+        with tf.io.gfile.GFile(path, "rb") if is_remote(path) else open(path, "rb") as f:
+            return f.read()
+    except (FileNotFoundError, tf.errors.NotFoundError) as e:
+        raise UserError(f"{path} does not exist: check the path.") from e
+    except (OSError, tf.errors.OpError) as e:
         raise UserError(f"{path} cannot be read: {reason(e)}.") from e
 
 
@@ -93,8 +108,8 @@ def _short(value: Any) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text as `write_bytes` does."""
-    write_bytes(path, tf.compat.as_bytes(text))
+    """Writes a text as `write_bytes` does; bytes of a file's name that are no text as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: str, content: Any, indent: int | None = 2) -> None:
@@ -149,6 +164,24 @@ def is_download(path: str) -> bool:
 def absolute(path: str) -> str:
     """Returns the path from the root; a path in a bucket already is one."""
     return path if is_remote(path) else os.path.abspath(path)
+
+
+def expand_home(path: str) -> str:
+    """Returns the path with the home folder in place of a leading ~ or ~user, as shells do.
+
+    Shells leave ~ as it is within --flag=~/folder, and nobody else replaces it in a file.
+
+    Raises:
+      UserError: the home folder is not known, and there is no file of this name either.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == path and path.startswith("~") and not os.path.lexists(path):
+        user = path.partition("/")[0]
+        raise UserError(
+            f"{excerpt(path)}: this machine does not know the home folder {excerpt(user)}: write "
+            f"the folder in full (./{excerpt(path)} if it is called so), or set HOME."
+        )
+    return expanded
 
 
 def names(folder: str) -> list[str]:
@@ -298,7 +331,7 @@ def reason(error: Exception) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     if said := _reason_of_bucket(message):
         return said
-    noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", "File ")
+    noise = ("Graph execution error", "Detected at node", "Node:", "[[{{", "Traceback", 'File "')
     lines = [line.strip() for line in message.splitlines()]
     useful = [line for line in lines if line and not line.startswith(noise)]
     return (useful or lines)[0].rstrip(".")
@@ -313,8 +346,9 @@ def is_of_bucket(error: BaseException | None) -> bool:
 
 _BUCKET_FAILURE = re.compile(
     r"(?:All (?P<retries>\d+) retry attempts failed.*)?Error executing an HTTP request: "
-    r"(?:HTTP response code (?P<status>\d+)|libcurl code \d+ meaning '(?P<failure>[^']*)')"
-    r"(?P<more>.*?)\s+when (?P<doing>[^\n]+)",
+    r"(?:HTTP response code (?P<status>\d+)|"
+    r"libcurl code \d+ meaning '(?P<failure>.*?)', error details:)"
+    r"(?P<more>.*?)\n\s*when (?P<doing>[^\n]+)",
     re.S,
 )
 _SAID = re.compile(r'"message":\s*"((?:[^"\\]|\\.)*)"')
@@ -330,4 +364,7 @@ def _reason_of_bucket(message: str) -> str | None:
         text += f", the last of {int(found['retries']) + 1} times,"
     text += f" when {found['doing'].rstrip('.')}"
     said = _SAID.search(found["more"])
-    return f"{text} ({said[1].rstrip('.')})" if said else text
+    if said is None:
+        return text
+    words = re.sub(r'\\(["\\/])', r"\1", said[1])  # as JSON escapes them
+    return f"{text} ({words.rstrip('.')})"

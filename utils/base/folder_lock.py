@@ -89,6 +89,11 @@ def hold(folder: str, flag: str, what: str) -> Iterator[None]:
                 f"Another {what} is writing to --{flag}={folder} ({_read(path) or 'unknown'}): "
                 "wait for its end, stop it, or choose another folder."
             ) from None
+        if not locked and not files.is_remote(folder):
+            logging.warning(
+                "%s is on a disk without locks (flock): a second %s that starts there at the same "
+                "moment is not noticed.", folder, what,
+            )  # fmt: skip
         if other:
             logging.info("Taking %s over from a %s that is dead (%s).", folder, what, other)
         stack.enter_context(_beating(path, f"--{flag}={folder}", what))
@@ -111,16 +116,26 @@ def _kernel_lock(folder: str) -> Iterator[bool]:
         yield False
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = True
-        except BlockingIOError:
-            raise
-        except OSError:
-            locked = False
-        yield locked
+        yield kernel_locks(descriptor)
     finally:
         os.close(descriptor)
+
+
+def kernel_locks(descriptor: int) -> bool:
+    """Locks an open file or folder until it is closed; returns whether its disk can do so.
+
+    Network disks and those of cloud drives often cannot, and say so by errors of many kinds.
+
+    Raises:
+      BlockingIOError: another process holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _read(path: str) -> _Holder | None:

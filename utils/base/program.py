@@ -14,7 +14,7 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import flags, logging
 
@@ -72,6 +72,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     threading.excepthook = _print_trace_unless_of_a_file
     tensorflow_version.when_loaded(lambda: tf.disable_v2_behavior())
     _collect_garbage_less_often()
+    _name_cache_if_homeless()
     try:
         with standard_streams.checked_output():
             standard_streams.check_locale(argv)
@@ -96,6 +97,26 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     sys.exit(status or 0)
 
 
+@contextlib.contextmanager
+def graph_mode() -> Iterator[None]:
+    """Gives the block TensorFlow 1's behaviour, which notebooks do not have.
+
+    If TensorFlow executed eagerly before, it does so afterwards. Keras layers that are older then
+    work only after another one of their class is made.
+    """
+    eager = tf.executing_eagerly()
+    tf.disable_v2_behavior()
+    if not eager:
+        yield
+        return
+    try:
+        with tf.Graph().as_default():
+            yield
+    finally:
+        tf.reset_default_graph()  # TensorFlow refuses the next call if there is one
+        tf.enable_v2_behavior()
+
+
 def _collect_garbage_less_often() -> None:
     """Saves a second of the start of a training.
 
@@ -104,6 +125,19 @@ def _collect_garbage_less_often() -> None:
     """
     gc.set_threshold(50_000, 10, 10)
     tensorflow_version.when_loaded(gc.freeze)
+
+
+def _name_cache_if_homeless() -> None:
+    """Lets libraries cache among the temporary files what they cannot keep in the user's home.
+
+    Users of containers often have no name and no home; libraries would make a folder named ~.
+    """
+    home = os.path.expanduser("~")
+    writable = os.access(home, os.W_OK) or os.path.isdir(os.path.join(home, ".cache"))
+    if not (os.path.isabs(home) and writable):
+        cache = os.path.join(tempfile.gettempdir(), f"mnasnet-cache-{os.getuid()}")
+        os.environ.setdefault("XDG_CACHE_HOME", cache)
+        os.environ.setdefault("KERAS_HOME", os.path.join(cache, "keras"))
 
 
 def _print_trace_unless_of_a_file(given: threading.ExceptHookArgs) -> None:
@@ -200,7 +234,11 @@ def _sentence(error: Exception) -> str:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parses arguments; its help names --debug, which `run` takes out of all arguments."""
+    """Parses arguments; in those without a type, which may be paths, ~ is the home folder.
+
+    Its help names --debug, which `run` takes out of all arguments.
+    """
 
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **{"epilog": DEBUG_HELP, **more})
+        self.register("type", None, files.expand_home)

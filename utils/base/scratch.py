@@ -1,20 +1,19 @@
 """Makes temporary folders for unfinished work, and removes those that a kill has left.
 
 Each folder is locked while its program lives, and a kill opens the lock. So the next program can
-tell a folder in use from one that nobody will remove.
+tell a folder in use from one that nobody will remove. On a disk without locks, nothing is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 
-from utils.base import disk_errors
+from utils.base import disk_errors, folder_lock
 from utils.base.errors import UserError
 
 
@@ -50,9 +49,10 @@ def _make_locked(prefix: str) -> tuple[str, int]:
     while True:
         path = tempfile.mkdtemp(prefix=prefix)
         lock = os.open(path, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.isdir(path):
-            return path, lock
+        with contextlib.suppress(BlockingIOError):
+            folder_lock.kernel_locks(lock)
+            if os.path.isdir(path):
+                return path, lock
         os.close(lock)  # before the lock, another program took it for abandoned
 
 
@@ -61,7 +61,7 @@ def _remove_abandoned(prefix: str) -> None:
         with contextlib.suppress(OSError):  # it is another user's, in use, or removed by now
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)
+                if folder_lock.kernel_locks(lock):
+                    shutil.rmtree(path)
             finally:
                 os.close(lock)

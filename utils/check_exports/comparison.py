@@ -74,9 +74,8 @@ def read_pictures(
         )  # fmt: skip
         squeezed = samples.squeeze(content, classifier.image_size)
         for number, name in enumerate(paths):
+            data = files.read_bytes(name)
             try:
-                with tf.io.gfile.GFile(name, "rb") as f:
-                    data = f.read()
                 pixels, *inputs = session.run([whole, cropped, squeezed], {content: data})
             except tf.errors.OpError as e:
                 raise UserError(f"{name} cannot be read as a picture: {files.reason(e)}.") from e

@@ -45,11 +45,16 @@ def num_workers(params: Mapping[str, Any]) -> int:
 
 
 def check(params: Mapping[str, Any]) -> None:
-    """Refuses what several workers cannot do, before they are started.
+    """Refuses what several workers or an evaluator cannot do, before they are started.
 
     Raises:
       UserError: names the setting and the remedy.
     """
+    if current().is_evaluator and params["mode"] != "eval":
+        raise UserError(
+            f"TF_CONFIG makes this process an evaluator, which --mode={params['mode']} is not for: "
+            "start it with --mode=eval and the same --model_dir."
+        )
     if params["use_tpu"]:
         _check_tpu(params)
         return

@@ -11,10 +11,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from utils.base.errors import UserError, excerpt
+from utils.base import files
+from utils.base.errors import UserError, excerpt, quoted
 
 VARIABLE = "TF_CONFIG"
 # Two jobs on one node must not take the same ports; a job's id decides, and ports from 32768 on
@@ -31,11 +33,13 @@ class Task:
       addresses: 'host:port' of all workers, the chief's first; empty if there is one process.
       index: number of this process among them, from 0.
       local_index: its number among the workers of its machine, from 0; None if it is unknown.
+      is_evaluator: whether it is no worker, and evaluates what the workers save.
     """
 
     addresses: tuple[str, ...] = ()
     index: int = 0
     local_index: int | None = None
+    is_evaluator: bool = False
 
     @property
     def count(self) -> int:
@@ -78,12 +82,13 @@ class _State:
 
 
 def current() -> Task:
-    """Returns the task of this process; that of a single process before `join`."""
+    """Returns the task of this process; that of a single process outside of `joined`."""
     return _State.task
 
 
-def join() -> Task:
-    """Reads the task of this process from the environment, and takes TF_CONFIG out of it.
+@contextlib.contextmanager
+def joined() -> Iterator[Task]:
+    """Reads the task of this process from the environment, without TF_CONFIG for the block.
 
     TensorFlow would read TF_CONFIG in every evaluation as well, which is the chief's alone.
 
@@ -91,55 +96,109 @@ def join() -> Task:
       UserError: TF_CONFIG or Slurm's variables do not describe the workers of a training.
     """
     text = os.environ.pop(VARIABLE, None)
-    _State.task = of_tf_config(text) if text else of_slurm()
-    return _State.task
+    try:
+        _State.task = of_tf_config(text) if text else of_slurm()
+        yield _State.task
+    finally:
+        _State.task = Task()
+        if text:  # for whoever calls the program's functions once more
+            os.environ[VARIABLE] = text
 
 
 def of_tf_config(text: str) -> Task:
-    """Returns the task that a TF_CONFIG describes, as Kubeflow's TFJob sets it.
+    """Returns the task that a TF_CONFIG describes, as Kubeflow, Vertex AI and others set it.
+
+    Kinds of tasks may be in capitals or in the plural, and their addresses a mapping by index. What
+    is not understood is refused, lest a worker train alone.
 
     Raises:
-      UserError: it is not valid JSON, or has parameter servers, or does not list its own task.
+      UserError: it is not valid JSON, has parameter servers, or does not list its own task.
     """
     try:
         content = json.loads(text)
-        cluster = {kind: list(addresses) for kind, addresses in content.get("cluster", {}).items()}
-        task = content.get("task", {})
-        kind, index = task.get("type", "chief"), int(task.get("index", 0))
-    except (ValueError, AttributeError, TypeError) as e:
+        cluster: dict[str, list[str]] = {}
+        for kind, listed in (content.get("cluster") or {}).items():
+            cluster.setdefault(_kind(kind), []).extend(_addresses(listed))
+        task = content.get("task") or {}
+        own_kind = _kind(task["type"]) if "type" in task else None
+        index = int(str(task["index"])) if "index" in task else None
+    except (ValueError, AttributeError, TypeError, RecursionError) as e:
         raise UserError(
-            f"{VARIABLE}={excerpt(text)} is not valid ({type(e).__name__}): it must be JSON like "
+            f"{VARIABLE}={excerpt(text)} is not valid ({files.reason(e)}): it must be JSON like "
             '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", '
             '"index": 0}}, or be unset for a training in one process.'
         ) from e
+    if own_kind == "evaluator":
+        return Task(is_evaluator=True)
+    for name in content:
+        others = name != "cluster" and "cluster" in name.lower() and content[name]
+        if others and not any(cluster.values()):
+            raise UserError(
+                f"{VARIABLE} describes the job as a {excerpt(name)}, which does not name all "
+                "workers: let it have a cluster (with Kubeflow, leave out enableDynamicWorker)."
+            )
     if cluster.get("ps"):
         raise UserError(
             f"{VARIABLE} lists parameter servers (ps), which this program does not use: list each "
             "GPU's process as a worker."
         )
-    if kind == "evaluator":
+    return _with_kinds(cluster, own_kind, index)
+
+
+def _kind(name: str) -> str:
+    """Returns what this program calls a kind of tasks: chief, worker, ps or evaluator."""
+    name = name.strip().lower()
+    name = name if name == "ps" else name.removesuffix("s")
+    return "chief" if name == "master" else name
+
+
+def _addresses(listed: Any) -> list[str]:
+    """Returns the addresses of a kind of tasks, from a list, a mapping by index or 'A:1,B:2'."""
+    if isinstance(listed, dict):
+        by_index = {int(index): address for index, address in listed.items()}
+        if sorted(by_index) != list(range(len(by_index))):
+            raise ValueError(f"it names the tasks {sorted(by_index)} alone")
+        listed = [by_index[index] for index in range(len(by_index))]
+    if isinstance(listed, str):
+        listed = [address.strip() for address in listed.split(",")]
+    for address in listed or []:
+        if not re.fullmatch(r"[^\s/]+:\d{1,5}", address):
+            raise ValueError(f"{quoted(address)} is not HOST:PORT")
+    return list(listed or [])
+
+
+def _with_kinds(cluster: Mapping[str, list[str]], kind: str | None, index: int | None) -> Task:
+    """Returns the task number `index` of a kind; the chief comes before the workers."""
+    foreign = {k for k, v in cluster.items() if v} - {"chief", "worker", "evaluator"}
+    if foreign:
         raise UserError(
-            f"{VARIABLE} makes this process an evaluator: leave it out, and run --mode=eval with "
-            f"the same --model_dir, without {VARIABLE}."
+            f"{VARIABLE} lists tasks of the kind {excerpt(min(foreign))}, which is none of chief, "
+            "worker and evaluator: call those that train worker."
         )
-    return _with_kinds(cluster, kind, index)
-
-
-def _with_kinds(cluster: Mapping[str, list[str]], kind: str, index: int) -> Task:
-    """Returns the task number `index` of a kind; chief and master come before the workers."""
-    before = [*cluster.get("chief", []), *cluster.get("master", [])]
-    addresses = (*before, *cluster.get("worker", []))
+    before, workers = cluster.get("chief", []), cluster.get("worker", [])
+    addresses = (*before, *workers)
+    listed = {"chief": before, "worker": workers}.get(kind or "", [])
+    has = ", ".join(f"{len(v)} of {k}" for k, v in sorted(cluster.items())) or "none at all"
+    if kind is None and not index and len(addresses) <= 1:
+        return Task()
+    if kind is None or (index is None and len(listed) > 1):
+        raise UserError(
+            f"{VARIABLE} does not say which of its tasks this process is (it has {has}): give "
+            '"task": {"type": KIND, "index": NUMBER}.'
+        )
+    index = index or 0
+    # A training in one process may be described by its task alone.
+    count = len(listed) if addresses else int(kind in ("chief", "worker"))
+    if not 0 <= index < count:
+        raise UserError(
+            f"{VARIABLE} calls this process {excerpt(kind)} {index}, but its cluster lists no such "
+            f"task: it has {has}."
+        )
     if len(addresses) <= 1:
         return Task()
-    kinds = {"chief": before, "master": before, "worker": cluster.get("worker", [])}
-    if not 0 <= index < len(kinds.get(kind, [])):
-        raise UserError(
-            f"{VARIABLE} calls this process {kind} {index}, but its cluster lists no such task: it "
-            f"has {', '.join(f'{len(v)} of {k}' for k, v in sorted(cluster.items()))}."
-        )
     if len(set(addresses)) < len(addresses):
         raise UserError(f"{VARIABLE} lists an address twice: each worker needs one of its own.")
-    return Task(tuple(addresses), index + (len(before) if kind == "worker" else 0))
+    return Task(addresses, index + (len(before) if kind == "worker" else 0))
 
 
 def of_slurm() -> Task:

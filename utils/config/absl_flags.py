@@ -65,6 +65,8 @@ def start_log(program: str) -> None:
       UserError: the folder cannot be made or is not writable.
     """
     flags.FLAGS.mark_as_parsed()
+    for name in ("log_dir", "profile_file"):
+        flags.FLAGS[name].value = files.expand_home(flags.FLAGS[name].value or "")
     log_dir = flags.FLAGS["log_dir"].value
     if not log_dir or flags.FLAGS["logtostderr"].value:
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.base import files
 from utils.base.errors import UserError, excerpt
 
 MOST_CHARACTERS = 4096  # the longest path on Linux
@@ -53,7 +54,7 @@ class Setting:
     zero_is_unset: bool = False
 
     def convert(self, value: Any, given: str) -> Any:
-        """Returns a value in the type of the setting; None stays None.
+        """Returns a value in the type of the setting, with ~ replaced; None stays None.
 
         Args:
           value: from a flag or a YAML file; 0 becomes None for a setting with `zero_is_unset`.
@@ -69,6 +70,8 @@ class Setting:
             raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[self.kind]}.")
         if self.zero_is_unset and converted == 0:
             return None
+        if isinstance(converted, str):  # many are paths, and no other text begins with ~
+            converted = files.expand_home(converted)
         wrong = _outside_limits(self, converted)
         if wrong:
             raise UserError(f"{excerpt(given)} is invalid: {wrong}.")
@@ -138,5 +141,5 @@ def _unlike_text(setting: Setting, text: str) -> str | None:
         return f"it must be at most {most} characters long"
     # TensorFlow needs names in UTF-8, and cuts some off at a zero byte.
     if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
-        return "it has a character that cannot be printed; remove it"
+        return "it has a character that cannot be printed, or is not in UTF-8; rename it"
     return None

@@ -384,7 +384,9 @@ def add_command(commands) -> None:
             f"--{split}_shards", type=shared_arguments.count,
             help=f"files (default: one for {PICTURES_A_SHARD} pictures, at most {most})",
         )  # fmt: skip
-    parser.add_argument("--name", help="name of the data set (default: the folder's name)")
+    parser.add_argument(
+        "--name", type=str, help="name of the data set (default: the folder's name)"
+    )
     parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))
 
 

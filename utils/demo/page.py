@@ -55,7 +55,7 @@ def write(
     }
     files.make_dirs(os.path.join(output_dir, _PICTURES_DIR))
     for name, path in {content["model"]: model, **samples}.items():
-        files.write_bytes(os.path.join(output_dir, name), _read(path))
+        files.write_bytes(os.path.join(output_dir, name), files.read_bytes(path))
     files.write_json(os.path.join(output_dir, FILE_NAME), content)
     for name in _named(earlier) - _named(content):
         files.remove(os.path.join(output_dir, name))
@@ -69,16 +69,8 @@ def _site() -> dict[str, bytes]:
 
 def _hashed(start: str, path: str) -> str:
     """Returns a name in the page's folder for a file, which changes with its content."""
-    digest = hashlib.sha256(_read(path)).hexdigest()[:12]
+    digest = hashlib.sha256(files.read_bytes(path)).hexdigest()[:12]
     return start + digest + os.path.splitext(path)[1].lower()
-
-
-def _read(path: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as f:
-            return f.read()
-    except tf.errors.OpError as e:
-        raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
 
 
 def _earlier(output_dir: str) -> dict[str, Any] | None:
@@ -90,7 +82,7 @@ def _earlier(output_dir: str) -> dict[str, Any] | None:
     # A run that was killed before it wrote page.json may have left files of the page.
     for name, data in _site().items():
         place = os.path.join(output_dir, name)
-        if tf.io.gfile.exists(place) and _read(place) != data:
+        if tf.io.gfile.exists(place) and files.read_bytes(place) != data:
             raise UserError(
                 f"--output_dir={output_dir} has a file {name} that this program did not write: "
                 "name another folder."

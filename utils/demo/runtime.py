@@ -85,9 +85,12 @@ def _pack(folder: str) -> None:
     """Lets npm write the archives into a folder."""
     names = [f"{package.name}@{VERSION}" for package in _PACKAGES]
     command = ["npm", "pack", "--prefer-offline", "--ignore-scripts", "--loglevel=error", *names]
+    environment = dict(os.environ)
+    if not os.path.isabs(os.path.expanduser("~")):  # npm does nothing for a user without a home
+        environment["HOME"] = folder
     try:
         subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True,
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=True,
             stdin=subprocess.DEVNULL, timeout=_TIME_LIMIT,
         )  # fmt: skip
     except FileNotFoundError as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from utils.base.errors import UserError
 from utils.cluster import tasks
 from utils.running import distributed, kept_graphs
 from utils.training import devices
@@ -23,8 +24,13 @@ def build(
       model_fn: the model function.
 
     Raises:
-      UserError: the TPU cannot be found.
+      UserError: the TPU cannot be found, or TensorFlow executes eagerly.
     """
+    if tf.executing_eagerly():
+        raise UserError(
+            "TensorFlow executes eagerly, and an estimator needs its graphs: call "
+            "tf.compat.v1.disable_v2_behavior() first, or mnasnet_main.main, which does."
+        )
     workers = tasks.current().count if training else 1
     how: dict[str, Any] = {
         "cluster": devices.resolve_tpu(params) if params["use_tpu"] else None,

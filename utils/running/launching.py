@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -12,23 +13,25 @@ from absl import logging
 from utils.cluster import gang, gpus, orphans, sizing, tasks
 
 
-def join() -> None:
-    """Makes this process one of the workers that its environment names, if it names any.
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Makes this process, for the block, one of the workers that its environment names, if any.
 
     Raises:
-      UserError: as `tasks.join`.
+      UserError: as `tasks.joined`.
     """
-    task = tasks.join()
-    if task.count > 1:
-        found = gpus.take_one(task.local_index)
-        if found > 1 and task.local_index is None:
-            logging.warning(
-                "This worker trains on one of the %d GPUs that it sees: start one worker for each "
-                "GPU.", found,
-            )  # fmt: skip
-        if not task.is_chief:
-            logging.set_verbosity(logging.WARNING)
-    orphans.watch()
+    with tasks.joined() as task:
+        if task.count > 1:
+            found = gpus.take_one(task.local_index)
+            if found > 1 and task.local_index is None:
+                logging.warning(
+                    "This worker trains on one of the %d GPUs that it sees: start one worker for "
+                    "each GPU.", found,
+                )  # fmt: skip
+            if not task.is_chief:
+                logging.set_verbosity(logging.WARNING)
+        orphans.watch()
+        yield
 
 
 def is_needed(params: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
@@ -256,6 +257,11 @@ def _explaining(hub, place: _Place) -> Iterator[None]:
     except OSError as e:
         if disk_errors.find(e):
             raise
+        if e.errno in (errno.ENOLCK, errno.EOPNOTSUPP):  # the client can do without for ENOSYS
+            raise UserError(
+                f"{hub.constants.HF_HUB_CACHE}, the cache of the hub's client, is on a disk "
+                "without locks: name a folder of another disk in the variable HF_HOME."
+            ) from e
         raise NotFetchedError(
             f"{place.name} did not arrive whole ({files.reason(e)}): {_AGAIN}."
         ) from e
