@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 from built_data import write_in_order
 from golden_weights import weight as golden_weight
 from main_runs import is_frozen, log_of, refusal, run_here, tiny_params, values_of
+from other_records import TFDS, flags_of, write_tfds
 from programs import flags
 
 import mnasnet_main
@@ -92,6 +93,26 @@ def test_short_runs_train_as_one_long_one(digits_dir, tmp_path):
         weights[name] = {n: reader.get_tensor(n) for n in shapes if n.endswith("kernel")}
     for name, expected in weights["one"].items():
         np.testing.assert_allclose(weights["three"][name], expected, atol=1e-4, err_msg=name)
+
+
+def test_records_of_another_program_train_the_same_weights(digits_dir, tmp_path):
+    """A run that resumes knows from params.yaml how they are read."""
+    tfds = write_tfds(digits_dir, tmp_path / "tfds", "GZIP", num_parts=1)
+    for name, data_dir, given in (("published", digits_dir, []), ("tfds", tfds, flags_of(TFDS))):
+        common = flags(
+            data_dir=data_dir, model_dir=tmp_path / name, tf_random_seed=3, use_cache=False
+        )
+        run_here(*common, *given, "--train_steps=2", "--steps_per_eval=2")
+        run_here(*common, "--train_steps=3", "--steps_per_eval=2")
+    expected, found = (evaluations.read(str(tmp_path / name)) for name in ("published", "tfds"))
+    for one, other in zip(expected, found, strict=True):
+        assert other["images"] == one["images"] == 360
+        assert other["top_1_accuracy"] == pytest.approx(one["top_1_accuracy"], abs=0.003)
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
+    expected, found = (values_of(str(tmp_path / name)) for name in ("published", "tfds"))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+    assert (tmp_path / "tfds" / "labels.txt").read_text().startswith("digit 0\ndigit 1\n")
 
 
 def test_another_network_in_model_dir_is_refused(trained, digits_dir):

@@ -7,7 +7,8 @@ import shutil
 import made_predictions
 import pytest
 from built_data import write_in_order
-from exports import copied
+from exports import copied, make_export, report_of, settings_of
+from other_records import KAGGLE, TFDS, flags_of, write_kaggle, write_tfds
 
 from utils import evaluate, report
 from utils.base.errors import UserError
@@ -85,6 +86,13 @@ def test_a_network_without_training(digits_dir, tmp_path):
         run(f"--model={tmp_path}", f"--data_dir={digits_dir}", f"--output_dir={tmp_path}/out")
 
 
+def evaluation(capsys, *arguments):
+    """What evaluate prints as JSON."""
+    capsys.readouterr()
+    evaluate.main(["evaluate", *arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
 @pytest.fixture(scope="module")
 def named(plain, tmp_path_factory):
     """An export with the names of the digits next to it."""
@@ -96,9 +104,8 @@ def named(plain, tmp_path_factory):
 
 def evaluated(capsys, model, data_dir, *more):
     """What evaluate finds of each class, by name."""
-    evaluate.main(["evaluate", f"--model={model}", f"--data_dir={data_dir}", "--json",
-                   "--per_class", *more])  # fmt: skip
-    found = json.loads(capsys.readouterr().out)
+    given = (f"--model={model}", f"--data_dir={data_dir}", "--per_class")
+    found = evaluation(capsys, *given, *more)
     return found["top_1_accuracy"], {one["name"]: one for one in found["classes"]}
 
 
@@ -129,3 +136,30 @@ def test_classes_of_other_names(plain, digits_dir, tmp_path, capsys):
     # Who names them knows that they are the same.
     _, classes = evaluated(capsys, model, digits_dir, f"--labels={names}")
     assert list(classes) == list("abcdefghij") and classes["d"]["images"] > 0
+
+
+def test_records_of_another_program(plain, digits_dir, tmp_path, capsys):
+    """They are as many and as well classified as the published ones that they were made of."""
+    model = f"--model={plain}/tiny.tflite"
+    data = f"--data_dir={write_kaggle(digits_dir, tmp_path / 'kaggle', 'ZLIB')}"
+    expected = evaluation(capsys, model, f"--data_dir={digits_dir}")
+    found = evaluation(capsys, model, data, *flags_of(KAGGLE))
+    for name in ("images", "top_1_accuracy", "top_5_accuracy"):
+        assert found[name] == expected[name]
+    run(model, data, f"--output_dir={tmp_path}/report", *flags_of(KAGGLE))
+    assert figures_in(tmp_path / "report")["headline"]["accuracy"] == expected["top_1_accuracy"]
+    with pytest.raises(UserError, match="--first_label=0"):
+        evaluation(capsys, model, data, *flags_of({**KAGGLE, "first_label": 1}))
+
+
+def test_the_export_tells_how_its_data_are_read(model_dir, digits_dir, tmp_path, capsys):
+    data_dir = write_tfds(digits_dir, tmp_path / "tfds")
+    export_dir = tmp_path / "export"
+    make_export(
+        settings_of(model_dir, export_dir, data_dir=data_dir, num_eval_images=360,
+                    export_eval_images=30, **TFDS)
+    )  # fmt: skip
+    flags = (f"--model={export_dir}/tiny.tflite", "--images=30")
+    expected = evaluation(capsys, *flags, f"--data_dir={digits_dir}")["top_1_accuracy"]
+    assert evaluation(capsys, *flags, f"--data_dir={data_dir}")["top_1_accuracy"] == expected
+    assert report_of(export_dir)["files"]["tiny.tflite"]["top_1_accuracy"] == expected
