@@ -78,7 +78,7 @@ def write_tfds(data_dir, folder, compression="", num_parts=2):
     }  # fmt: skip
     _write(f"{folder}/dataset_info.json", json.dumps(info))
     _write(f"{folder}/features.json", "{}")
-    _write(f"{folder}/label.labels.txt", "".join(f"digit {n}\n" for n in range(10)))
+    _write(f"{folder}/label.labels.txt", "".join(f"{n}\n" for n in range(10)))
     return str(folder)
 
 
