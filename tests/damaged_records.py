@@ -7,6 +7,7 @@ by default the second.
 import gzip
 import random
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -134,9 +135,15 @@ def files() -> Iterator[Damage]:
     for name, content in {
         "text": b"some text that is no record at all\n" * 20, "zeros": bytes(4096),
         "noise": random.Random(0).randbytes(4096), "a JPEG": small_jpeg(),
-        "compressed": gzip.compress(whole, mtime=0), "a few bytes": b"TF",
+        "a few bytes": b"TF",
     }.items():  # fmt: skip
         yield Damage(f"file of {name}", content, 0, "damaged")
+    for kind, packed in (("GZIP", gzip.compress(whole, mtime=0)), ("ZLIB", zlib.compress(whole))):
+        half = len(packed) // 2
+        yield Damage(f"{kind} cut in half", packed[:half], 0, "truncated")
+        yield Damage(f"{kind} cut before the last byte", packed[:-1], 3, "truncated")
+        yield Damage(f"{kind} flipped in the middle", _flipped(packed, half), 0, "damaged")
+        yield Damage(f"{kind} and zeros", packed + bytes(512), 3, "damaged")
 
 
 def examples() -> Iterator[tuple[str, bytes, str]]:

@@ -1,9 +1,11 @@
 """Tests of the input: every image counted once, hosts, seeds, layouts, errors, serving."""
 
 import io
+import os
 
 import golden_files
 import numpy as np
+import other_records
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
@@ -357,3 +359,53 @@ def test_published_names():
     assert imagenet_input.BigtableSelection._fields == (
         "project", "instance", "table", "prefix", "column_family", "column_qualifier",
     )  # fmt: skip
+
+
+# Records of other programs.
+
+
+@pytest.fixture(scope="module", params=["GZIP", "ZLIB"])
+def compressed_dir(numbered_dir, tmp_path_factory, request):
+    """The numbered images in compressed files, the first of them plain."""
+    folder = tmp_path_factory.mktemp("compressed")
+    for prefix in ("train-", "validation-"):
+        for number, path in enumerate(records.list_files(numbered_dir, prefix)):
+            kind = request.param if number else ""
+            name = folder / os.path.basename(path)
+            other_records.compressed(name, records.read_records(path), kind)
+    return str(folder)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_compressed_files_feed_the_same_batches(numbered_dir, compressed_dir, cache):
+    for more in ({}, {"first_image": 30}, {"is_training": False}):
+        more = {"is_training": True, "seed": 3, "cache": cache, **more}
+        expected, found = (
+            batches(make_input(folder, **more), 7, limit=4)
+            for folder in (numbered_dir, compressed_dir)
+        )
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(other[0], one[0])
+            np.testing.assert_array_equal(other[1], one[1])
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_hosts_share_compressed_files(numbered_dir, compressed_dir, is_training):
+    expected, found = (
+        [numbers_of_host(make_input(folder, is_training, seed=1), host, 2) for host in range(2)]
+        for folder in (numbered_dir, compressed_dir)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("write_other", [other_records.write_tfds, other_records.write_kaggle])
+def test_other_records_give_the_same_images_and_labels(numbered_dir, tmp_path, write_other):
+    is_tfds = write_other is other_records.write_tfds
+    given = other_records.TFDS if is_tfds else other_records.KAGGLE
+    data_dir = write_other(numbered_dir, tmp_path / "other", "GZIP" if is_tfds else "")
+    segments = [Segment(path) for path in records.list_files(data_dir, "validation-", given)]
+    form = examples.record_format(given)
+    source = make_input(data_dir, segments=segments, record_format=form, num_classes=NUM_IMAGES)
+    for one, other in zip(batches(make_input(numbered_dir), 8), batches(source, 8), strict=True):
+        np.testing.assert_array_equal(other[0], one[0])
+        np.testing.assert_array_equal(other[1], one[1])

@@ -11,6 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from golden_weights import weight as golden_weight
 from main_runs import is_frozen, log_of, refusal, run_here, tiny_params, values_of
+from other_records import TFDS, flags_of, write_tfds
 from programs import flags
 
 import mnasnet_main
@@ -58,6 +59,24 @@ def test_short_runs_train_as_one_long_one(digits_dir, tmp_path):
         weights[name] = {n: reader.get_tensor(n) for n in shapes if n.endswith("kernel")}
     for name, expected in weights["one"].items():
         np.testing.assert_allclose(weights["three"][name], expected, atol=1e-4, err_msg=name)
+
+
+def test_records_of_another_program(trained, digits_dir, tmp_path):
+    """They are evaluated as the published ones, and a run that resumes knows how to read them."""
+    model_dir = str(tmp_path / "model")
+    shutil.copytree(trained, model_dir)
+    (tmp_path / "model" / "evaluations.json").unlink()
+    data_dir = write_tfds(digits_dir, tmp_path / "tfds", "GZIP")
+    common = flags(data_dir=data_dir, model_dir=model_dir, train_steps=3)
+    run_here(*common, *flags_of(TFDS))
+    (expected,), (found, last) = evaluations.read(trained), evaluations.read(model_dir)
+    for name in ("images", "top_1_accuracy", "top_5_accuracy", "loss"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+    assert (tmp_path / "model" / "labels.txt").read_text().startswith("digit 0\ndigit 1\n")
+    (tmp_path / "model" / "evaluations.json").unlink()
+    run_here(*common, "--mode=eval")
+    (again,) = evaluations.read(model_dir)
+    assert again["loss"] == pytest.approx(last["loss"], abs=1e-6)
 
 
 def test_another_network_in_model_dir_is_refused(trained, digits_dir):

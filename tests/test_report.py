@@ -6,6 +6,8 @@ import shutil
 
 import made_predictions
 import pytest
+from exports import make_export, report_of, settings_of
+from other_records import KAGGLE, TFDS, flags_of, write_kaggle, write_tfds
 
 from utils import evaluate, report
 from utils.base.errors import UserError
@@ -81,3 +83,36 @@ def test_a_network_without_training(digits_dir, tmp_path):
     (tmp_path / "params.yaml").write_text("model_name: mnasnet-small\nnum_label_classes: 10\n")
     with pytest.raises(UserError, match="is not a model"):
         run(f"--model={tmp_path}", f"--data_dir={digits_dir}", f"--output_dir={tmp_path}/out")
+
+
+def evaluated(capsys, *arguments):
+    capsys.readouterr()
+    evaluate.main(["evaluate", *arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_records_of_another_program(plain, digits_dir, tmp_path, capsys):
+    """They are as many and as well classified as the published ones that they were made of."""
+    model = f"--model={plain}/tiny.tflite"
+    data = f"--data_dir={write_kaggle(digits_dir, tmp_path / 'kaggle', 'ZLIB')}"
+    expected = evaluated(capsys, model, f"--data_dir={digits_dir}")
+    found = evaluated(capsys, model, data, *flags_of(KAGGLE))
+    for name in ("images", "top_1_accuracy", "top_5_accuracy"):
+        assert found[name] == expected[name]
+    run(model, data, f"--output_dir={tmp_path}/report", *flags_of(KAGGLE))
+    assert figures_in(tmp_path / "report")["headline"]["accuracy"] == expected["top_1_accuracy"]
+    with pytest.raises(UserError, match="--first_label=0"):
+        evaluated(capsys, model, data, *flags_of({**KAGGLE, "first_label": 1}))
+
+
+def test_the_export_tells_how_its_data_are_read(model_dir, digits_dir, tmp_path, capsys):
+    data_dir = write_tfds(digits_dir, tmp_path / "tfds")
+    export_dir = tmp_path / "export"
+    make_export(
+        settings_of(model_dir, export_dir, data_dir=data_dir, num_eval_images=360,
+                    export_eval_images=30, **TFDS)
+    )  # fmt: skip
+    flags = (f"--model={export_dir}/tiny.tflite", "--images=30")
+    expected = evaluated(capsys, *flags, f"--data_dir={digits_dir}")["top_1_accuracy"]
+    assert evaluated(capsys, *flags, f"--data_dir={data_dir}")["top_1_accuracy"] == expected
+    assert report_of(export_dir)["files"]["tiny.tflite"]["top_1_accuracy"] == expected

@@ -8,6 +8,7 @@ import numpy as np
 import picture_files
 import pytest
 import tensorflow.compat.v1 as tf
+from other_records import KAGGLE, flags_of, write_kaggle
 from PIL import Image
 
 from utils.base.errors import UserError
@@ -291,3 +292,22 @@ def test_in_a_bucket():
     assert inspection.run(folder, "ram://test_inspect/sheet.png") == 0
     with tf.io.gfile.GFile("ram://test_inspect/sheet.png", "rb") as f:
         assert f.read(4) == b"\x89PNG"
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP", "ZLIB"])
+def test_records_of_another_program(folder, tmp_path, compression):
+    other = tmp_path / "kaggle"
+    write_kaggle(folder, other, compression)
+    write(other / "train" / "02-192x192-1.tfrec", [b"no example"])
+    _, expected = inspect(folder)
+    sheet = f"--contact_sheet={tmp_path}/sheet.png"
+    status, found = inspect(other, *flags_of(KAGGLE), "--num_label_classes=3", sheet)
+    assert status == 1  # because of that record
+    assert [(p["file"], p["record"]) for p in found["problems"]] == [("02-192x192-1.tfrec", 0)]
+    for name, split in expected["splits"].items():
+        assert found["splits"][name]["readable"] == split["readable"]
+        assert found["splits"][name]["picture_bytes"] == split["picture_bytes"]
+        counts = [(entry["label"], entry["images"]) for entry in split["classes"]]
+        other_counts = found["splits"][name]["classes"]
+        assert [(entry["label"], entry["images"]) for entry in other_counts] == counts
+    assert Image.open(tmp_path / "sheet.png").width > 1000

@@ -8,6 +8,7 @@ import picture_files
 import pytest
 import tensorflow.compat.v1 as tf
 from exports import settings_of
+from other_records import KAGGLE, write_kaggle
 from PIL import Image
 
 import preprocessing
@@ -111,3 +112,10 @@ def test_squeezed_images_show_the_whole_picture(tmp_path):
     assert cropped.min() == cropped.max() == 127
     one = {**params, "export_eval_images": 1}
     assert len(list(samples.squeezed_images(one))) == 1
+
+
+def test_calibration_images_of_records_of_another_program(digits_dir, tmp_path):
+    data_dir = write_kaggle(digits_dir, tmp_path / "kaggle", "GZIP")
+    expected = samples.calibration_images(settings_of("none", "none", data_dir=digits_dir))
+    found = samples.calibration_images(settings_of("none", "none", data_dir=data_dir, **KAGGLE))
+    np.testing.assert_array_equal(found, expected)

@@ -14,8 +14,10 @@ from bigtable_tables import (
     pictures,
     read_all,
 )  # fmt: skip
+from other_records import KAGGLE, write_kaggle
 
 import imagenet_input
+from utils.base.errors import UserError
 from utils.data import bigtable_load
 from utils.reading import bigtable, bigtable_dataset, examples, records
 
@@ -38,6 +40,25 @@ def test_evaluation_feeds_what_files_feed(server, digits_dir):
     ):
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_rows_of_another_format(server, digits_dir, tmp_path):
+    kaggle = write_kaggle(digits_dir, tmp_path / "kaggle", "GZIP")
+    selection = make_selection(prefix="validation_")
+    bigtable_load.create_table(selection)
+    paths = records.list_files(kaggle, "validation-", KAGGLE)
+    assert load(paths, selection) == bigtable_load.verify_split(paths, selection) == 360
+    form = examples.record_format(KAGGLE)
+    source = imagenet_input.ImageNetBigtableInput(
+        False, False, False, selection, 32, record_format=form, num_classes=10
+    )
+    from_files = imagenet_input.ImageNetInput(False, False, False, digits_dir, 32)
+    ((_, labels),) = read_all(source.input_fn({"batch_size": 360}))
+    ((_, expected),) = read_all(from_files.input_fn({"batch_size": 360}))
+    np.testing.assert_array_equal(labels, expected)
+    bigtable.RowReader(selection, 10, form).check_first_rows(360)
+    with pytest.raises(UserError, match="--record_keys=image=image,label=class"):
+        bigtable.RowReader(selection, 10).check_first_rows(360)
 
 
 def test_training_shuffles_and_feeds_every_row(loaded, monkeypatch):

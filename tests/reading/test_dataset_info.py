@@ -5,6 +5,7 @@ import json
 
 import pytest
 import tensorflow.compat.v1 as tf
+from other_records import TFDS, write_tfds
 
 from utils.base.errors import UserError
 from utils.reading import dataset_info, examples, records
@@ -187,3 +188,22 @@ def test_label_names_are_those_of_the_models_classes(tmp_path):
     assert model_files.label_names(params) == []
     (model / "labels.txt").write_text("a\nb\nc\n")
     assert model_files.label_names(params) == ["a", "b", "c"]
+
+
+# Of TensorFlow Datasets.
+
+
+def test_what_tensorflow_datasets_says_is_read(digits_dir, tmp_path):
+    folder = write_tfds(digits_dir, tmp_path / "tfds")
+    info = dataset_info.load(folder)
+    assert (info.num_train_images, info.num_eval_images, info.num_label_classes) == (1437, 360, 10)
+    assert info.label_names[3] == "digit 3"
+    assert info.shards["digits-train.tfrecord-00001-of-00004"] == 359
+    for file_prefix, count in (("train-", 1437), ("validation-", 360)):
+        paths = records.list_files(folder, file_prefix, TFDS)
+        dataset_info.check_files(info, file_prefix, paths, count, TFDS)
+    first = {**TFDS, "train_files": "digits-train.tfrecord-00000-*", "data_dir": folder}
+    assert dataset_info.of_run(first).num_train_images == 360
+    assert dataset_info.of_run(first).num_eval_images == 360
+    (tmp_path / "tfds" / "label.labels.txt").unlink()
+    assert dataset_info.load(folder) is None

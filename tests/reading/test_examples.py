@@ -2,8 +2,9 @@
 
 import pytest
 import tensorflow.compat.v1 as tf
-from record_files import BAD, CLASSES, picture
+from record_files import BAD, CLASSES, example_of, picture
 
+from utils.base.errors import UserError
 from utils.reading import examples
 
 
@@ -50,3 +51,45 @@ def test_bad_examples_have_a_problem(kind):
     make, word = BAD[kind]
     reason = examples.problem_of(make(), CLASSES) or examples.undecodable(make())
     assert word in reason
+
+
+# Other formats.
+
+
+@pytest.mark.parametrize("first_label", [0, 1, 7])
+def test_labels_count_from_1_whatever_the_format(first_label):
+    form = examples.RecordFormat("image", "class", first_label)
+    made = example_of(**{"image": [picture()], "class": [first_label + 2]})
+    image_bytes, label = examples.parse(tf.constant(made), form)
+    with tf.Session() as session:
+        assert session.run([image_bytes, label]) == [picture(), 3]
+    assert examples.problem_of(made, 3, form) is None
+    assert f"label {first_label + 2} " in examples.problem_of(made, 2, form)
+
+
+def test_what_reads_other_records_is_named():
+    made = example_of(**{"image": [picture()], "class": [2], "id": [b"0f"], "width": [16]})
+    reason = examples.problem_of(made, CLASSES)
+    assert "class, id, image, width" in reason
+    assert "--record_keys=image=image,label=class" in reason
+    assert "--first_label=0" in reason
+    assert "--first_label=0" in examples.problem_of(examples.example(picture(), 0), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, ("image/encoded", "image/class/label")),
+        ("image=jpg, label=y", ("jpg", "y")),
+        ("label=class", ("image/encoded", "class")),
+    ],
+)
+def test_keys_as_given(given, expected):
+    form = examples.record_format({"record_keys": given, "first_label": 0})
+    assert form == (*expected, 0)
+
+
+@pytest.mark.parametrize("given", ["image", "picture=x", "image=", "image=a,b"])
+def test_keys_that_name_nothing(given):
+    with pytest.raises(UserError, match="--record_keys="):
+        examples.record_format({"record_keys": given, "first_label": 1})

@@ -1,9 +1,13 @@
 """Tests of walking a file's frames by the lengths of its records."""
 
+import gzip
 import os
+import pathlib
 
 import pytest
 import tensorflow.compat.v1 as tf
+from damaged_records import header
+from other_records import compressed
 from record_files import good, write
 
 from utils.reading import framing
@@ -70,3 +74,41 @@ def test_contents_are_read_in_one_pass(tmp_path):
     tf.io.gfile.makedirs("ram://test_framing")
     tf.io.gfile.copy(path, in_bucket, overwrite=True)
     assert list(framing.contents(in_bucket, begins[2], 2)) == written[2:]
+
+
+# Compressed files.
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_a_compressed_file_is_walked_as_the_plain_one(tmp_path, compression):
+    """Contents of many kilobytes end within and beyond what is decompressed at a time."""
+    written = [os.urandom(5000), b"", b"c" * 70_000, b"dd"]
+    plain = write(tmp_path / "plain", written)
+    path = compressed(tmp_path / "compressed", written, compression)
+    frames = list(framing.frames(plain))
+    assert list(framing.frames(path)) == frames
+    assert (framing.compression(plain), framing.compression(path)) == ("", compression)
+    assert framing.size(path) == framing.size(plain) == os.path.getsize(plain)
+    assert framing.count_whole(path, frames[1].begin) == 3
+    assert framing.whole_frame_at(path, frames[2].begin) == frames[2]
+    assert framing.content(path, frames[2]) == written[2]
+    assert list(framing.contents(path, frames[1].begin, 3)) == written[1:]
+    os.truncate(path, os.path.getsize(path) - 3)  # of the checksum alone
+    assert framing.size(path) == frames[-1].end + 1
+    assert framing.count_whole(path) == 4
+
+
+def test_a_file_of_several_compressed_parts(three):
+    path, serialized = three
+    content = pathlib.Path(path).read_bytes()
+    pathlib.Path(path).write_bytes(gzip.compress(content[:700]) + gzip.compress(content[700:]))
+    assert list(framing.contents(path, 0, 3)) == serialized
+    assert framing.count_whole(path) == 3
+
+
+@pytest.mark.parametrize("length", [0x88B1F, 0x9C78, 0x10178])
+def test_a_length_that_begins_as_a_compressed_file_does(tmp_path, length):
+    path = tmp_path / "a"
+    path.write_bytes(header(length) + bytes(length + 4))
+    assert framing.compression(str(path)) == ""
+    assert framing.count_whole(str(path)) == 1

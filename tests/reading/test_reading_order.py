@@ -1,10 +1,12 @@
 """Tests of the reading order: hosts, epochs, resumed trainings, evaluation."""
 
 import collections
+import functools
 import string
 
 import pytest
 import tensorflow.compat.v1 as tf
+from other_records import compressed
 
 from utils.reading import dataset_info, dataset_options, reading_order, records
 from utils.reading.segments import Segment
@@ -200,3 +202,21 @@ def test_hosts_share_an_evaluation(tmp_path, is_described, num_hosts):
     else:
         assert found == [EVERY[host::num_hosts] for host in range(num_hosts)]
     assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_a_training_on_compressed_files_goes_on_with_the_next_records(tmp_path, compression):
+    orders = []
+    for name in ("plain", "compressed"):
+        (tmp_path / name).mkdir()
+        all_segments = write_files(tmp_path / name, "train-", SIZES, is_described=False)
+        if name == "compressed":
+            for path in (segment.path for segment in all_segments):
+                compressed(path, list(records.read_records(path)), compression)
+        share = reading_order.share_of_host(all_segments, None, 0, 1, 18)
+        assert share.start() == (1, 6)
+        epoch = functools.partial(reading_order.epoch_records, share, 5, 1, 1)
+        orders.append([read(functools.partial(epoch, had)) for had in (0, 6, 11)])
+    assert orders[0] == orders[1]
+    assert sorted(orders[1][0]) == EVERY
+    assert set(orders[1][2]) < set(orders[1][1]) < set(orders[1][0])

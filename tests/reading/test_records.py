@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from other_records import compressed
 from record_files import BAD, CLASSES, good, picture, write
 
 from utils.base.errors import UserError
@@ -80,6 +81,28 @@ def test_a_damaged_length_ends_the_count(tmp_path):
     with open(path, "r+b") as f:
         f.write(b"\xff" * 8)
     assert records.counts([path]) == [1]
+
+
+def test_files_of_given_names(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    paths = [write(tmp_path / name, good(1)) for name in ("a/x-1.rec", "a/x-2.rec", "b/y.rec")]
+
+    def found(patterns, prefix="train-"):
+        given = {"train_files": patterns, "eval_files": None}
+        return records.list_files(str(tmp_path / "a"), prefix, given)
+
+    assert found("x-*") == paths[:2]
+    assert found(f"x-2.rec, {tmp_path}/b/*.rec,x-*") == paths
+    with pytest.raises(UserError, match=r"--train_files=z\* matches no file"):
+        found("z*")
+
+
+def test_many_compressed_bytes_are_not_counted(tmp_path, monkeypatch):
+    paths = [compressed(tmp_path / str(n), good(n), "GZIP") for n in (3, 0, 4)]
+    assert records.counts(paths) == [3, 0, 4]
+    monkeypatch.setattr(records, "MOST_INFLATED_BYTES", 100)
+    assert records.counts(paths) is None
 
 
 # Reading.

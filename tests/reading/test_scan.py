@@ -6,7 +6,8 @@ import struct
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from record_files import BAD, CLASSES, good, picture, write
+from other_records import compressed
+from record_files import BAD, CLASSES, example_of, good, picture, write
 
 from utils.base.errors import UserError
 from utils.reading import examples, records, scan, segments
@@ -188,3 +189,25 @@ def test_many_files_keep_their_order(tmp_path):
 def test_a_missing_file_is_a_users_error(tmp_path):
     with pytest.raises(UserError, match="nothing-here"):
         scan.scan([str(tmp_path / "nothing-here")], CLASSES)
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_good_records_of_a_compressed_file_are_read_from_their_places(tmp_path, compression):
+    serialized = good(7)
+    serialized[2] = examples.example(b"no picture", 1)
+    path = compressed(tmp_path / "a", serialized, compression)
+    (found,) = scan.scan([path], CLASSES)
+    assert [p.record for p in found.problems] == [2]
+    assert [segment.count for segment in found.segments] == [2, 4]
+    assert read(found.segments) == serialized[:2] + serialized[3:]
+
+
+def test_records_of_another_format(tmp_path):
+    form = examples.RecordFormat("image", "class", 0)
+    labels = [0, CLASSES - 1, CLASSES, -1]
+    made = [example_of(**{"image": [picture()], "class": [label]}) for label in labels]
+    (found,) = scan.scan([write(tmp_path / "a", made)], CLASSES, form=form)
+    assert found.facts[:, 0].tolist() == [1, CLASSES, CLASSES + 1, 0]
+    assert [p.reason.partition(":")[0] for p in found.problems] == [
+        f"label {CLASSES} is not in 0..{CLASSES - 1}", f"label -1 is not in 0..{CLASSES - 1}"
+    ]  # fmt: skip

@@ -34,6 +34,16 @@ def test_resuming_takes_the_network_and_nothing_else(tmp_path):
     assert params["train_steps"] == 437898
 
 
+def test_resuming_reads_the_records_of_the_same_folder_as_before(tmp_path):
+    given = {"record_keys": "image=image,label=class", "first_label": 0, "eval_files": "val/*"}
+    record(tmp_path, **given)
+    params = resolve(tmp_path, first_label=1)
+    assert {name: params[name] for name in given} == {**given, "first_label": 1}
+    elsewhere = resolve(tmp_path, data_dir=str(tmp_path / "other"))
+    assert {elsewhere[name] for name in ("record_keys", "eval_files")} == {None}
+    assert elsewhere["first_label"] == 1
+
+
 def test_resuming_with_a_model_of_ones_own(tmp_path):
     path = write_yaml(tmp_path / "mine.yaml", {"stages": STAGES})
     record(tmp_path, model_spec=path)

@@ -26,8 +26,8 @@ GZIP, ZLIB = "GZIP", "ZLIB"  # TensorFlow's names
 _GZIP_START = b"\x1f\x8b\x08"
 _ZLIB_STARTS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _START_BYTES = 10  # by which a compressed file is recognized
-_EITHER_HEADER = 32 + zlib.MAX_WBITS  # for zlib: expect a header of GZIP or ZLIB
-_BLOCK_BYTES = 64 * 1024
+_GZIP_HEADER, _EITHER_HEADER = 16 + zlib.MAX_WBITS, 32 + zlib.MAX_WBITS  # what zlib expects
+_BLOCK_BYTES, _PIECE_BYTES = 16 * 1024, 4 * 1024  # compressed and decompressed at a time
 
 
 class Frame(NamedTuple):
@@ -163,16 +163,18 @@ class _Inflated(io.RawIOBase):
     def _begin(self) -> None:
         self._compressed.seek(0)
         self._part = zlib.decompressobj(_EITHER_HEADER)
-        self._waiting = b""
+        self._waiting = b""  # compressed
+        self._ready = bytearray()
         self._position = 0
         self.is_cut = False
 
     def read(self, count: int = -1) -> bytes:
-        found = bytearray()
-        while len(found) < count and (more := self._more(count - len(found))):
-            found += more
+        while len(self._ready) < count and (piece := self._next_piece()):
+            self._ready += piece
+        found = bytes(self._ready[:count])
+        del self._ready[:count]
         self._position += len(found)
-        return bytes(found)
+        return found
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Moves to a byte, or to the end if that comes first; returns where it is."""
@@ -182,21 +184,26 @@ class _Inflated(io.RawIOBase):
             pass
         return self._position
 
-    def _more(self, most: int) -> bytes:
-        """Returns the next bytes, at least one; none at the end."""
+    def _next_piece(self) -> bytes:
+        """Returns the next bytes of the content; none at the end.
+
+        A piece that holds an error is lost as a whole. All pieces are made alike, so that the
+        content ends at the same byte whoever reads it.
+        """
         while not self.is_cut:
             compressed = self._waiting or self._compressed.read(_BLOCK_BYTES)
             if self._part.eof:
                 if not compressed:
                     return b""
-                self._part = zlib.decompressobj(_EITHER_HEADER)
+                self._part = zlib.decompressobj(_GZIP_HEADER)  # alone has several parts
             try:
-                found = self._part.decompress(compressed, most)
+                piece = self._part.decompress(compressed, _PIECE_BYTES)
             except zlib.error:
-                found, compressed = b"", b""
+                self.is_cut = True
+                return b""
             self._waiting = self._part.unconsumed_tail or self._part.unused_data
-            if found:
-                return found
+            if piece:
+                return piece
             self.is_cut = not compressed and not self._part.eof
         return b""
 

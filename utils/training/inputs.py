@@ -164,10 +164,10 @@ class Split:
         """Says if workers share out records, because the files cannot be shared out alike."""
         if not self._has_files or num_workers == 1:
             return
-        if reading_order.is_uneven(len(self._paths), num_workers):
+        if reading_order.is_uneven(len(self.paths), num_workers):
             logging.info(
                 "%d files cannot be shared out alike to %d workers: each reads all of them, and "
-                "takes every %dth record.", len(self._paths), num_workers, num_workers,
+                "takes every %dth record.", len(self.paths), num_workers, num_workers,
             )  # fmt: skip
 
     def check(self) -> None:
@@ -214,7 +214,7 @@ class Split:
         logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
         if self._is_table:
             return bigtable_dataset.first_bad_row(self._rows(), self.num_images)
-        found = scan.first_problem(self._paths, self.params["num_label_classes"], self.form)
+        found = scan.first_problem(self.paths, self.params["num_label_classes"], self.form)
         return UserError(str(found)) if found else None
 
     @property
@@ -226,12 +226,13 @@ class Split:
         return records.has_files(self.params["data_dir"])
 
     @functools.cached_property
-    def _paths(self) -> list[str]:
+    def paths(self) -> list[str]:
+        """The paths of the files, sorted."""
         return records.list_files(self.params["data_dir"], self.file_prefix, self.params)
 
     @functools.cached_property
     def _states(self) -> list[records.FileState]:
-        return records.states(self._paths)
+        return records.states(self.paths)
 
     @functools.cached_property
     def _good(self) -> bad_images.GoodRecords | None:
@@ -259,7 +260,7 @@ class Split:
             return None
         if self._good:
             return list(self._good.segments)
-        return [segments.Segment(path) for path in self._paths]
+        return [segments.Segment(path) for path in self.paths]
 
     def _selection(self) -> bigtable.BigtableSelection:
         params = self.params
@@ -280,10 +281,10 @@ class Split:
         info = dataset_info.of_run(self.params)
         if info is not None:
             described = info.num_train_images if self.is_training else info.num_eval_images
-            dataset_info.check_files(info, self.file_prefix, self._paths, described, self.params)
+            dataset_info.check_files(info, self.file_prefix, self.paths, described, self.params)
         if self._good is None:
             records.check_first_records(
-                self._paths, self.params["num_label_classes"], form=self.form
+                self.paths, self.params["num_label_classes"], form=self.form
             )
         if not self.is_training:
             self._check_count_of_files(info)
@@ -295,11 +296,11 @@ class Split:
             total = self._good.num_records
         else:
             described = info.num_eval_images if info else 0
-            total = described or records.count(self._paths)
+            total = described or records.count(self.paths)
         if total is None or self._is_enough(total):
             return
         if self._good is None:  # damage, too, makes counts differ
-            damaged = scan.first_problem(self._paths, self.params["num_label_classes"], self.form)
+            damaged = scan.first_problem(self.paths, self.params["num_label_classes"], self.form)
             if damaged:
                 raise UserError(str(damaged))
         self.check_count(total)
@@ -339,7 +340,19 @@ def checked_splits(params: Mapping[str, Any]) -> Splits:
         used["train"] = splits
     for split in used[params["mode"]]:
         split.check()
+    if len(used[params["mode"]]) == 2 and records.has_files(data_dir):
+        _warn_of_shared_files(splits)
     return splits
+
+
+def _warn_of_shared_files(splits: Splits) -> None:
+    """Warns if --train_files and --eval_files name the same files."""
+    shared = sorted({*splits.train.paths} & {*splits.eval.paths})
+    if shared:
+        logging.warning(
+            "%s is among the training and the evaluation files (%d files are): the evaluation "
+            "will look better than the network is.", shared[0], len(shared),
+        )  # fmt: skip
 
 
 def _check_python_input(params: Mapping[str, Any]) -> None:
