@@ -45,24 +45,20 @@ def _example(image_bytes, label, image_key, label_key, **more):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _parts(data_dir, split, num_parts):
-    """Yields lists of (encoded picture, label), together the records of a split in order."""
-    pairs = [
-        records.unpack(record, path, number)
+def _files(data_dir, split):
+    """The (encoded picture, label) of the records of each file of a split."""
+    return [
+        [records.unpack(record, path, 0) for record in records.read_records(path)]
         for path in records.list_files(str(data_dir), f"{split}-")
-        for number, record in enumerate(records.read_records(path))
     ]
-    size = -(-len(pairs) // num_parts)
-    for first in range(0, len(pairs), size):
-        yield pairs[first : first + size]
 
 
-def write_tfds(data_dir, folder, compression="", num_parts=2):
+def write_tfds(data_dir, folder, compression=""):
     """Writes a data set's records as TensorFlow Datasets does, with what it says of them."""
     os.makedirs(folder)
     lengths = {}
     for split in ("train", "validation"):
-        parts = list(_parts(data_dir, split, num_parts))
+        parts = _files(data_dir, split)
         for number, pairs in enumerate(parts):
             name = f"digits-{split}.tfrecord-{number:05}-of-{len(parts):05}"
             made = [
@@ -82,11 +78,11 @@ def write_tfds(data_dir, folder, compression="", num_parts=2):
     return str(folder)
 
 
-def write_kaggle(data_dir, folder, compression="", num_parts=2):
+def write_kaggle(data_dir, folder, compression=""):
     """Writes a data set's records as competitions of Kaggle have them."""
     for split, name in (("train", "train"), ("validation", "val")):
         os.makedirs(f"{folder}/{name}")
-        for number, pairs in enumerate(_parts(data_dir, split, num_parts)):
+        for number, pairs in enumerate(_files(data_dir, split)):
             made = [
                 _example(image, label - 1, "image", "class", id=[b"%09x" % n])
                 for n, (image, label) in enumerate(pairs)
