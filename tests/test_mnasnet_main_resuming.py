@@ -103,7 +103,8 @@ def test_records_of_another_program(trained, digits_dir, tmp_path):
     data_dir = write_tfds(digits_dir, tmp_path / "tfds", "GZIP")
     common = flags(data_dir=data_dir, model_dir=model_dir, train_steps=3)
     run_here(*common, *flags_of(TFDS))
-    (expected,), (found, last) = evaluations.read(trained), evaluations.read(model_dir)
+    *_, expected = evaluations.read(trained)
+    found, last = evaluations.read(model_dir)
     for name in ("images", "top_1_accuracy", "top_5_accuracy", "loss"):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)
     assert (tmp_path / "model" / "labels.txt").read_text().startswith("0\n1\n")

@@ -99,12 +99,18 @@ def label_names(params: Mapping[str, Any]) -> list[str]:
 
 
 def kept_label_names(folder: str | None) -> list[str]:
-    """Returns the names of classes that a model_dir keeps, in order; empty if it keeps none."""
+    """Returns the names of classes that a model_dir keeps, in order; empty if it keeps none.
+
+    Raises:
+      UserError: labels.txt is a folder, or cannot be read.
+    """
     if not folder:
         return []
     if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
         folder = os.path.dirname(folder.rstrip("/"))  # they are next to the archive
     path = os.path.join(folder, labels.FILE_NAME)
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
     return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
 
 
@@ -162,9 +168,7 @@ def check_what_is_there(model_dir: str) -> None:
         path = os.path.join(model_dir, name)
         if not tf.io.gfile.isdir(path):
             raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
-    path = os.path.join(model_dir, labels.FILE_NAME)
-    if labels.FILE_NAME in there and tf.io.gfile.isdir(path):
-        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
+    kept_label_names(model_dir)
     if evaluations.EVALUATIONS_FILE in there:
         evaluations.read(model_dir)
     if evaluations.ARCHIVE_DIR in there:
