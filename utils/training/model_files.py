@@ -109,9 +109,14 @@ def kept_label_names(folder: str | None) -> list[str]:
     if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
         folder = os.path.dirname(folder.rstrip("/"))  # they are next to the archive
     path = os.path.join(folder, labels.FILE_NAME)
+    if not files.is_remote(path):  # in a bucket, which has no folders, a look takes requests
+        _refuse_folder(path)
+    return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
+
+
+def _refuse_folder(path: str) -> None:
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
-    return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
 
 
 def class_order(params: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -168,7 +173,8 @@ def check_what_is_there(model_dir: str) -> None:
         path = os.path.join(model_dir, name)
         if not tf.io.gfile.isdir(path):
             raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
-    kept_label_names(model_dir)
+    if labels.FILE_NAME in there:
+        _refuse_folder(os.path.join(model_dir, labels.FILE_NAME))
     if evaluations.EVALUATIONS_FILE in there:
         evaluations.read(model_dir)
     if evaluations.ARCHIVE_DIR in there:
