@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from utils.base.errors import UserError
 from utils.data import picture_folders
-from utils.reading import pictures
+from utils.reading import foreign, pictures
 from utils.reading.pictures import Unreadable
 from utils.sharding.shards import Item
 
@@ -69,7 +69,7 @@ def test_the_log_counts_what_is_skipped(tmp_path, caplog):
     ],
 )  # fmt: skip
 def test_splits_that_names_tell(name, split, rest):
-    assert picture_folders.split_of(name) == (split, rest)
+    assert foreign.split_of(name) == (split, rest)
 
 
 def test_a_change_shows_in_the_stamp(tmp_path):

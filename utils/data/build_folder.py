@@ -16,7 +16,7 @@ from absl import logging
 from utils.base.errors import UserError
 from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
-from utils.reading import labels, pictures
+from utils.reading import foreign, labels, pictures
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
 
@@ -27,9 +27,8 @@ DESCRIPTION = """\
 Makes TFRecords of folders of pictures: train/<class>/* and validation/<class>/* (or else test, or
 other names of splits, such as seg_train and seg_test), or <class>/*, which --validation_share
 splits. JPEG, PNG, GIF (its first frame), BMP, WebP, TIFF, PPM, HEIC and AVIF are recognized by
-their content; hidden files, texts and videos are
-skipped. RGB and grey JPEGs keep their bytes. All others become RGB JPEGs: turned upright as EXIF
-says, transparency laid over white."""
+their content; hidden files, texts and videos are skipped. RGB and grey JPEGs keep their bytes. All
+others become RGB JPEGs: turned upright as EXIF says, transparency laid over white."""
 _DEEPEST = 3  # folders in folders that zip files leave above the classes
 
 # class name -> its pictures, with paths below the input folder
@@ -196,7 +195,7 @@ def _split_folders(root: str, names: list[str]) -> tuple[str, str] | None:
     Raises:
       UserError: folders are named like splits, but it is not clear which split each is.
     """
-    split_of = {name: picture_folders.split_of(name) for name in names}
+    split_of = {name: foreign.split_of(name) for name in names}
     pairs, like_splits = {}, set()
     trains = [name for name in names if split_of[name][0] == shards.TRAIN]
     others = [name for name in names if split_of[name][0] not in (None, shards.TRAIN)]
@@ -237,7 +236,7 @@ def _check_no_split(root: str, like_splits: list[str]) -> None:
     with_classes = [
         folder for folder, classes in (_levels(root, name)[-1] for name in like_splits) if classes
     ]
-    is_test = any(picture_folders.split_of(name)[0] == picture_folders.TEST for name in like_splits)
+    is_test = any(foreign.split_of(name)[0] == foreign.TEST for name in like_splits)
     # Trains may be a class, too, but unlabelled pictures for a test hardly.
     if not like_splits or (len(like_splits) == 1 and not with_classes and not is_test):
         return
@@ -321,7 +320,7 @@ def _check_class(root: str, path: str, found: list[Found], inner: set[str]) -> N
     if not found:
         raise UserError(f"The class folder {folder} has no pictures: fill it or remove it.")
     _check_name(os.path.basename(path), os.path.dirname(folder))
-    splits = {picture_folders.split_of(name)[0]: name for name in inner}
+    splits = {foreign.split_of(name)[0]: name for name in inner}
     if shards.TRAIN in splits and len(splits.keys() - {None}) > 1:
         raise UserError(
             f"The class folder {folder} holds splits, such as {splits[shards.TRAIN]}: move their "

@@ -14,7 +14,7 @@ from utils.base.errors import UserError
 from utils.config import settings
 from utils.data import picture_folders, shared_arguments
 from utils.data.picture_folders import Found
-from utils.reading import pictures
+from utils.reading import foreign, pictures
 from utils.reading.labels import IMAGENET_FILE
 from utils.sharding import data_set, shards
 from utils.sharding.task_folders import Task
@@ -146,7 +146,7 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
 def _split_folder(root: str, split: str) -> str:
     """Returns the folder of a split: train, or ILSVRC2012_img_train; UserError if none is there."""
     names = picture_folders.folders(root)
-    found = [name for name in names if picture_folders.split_of(name)[0] == split]
+    found = [name for name in names if foreign.split_of(name)[0] == split]
     if not found:
         raise UserError(
             f"--input_dir={root} has no folder {split}: add it, or name the folder that has it (in "

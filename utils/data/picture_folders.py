@@ -6,7 +6,6 @@ import collections
 import concurrent.futures
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.tensorflow_version import tf
-from utils.reading import examples, pictures
+from utils.reading import examples, foreign, pictures
 from utils.reading.pictures import Unreadable
 from utils.sharding import shards
 
@@ -37,17 +36,6 @@ _PICTURES = (
     ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 
-TEST = "test"
-# The words by which people name splits: seg_train, Training Set, val2017.
-_SPLIT_WORDS = {
-    "train": shards.TRAIN, "training": shards.TRAIN,
-    "validation": shards.VALIDATION, "val": shards.VALIDATION, "valid": shards.VALIDATION,
-    "dev": shards.VALIDATION, "eval": shards.VALIDATION, "evaluation": shards.VALIDATION,
-    "test": TEST, "testing": TEST,
-}  # fmt: skip
-# Words that any split's name may have; _SET takes off the ends of trainset and traindata.
-_FILLERS = {"", "data", "image", "images", "img", "imgs", "picture", "pictures", "photos", "split"}
-_SET = re.compile(r"(set|data)$")
 # What systems leave among pictures besides hidden files, in lower case: Synology, QNAP, macOS,
 # Windows, Linux, Python.
 _SYSTEM = (
@@ -87,32 +75,14 @@ def folders(path: str) -> list[str]:
     )
 
 
-def split_of(name: str) -> tuple[str | None, frozenset[str]]:
-    """Returns the split that a folder's name tells, if any, and the words it has besides.
-
-    seg_train is (train, {seg}), and so is Seg-TrainSet 2; val2017 is (validation, {}).
-    """
-    words = {_SET.sub("", word) for word in _words(name) if not word.isdigit()}
-    splits = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    return (
-        splits.pop() if len(splits) == 1 else None,
-        frozenset(words - _SPLIT_WORDS.keys() - _FILLERS),
-    )
-
-
-def _words(name: str) -> list[str]:
-    """Returns the words and numbers of a name in lower case: train, set and 2 of TrainSet_2."""
-    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-
-
 def plainest(root: str, names: Iterable[str]) -> str:
     """Returns which of a root's folders, all named like the same split, has the fewest words.
 
     Raises:
       UserError: there are two such folders.
     """
-    first, *others = sorted(names, key=lambda name: (len(_words(name)), name))
-    if others and len(_words(first)) == len(_words(others[0])):
+    first, *others = sorted(names, key=lambda name: (len(foreign.words(name)), name))
+    if others and len(foreign.words(first)) == len(foreign.words(others[0])):
         raise UserError(
             f"--input_dir={root} has both {first} and {others[0]}: move one of them away."
         )

@@ -1,7 +1,8 @@
-"""Recognizes TFRecord files of other programs, and says with which flags they are read."""
+"""Recognizes splits by the names that people give them, and TFRecord files of other programs."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import json
@@ -16,10 +17,36 @@ from utils.base.tensorflow_version import tf
 from utils.reading import examples, framing
 
 _RECORD_FILE = re.compile(r"\.(tfrec(ord)?s?|records?)\b|-\d+-of-\d+")
-# How other programs call the splits, the likeliest first.
-_TRAIN_WORDS = ("train", "training")
-_EVAL_WORDS = ("validation", "valid", "val", "eval", "dev", "test")
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# The words by which people name splits: seg_train, Training Set, val2017.
+_SPLIT_WORDS = {
+    "train": TRAIN, "training": TRAIN,
+    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
+    "dev": VALIDATION, "eval": VALIDATION, "evaluation": VALIDATION,
+    "test": TEST, "testing": TEST,
+}  # fmt: skip
+# Words that any split's name may have; _SET takes off the ends of trainset and traindata.
+_FILLERS = {"", "data", "image", "images", "img", "imgs", "picture", "pictures", "photos", "split"}
+_SET = re.compile(r"(set|data)$")
 _FIRST_RECORDS = 100  # which show whether labels count from 0
+
+
+def split_of(name: str) -> tuple[str | None, frozenset[str]]:
+    """Returns the split that a folder's name tells, if any, and the words it has besides.
+
+    seg_train is (train, {seg}), and so is Seg-TrainSet 2; val2017 is (validation, {}).
+    """
+    found = {_SET.sub("", word) for word in words(name) if not word.isdigit()}
+    splits = {_SPLIT_WORDS[word] for word in found if word in _SPLIT_WORDS}
+    return (
+        splits.pop() if len(splits) == 1 else None,
+        frozenset(found - _SPLIT_WORDS.keys() - _FILLERS),
+    )
+
+
+def words(name: str) -> list[str]:
+    """Returns the words and numbers of a name in lower case: train, set and 2 of TrainSet_2."""
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
 
 def is_of_tensorflow_datasets(description: Any) -> bool:
@@ -34,16 +61,19 @@ def advice(data_dir: str) -> str | None:
     """
     paths = list(_record_files(data_dir))
     names = [os.path.relpath(path, data_dir) for path in paths]
+    by_split = collections.defaultdict(list)
+    for name in names:
+        by_split[split_of(name)[0]].append(name)
     patterns = {
-        "train_files": _pattern(_of_split(names, _TRAIN_WORDS)),
-        "eval_files": _pattern(_of_split(names, _EVAL_WORDS)),
+        "train_files": _pattern(by_split[TRAIN]),
+        "eval_files": _pattern(by_split[VALIDATION] or by_split[TEST]),
     }
     if not paths:
         return None
     folder, name = os.path.split(patterns["train_files"] or "")
     if name == "train-*":
         return f"name the folder with these files, --data_dir={os.path.join(data_dir, folder)}."
-    first = _of_split(names, _TRAIN_WORDS) or names
+    first = by_split[TRAIN] or names
     found = list(_first_features(os.path.join(data_dir, first[0])))
     if found and examples.is_for_detection(found[0]):
         return (
@@ -68,16 +98,6 @@ def _record_files(data_dir: str) -> Iterator[str]:
             for path in sorted(tf.io.gfile.glob(os.path.join(data_dir, depth))):
                 if _RECORD_FILE.search(os.path.basename(path)) and not tf.io.gfile.isdir(path):
                     yield path
-
-
-def _of_split(names: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Returns the names that have the first of some words that occurs in any."""
-    for word in words:
-        is_in = re.compile(rf"(?<![a-z]){word}(?![a-z])", re.IGNORECASE)
-        found = [name for name in names if is_in.search(name)]
-        if found:
-            return found
-    return []
 
 
 def _pattern(names: Sequence[str]) -> str | None:

@@ -77,7 +77,7 @@ def find_files(
     """Returns the paths as `list_files` does; none if there are no files."""
     found: set[str] = set()
     for pattern in file_patterns(file_prefix, settings):
-        pattern = pattern if files.is_remote(pattern) else os.path.expanduser(pattern)
+        pattern = files.expand_home(pattern)
         whole = pattern if files.is_remote(pattern) else os.path.join(data_dir, pattern)
         found.update(tf.io.gfile.glob(whole))
     return sorted(path for path in found if ".tmp-" not in os.path.basename(path))

@@ -64,12 +64,12 @@ class Source:
 
         Args:
           paths: of the record files.
-            num_classes: of the model.
-            count: how many pictures to read; None for all.
-            good: the records that --skip_bad_images leaves; None reads all.
-            form: format of the records.
-            class_order: the index in the model of each class of the data set; None if they are
-              the same.
+          num_classes: of the model.
+          count: how many pictures to read; None for all.
+          good: the records that --skip_bad_images leaves; None reads all.
+          form: format of the records.
+          class_order: the index in the model of each class of the data set; None if they are the
+            same.
         """
         self.paths = list(paths)
         self.num_classes = num_classes

@@ -171,7 +171,7 @@ def finish(params: Mapping[str, Any], model_fn: Callable) -> None:
         good,
         examples.record_format(params),
         model.class_order,
-    )  # fmt: skip
+    )
     subject = content.Subject(
         model, params["data_dir"], prefix.rstrip("-"), len(good.problems) if good else 0
     )

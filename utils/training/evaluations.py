@@ -76,8 +76,9 @@ def log_unsettled(params: Mapping[str, Any], step: int) -> None:
     """
     momentum = network_settings.batch_norm_momentum(params)
     left = momentum**step
-    is_first_or_last = step >= params["train_steps"] or not read(params["model_dir"])
-    if step == 0 or params["freeze_backbone"] or left < _UNSETTLED or not is_first_or_last:
+    if step == 0 or params["freeze_backbone"] or left < _UNSETTLED:
+        return
+    if step < params["train_steps"] and read(params["model_dir"]):  # neither first nor last
         return
     logging.warning(
         "%d steps are too few for these figures to mean much: the moving statistics of batch "

@@ -50,6 +50,8 @@ def trained_with(params: Mapping[str, Any]) -> dict[str, Any]:
 
     An evaluation's own settings, which take the place of the others, may be those of no training.
     """
+    if params["mode"] != "eval":
+        return dict(params)
     return {**params, **(stored_params(params["model_dir"]) or {})}
 
 
