@@ -23,9 +23,8 @@ SECTIONS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train finetune classify finetune-curves demo table bench bench-growth bench-input bench-build bench-bigtable \
-        bench-report bench-scaling bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint \
-        format numbers clean
+.PHONY: help train finetune classify finetune-curves demo table bench check-exports complexity tpu-check \
+        tpu-check-all setup test test-slow campaign lint format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -105,29 +104,8 @@ table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the di
 
 ##@ Measure and check
 
-bench: $(STAMP)  ## Measure step, start, memory, intervals, input, export
-	$(BIN)/python -m utils.benchmarks.speed
-
-bench-growth: $(STAMP)  ## Measure other image sizes, multipliers, batches
-	$(BIN)/python -m utils.benchmarks.growth
-
-bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
-	$(BIN)/python -m utils.benchmarks.input
-
-bench-build: $(STAMP)  ## Measure building a data set, next to plain copying
-	$(BIN)/python -m utils.benchmarks.build
-
-bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
-	$(BIN)/python -m utils.benchmarks.bigtable
-
-bench-report: $(STAMP)  ## Measure a report of 50,000 pictures, 1000 classes
-	$(BIN)/python -m utils.benchmarks.report
-
-bench-scaling: $(STAMP)  ## Measure steps of 1, 2 and 4 workers
-	$(BIN)/python -m utils.benchmarks.scaling
-
-bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
-	$(BIN)/python -m utils.benchmarks.tflite
+bench: $(STAMP)  ## Measure speed and memory (SECTIONS="step input")
+	$(BIN)/python -m bench $(SECTIONS)
 
 $(MODEL)/export/export_report.json:
 	@$(MAKE) train

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "environments": {"base"},
     "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
     "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
-    "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
+    "bench": {*_BELOW_MAIN, "mnasnet_main", "data"},
     "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
 }
 
@@ -45,7 +45,7 @@ MAY_IMPORT = {
 def modules():
     """Returns the paths of the package's modules by their dotted names."""
     paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
-    paths += ROOT.glob("utils/**/*.py")
+    paths += [*ROOT.glob("utils/**/*.py"), *ROOT.glob("bench/*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
 
 
