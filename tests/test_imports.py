@@ -34,11 +34,9 @@ MAY_IMPORT = {
     "running": {*_BELOW_TRAINING, "training", "weights"},
     "demo": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": {*_BELOW_MAIN, "mnasnet_start"},
-    "environments": {"base"},
-    "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
-    "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
+    "checks": {"base"},
     "bench": {*_BELOW_MAIN, "mnasnet_main", "data"},
-    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
+    "command": {*_BELOW_MAIN, "mnasnet_main", "checks", "data", "demo", "reporting"},
 }
 
 
