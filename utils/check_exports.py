@@ -3,7 +3,7 @@
 mnasnet-check-exports EXPORT_DIR ... --pictures picture.jpg ...
 
 The command prints a table in Markdown. LiteRT, the successor of TensorFlow Lite, gets the same
-input as TensorFlow 2.15's interpreter; both are timed on one thread, ours before and after it.
+input as TensorFlow 2.15's interpreter, and both are timed on one thread, one after the other.
 MediaPipe's ImageClassifier gets the picture, stretches it whole into the input, and is compared
 with this program on a stretched picture; it can feed files that take raw pixels. Both are installed
 in a second environment (`--env`) at the first use. The exit status is 1 if a runtime is missing,
@@ -13,10 +13,10 @@ fails, or computes something else.
 from __future__ import annotations
 
 import os
+import pathlib
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from utils.base.tensorflow_version import importing_later, tf
 with importing_later():
     import preprocessing
     from utils.checks import environments
-    from utils.exporting import export, export_report, samples, tflite, tflite_metadata
+    from utils.exporting import export, export_report, latency, samples, tflite, tflite_metadata
 
 DEFAULT_ENV = ".venv-exports"
 # A runtime -> (its packages, how much they take on the disk).
@@ -44,43 +44,15 @@ COLUMNS = (
 
 
 class Picture(NamedTuple):
-    """Holds a picture as the runtimes want it.
-
-    Attributes:
-      whole: uint8 [H, W, 3].
-      cropped: as for evaluation, float32 [S, S, 3] in [0, 255].
-      stretched: the whole picture in a square, likewise.
-    """
+    """A picture: uint8 [H, W, 3]; cropped as for evaluation and stretched, float32 [S, S, 3]."""
 
     whole: np.ndarray
     cropped: np.ndarray
     stretched: np.ndarray
 
 
-class Agreement(NamedTuple):
-    """How well another runtime agrees with TensorFlow 2.15 on pictures.
-
-    Attributes:
-      same: number of pictures with the same best class.
-      difference: largest difference of a score, as a share of the picture's largest score.
-    """
-
-    same: int
-    difference: float
-
-
-class _Problems:
-    """Prints what is wrong, and counts it."""
-
-    count = 0
-
-    def report(self, problem: object) -> None:
-        self.count += 1
-        print(f"error: {problem}", file=sys.stderr, flush=True)
-
-
 def main(argv: list[str]) -> int:
-    """Prints the table; returns 1 if something is missing or wrong, else 0."""
+    """Prints the table, and then what is wrong; returns 1 if something is, else 0."""
     parser = program.ArgumentParser(
         prog="mnasnet-check-exports", description=(__doc__ or "").split("\n")[0]
     )
@@ -91,13 +63,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--env", default=DEFAULT_ENV, help="folder of the second environment")
     flags = parser.parse_args(argv[1:])
     reports = {folder: _read_report(folder) for folder in flags.export_dirs}
-    problems = _Problems()
+    problems: list[str] = []
     pythons = _set_up(flags.env, problems)
     if pythons:
         print(tables.markdown_head(COLUMNS, left=2), flush=True)
-        for export_dir, report in reports.items():
-            _check_export(export_dir, report, flags.pictures, pythons, problems)
-    return 1 if problems.count else 0
+        for folder, report in reports.items():
+            for row in _rows(folder, report, flags.pictures, pythons, problems):
+                print(tables.markdown_row(row), flush=True)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _read_report(export_dir: str) -> dict[str, Any]:
@@ -109,36 +84,34 @@ def _read_report(export_dir: str) -> dict[str, Any]:
     return report
 
 
-def _set_up(env: str, problems: _Problems) -> dict[str, str]:
+def _set_up(env: str, problems: list[str]) -> dict[str, str]:
     """Installs the runtimes; returns those that can be imported, with the Python that can."""
     needs = "Linux on x86-64, Python 3.10 or later and access to PyPI"
+    # The message of a failed import names the native library that is missing, if one is.
+    remedy = "install the library it names (Debian: apt-get install libgl1 libegl1 libgles2)"
     pythons = {}
     for name, (packages, size) in RUNTIMES.items():
         try:
             python = environments.set_up(env, name, packages, needs, size)
         except UserError as e:
-            problems.report(e)
+            problems.append(str(e))
             continue
         try:
             environments.run(python, f"start_{name.lower()}")
             pythons[name] = python
         except UserError as e:
-            # The message names the native library that is missing, if one is.
-            remedy = (
-                "install the library it names (Debian: apt-get install libgl1 libegl1 libgles2)"
-            )
-            problems.report(f"{name} does not start here ({e}): {remedy}.")
+            problems.append(f"{name} does not start here ({e}): {remedy}.")
     return pythons
 
 
-def _check_export(
+def _rows(
     export_dir: str,
     report: dict[str, Any],
     paths: Sequence[str],
     pythons: dict[str, str],
-    problems: _Problems,
-) -> None:
-    """Prints a row for each .tflite file of an export."""
+    problems: list[str],
+) -> Iterator[list[str]]:
+    """Yields a row for each .tflite file; '-' if a runtime is missing, fails or cannot feed it."""
     kinds = {
         os.path.join(export_dir, name): row["kind"]
         for name, row in report["files"].items()
@@ -149,8 +122,24 @@ def _check_export(
     # All files of an export take pictures alike.
     pictures = read_pictures(paths, tflite.open_interpreter(next(iter(kinds))))
     for path, kind in kinds.items():
-        cells = _cells(path, kind, pictures, pythons, problems)
-        print(tables.markdown_row([report["identity"]["model_name"], kind, *cells]), flush=True)
+        interpreter = tflite.open_interpreter(path)
+        cells = ["-"] * 6
+        if "LiteRT" in pythons:
+            try:
+                cells[:4] = _in_litert(pythons["LiteRT"], path, interpreter, pictures)
+            except UserError as e:
+                problems.append(f"{path} in LiteRT: {e}")
+            else:
+                if kind == "float32" and float(cells[1]) > export.LARGEST_DIFFERENCE:
+                    problems.append(f"{path} differs in LiteRT by {cells[1]} relative.")
+        # MediaPipe refuses means and deviations that differ from channel to channel, and feeds
+        # pixels as they are to every file with a uint8 input.
+        if "MediaPipe" in pythons and interpreter.takes_raw_pixels:
+            try:
+                cells[4:] = _in_mediapipe(pythons["MediaPipe"], path, interpreter, pictures)
+            except UserError as e:
+                problems.append(f"{path} in MediaPipe: {e}")
+        yield [report["identity"]["model_name"], kind, *cells]
 
 
 def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[Picture]:
@@ -185,85 +174,38 @@ def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[
     return found
 
 
-def _cells(
-    path: str,
-    kind: str,
-    pictures: Sequence[Picture],
-    pythons: dict[str, str],
-    problems: _Problems,
-) -> list[str]:
-    """Returns the cells for one file; '-' if a runtime is missing, fails or cannot feed it."""
-    interpreter = tflite.open_interpreter(path)
-    cells = ["-"] * 6
-    if "LiteRT" in pythons:
-        try:
-            agreement, *seconds = _in_litert(pythons["LiteRT"], path, interpreter, pictures)
-            cells[:2] = _agreement_cells(agreement, len(pictures))
-            cells[2:4] = [f"{1000 * value:.2f}" for value in seconds]
-            if kind == "float32" and agreement.difference > export.LARGEST_DIFFERENCE:
-                problems.report(f"{path} differs in LiteRT by {agreement.difference:.2g} relative.")
-        except UserError as e:
-            problems.report(f"{path} in LiteRT: {e}")
-    # MediaPipe refuses means and deviations that differ from channel to channel, and feeds pixels
-    # as they are to every file with a uint8 input.
-    if "MediaPipe" in pythons and interpreter.takes_raw_pixels:
-        try:
-            agreement = _in_mediapipe(pythons["MediaPipe"], path, interpreter, pictures)
-            cells[4:] = _agreement_cells(agreement, len(pictures))
-        except UserError as e:
-            problems.report(f"{path} in MediaPipe: {e}")
-    return cells
-
-
-def _agreement_cells(agreement: Agreement, total: int) -> list[str]:
-    return [f"{agreement.same} of {total}", f"{agreement.difference:.1g}"]
-
-
 def _in_litert(
     python: str, path: str, interpreter: tflite.Interpreter, pictures: Sequence[Picture]
-) -> tuple[Agreement, float, float]:
-    """Returns the agreement on cropped pictures, and our and LiteRT's median seconds of a run."""
+) -> list[str]:
+    """Returns the agreement on cropped pictures, and the milliseconds of both interpreters."""
     tensors = [interpreter.prepared(picture.cropped) for picture in pictures]
-    outputs = [interpreter.run(tensor) for tensor in tensors]
-    times = _seconds(interpreter, tensors)
     answer = _run(python, "run_litert", tensors, path=path, turns=TURNS)
-    times += _seconds(interpreter, tensors)
+    (ours,) = latency.medians({path: pathlib.Path(path).read_bytes()}, TURNS).values()
+    outputs = [interpreter.run(tensor) for tensor in tensors]
     theirs = [np.array(output, outputs[0].dtype) for output in answer["outputs"]]
-    agreement = _agreement(*(list(map(interpreter.dequantized, o)) for o in (outputs, theirs)))
-    return agreement, float(np.median(times)), answer["seconds"]
-
-
-def _seconds(interpreter: tflite.Interpreter, tensors: Sequence[np.ndarray]) -> list[float]:
-    times = []
-    for turn in range(TURNS // 2):
-        start = time.perf_counter()
-        interpreter.run(tensors[turn % len(tensors)])
-        times.append(time.perf_counter() - start)
-    return times
+    agreement = _agreement(*(map(interpreter.dequantized, o) for o in (outputs, theirs)))
+    return [*agreement, f"{ours:.2f}", f"{1000 * answer['seconds']:.2f}"]
 
 
 def _in_mediapipe(
     python: str, path: str, interpreter: tflite.Interpreter, pictures: Sequence[Picture]
-) -> Agreement:
-    """Compares MediaPipe with this program on stretched pictures.
+) -> list[str]:
+    """Returns the agreement on stretched pictures.
 
     Raises:
       UserError: MediaPipe fails, or names a class otherwise than the file's label list.
     """
     answer = _run(python, "run_mediapipe", [picture.whole for picture in pictures], path=path)
-    names = tflite_metadata.label_names(path)
+    labels = tflite_metadata.label_names(path)
     found = []
     for categories in answer["results"]:
         scores = np.zeros(interpreter.num_classes, np.float32)
         for index, name, score in categories:
-            if names and name != names[index]:
-                raise UserError(
-                    f"MediaPipe calls class {index} of {path} {name!r}, and its label list "
-                    f"{names[index]!r}."
-                )
+            if labels and name != labels[index]:
+                raise UserError(f"class {index} is {name!r}, and {labels[index]!r} in the labels.")
             scores[index] = score
         found.append(scores)
-    return _agreement([interpreter.scores(picture.stretched) for picture in pictures], found)
+    return _agreement((interpreter.scores(picture.stretched) for picture in pictures), found)
 
 
 def _run(python: str, function: str, arrays: Sequence[np.ndarray], **more: Any) -> dict[str, Any]:
@@ -274,12 +216,15 @@ def _run(python: str, function: str, arrays: Sequence[np.ndarray], **more: Any) 
         return environments.run(python, function, inputs=f.name, **more)
 
 
-def _agreement(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> Agreement:
+def _agreement(expected: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> list[str]:
+    """Returns how many pictures have the same best class, and the largest difference of a score.
+
+    The difference is a share of the picture's largest score.
+    """
     pairs = list(zip(expected, found, strict=True))
-    return Agreement(
-        sum(int(np.argmax(e) == np.argmax(f)) for e, f in pairs),
-        max(float(np.abs(e - f).max() / max(1e-6, np.abs(e).max())) for e, f in pairs),
-    )
+    same = sum(int(np.argmax(e) == np.argmax(f)) for e, f in pairs)
+    difference = max(float(np.abs(e - f).max() / max(1e-6, np.abs(e).max())) for e, f in pairs)
+    return [f"{same} of {len(pairs)}", f"{difference:.2g}"]
 
 
 def console() -> None:
