@@ -84,7 +84,7 @@ finetune-curves: finetune  ## Train from weights and from scratch, and plot both
 	$(BIN)/python mnasnet_main.py --config_file=finetune --model_spec=g3doc/data/efficientnet-lite0.yaml \
 	  --freeze_until=none --base_learning_rate=0.064 --warmup_epochs=1 --batch_norm_momentum=0.9 \
 	  --train_steps=120 --steps_per_eval=20 --data_dir=$(NATURAL) --model_dir=$(SCRATCH)
-	$(BIN)/python g3doc/plot_finetune_vs_scratch.py $(TUNED) $(SCRATCH)
+	$(BIN)/python g3doc/plots.py $(TUNED) $(SCRATCH)
 
 # The model of `make finetune` if it is there, else the one of `make train`.
 SHOWN := $(firstword $(wildcard $(TUNED)/export/efficientnet-lite0.tflite) $(MODEL)/export/mnasnet-small.tflite)
@@ -146,7 +146,7 @@ format: $(STAMP)  ## Format the code
 
 numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
 	$(BIN)/python -m g3doc.write_numbers
-	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
+	$(BIN)/python g3doc/plots.py
 
 clean:  ## Remove what was built, but not the models in work/
 	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) $(VENV)-uv .venv-tpu .venv-exports

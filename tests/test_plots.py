@@ -1,13 +1,10 @@
 """The plot of fine-tuning against training from scratch, drawn from evaluations."""
 
-import importlib.util
 import json
-import pathlib
 
+import plots
 import pytest
 from PIL import Image
-
-SCRIPT = pathlib.Path(__file__).parent.parent / "g3doc/plot_finetune_vs_scratch.py"
 
 
 def write(folder, seconds):
@@ -20,32 +17,18 @@ def write(folder, seconds):
     return folder
 
 
-@pytest.fixture(scope="module")
-def plot():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("plot_finetune_vs_scratch", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_plot_is_drawn(tmp_path, plot):
+def test_the_plot_is_drawn(tmp_path):
     tuned, scratch = write(tmp_path / "a", [10, 20.5]), write(tmp_path / "b", [15, 30])
-    plot.main([tuned, scratch, tmp_path / "plot.png"])
+    plots.draw_trainings(tuned, scratch, tmp_path / "plot.png")
     picture = Image.open(tmp_path / "plot.png").convert("RGB")
     colours = {colour for _, colour in picture.getcolors(1 << 24)}
     assert {(0x1A, 0x6F, 0xB5), (0xD9, 0x73, 0x1A)} <= colours
 
 
 @pytest.mark.parametrize("seconds", [[], [10, 5]])
-def test_evaluations_that_make_no_curve_are_refused(seconds, tmp_path, plot):
+def test_evaluations_that_make_no_curve_are_refused(seconds, tmp_path):
     # A training that was cut off and resumed counts its seconds anew.
     tuned, scratch = write(tmp_path / "a", [10, 20]), write(tmp_path / "b", seconds)
     with pytest.raises(SystemExit, match=r"b/evaluations\.json holds no evaluations of one unint"):
-        plot.main([tuned, scratch, tmp_path / "plot.png"])
+        plots.draw_trainings(tuned, scratch, tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()
-
-
-def test_without_two_folders_the_script_says_how_to_call_it(plot):
-    with pytest.raises(SystemExit, match="FINE_TUNED_MODEL_DIR"):
-        plot.main([])
