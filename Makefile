@@ -24,7 +24,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help train finetune classify finetune-curves demo table bench check-exports complexity tpu-check \
-        tpu-check-all setup test test-slow campaign lint format numbers clean
+        tpu-check-all setup test test-slow lint format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -131,9 +131,6 @@ test: $(STAMP)  ## Run all tests but the slow ones
 
 test-slow: $(STAMP)  ## Run the slow tests alone (over ten minutes)
 	$(BIN)/python -m pytest -m slow
-
-campaign: $(STAMP)  ## Try hostile input and kills (SECTIONS="kills state")
-	PYTHONPATH=tests $(BIN)/python -m campaign $(SECTIONS)
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .
