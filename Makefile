@@ -129,7 +129,7 @@ setup: $(STAMP)  ## Install everything into .venv (GPU=1: for GPUs)
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## Run the slow tests alone (over ten minutes)
+test-slow: $(STAMP)  ## Run the slow tests alone (about an hour)
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)  ## Check style and types

@@ -52,7 +52,7 @@ def compare(title: str, works: Mapping[str, Callable[[], Figures]], turns: int) 
             found[name].append(works[name]())
             bar.update(done)
     base = statistics.median(run[next(iter(run))] for run in next(iter(found.values())))
-    print(f"\n{title}, {turns} turns:\n{_table(found, base)}", flush=True)
+    print(f"\n{title} (turns: {turns}):\n{_table(found, base)}", flush=True)
 
 
 def _table(found: Mapping[str, Sequence[Figures]], base: float) -> str:
