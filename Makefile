@@ -129,7 +129,7 @@ setup: $(STAMP)  ## Install everything into .venv (GPU=1: for GPUs)
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## Run the slow tests alone (about an hour)
+test-slow: $(STAMP)  ## Run the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)  ## Check style and types
