@@ -33,18 +33,16 @@ MAY_IMPORT = {
     "running": {*_BELOW_TRAINING, "training", "weights"},
     "demo": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": {*_BELOW_MAIN, "mnasnet_start"},
-    "environments": {"base"},
-    "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
-    "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
-    "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
-    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
+    "checks": {"base"},
+    "bench": {*_BELOW_MAIN, "mnasnet_main", "data"},
+    "command": {*_BELOW_MAIN, "mnasnet_main", "checks", "data", "demo", "reporting"},
 }
 
 
 def modules():
     """Returns the paths of the package's modules by their dotted names."""
     paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
-    paths += ROOT.glob("utils/**/*.py")
+    paths += [*ROOT.glob("utils/**/*.py"), *ROOT.glob("bench/*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
 
 

@@ -8,7 +8,7 @@ import pytest
 from exports import make_export, report_of, saved_model_in, settings_of
 
 import mnasnet_main
-from utils.check_exports import comparison
+from utils import check_exports
 from utils.demo import description
 from utils.exporting import classifiers, tflite
 from utils.reporting import models
@@ -50,12 +50,12 @@ def test_the_file_says_its_share(uncropped, plain):
     assert report_of(uncropped)["identity"]["eval_crop_share"] == 1.0
 
 
-def test_the_check_in_other_runtimes_crops_by_it(uncropped, plain, tmp_path):
+def test_the_check_in_other_runtimes_crops_by_it(uncropped, plain):
     path = str(golden_files.IMAGES / "chelsea.jpg")
     whole, cropped = (
-        comparison.read_pictures(
-            [path], tflite.open_interpreter(f"{folder}/tiny.tflite"), str(tmp_path)
-        )[0].cropped
+        check_exports.read_pictures([path], tflite.open_interpreter(f"{folder}/tiny.tflite"))[
+            0
+        ].cropped
         for folder in (uncropped, plain)
     )
     assert whole.shape == cropped.shape and np.abs(whole - cropped).max() > 10
