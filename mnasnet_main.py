@@ -27,10 +27,10 @@ with importing_later():
     from utils.cluster import rendezvous, tasks, votes, watchdog
     from utils.config import network_settings
     from utils.exporting import export as exporting  # `export` is a published function
-    from utils.features import cached_views
     from utils.reading import records
     from utils.reporting import report
     from utils.running import (
+        cached_views,
         distributed,
         estimators,
         following,

@@ -12,7 +12,7 @@ _BELOW_TRAINING = {
     "base", "cluster", "network", "config", "reading", "pictures", "imagenet_input",
 }  # fmt: skip
 _BELOW_MAIN = {
-    *_BELOW_TRAINING, "training", "features", "exporting", "reporting", "weights", "running",
+    *_BELOW_TRAINING, "training", "exporting", "reporting", "weights", "running",
 }  # fmt: skip
 MAY_IMPORT = {
     "mnasnet_start": set(),
@@ -27,7 +27,6 @@ MAY_IMPORT = {
     "sharding": {"base", "network", "reading", "pictures"},
     "data": {*_BELOW_TRAINING, "inspecting", "sharding"},
     "training": _BELOW_TRAINING,
-    "features": {*_BELOW_TRAINING, "training"},
     "exporting": {*_BELOW_TRAINING, "training"},
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},
