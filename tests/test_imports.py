@@ -31,13 +31,13 @@ MAY_IMPORT = {
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},
     "running": {*_BELOW_TRAINING, "training", "weights"},
-    "demo": {*_BELOW_TRAINING, "training", "exporting"},
+    "showing": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": {*_BELOW_MAIN, "mnasnet_start"},
     "environments": {"base"},
     "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
     "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
     "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
-    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
+    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "showing", "reporting"},
 }
 
 
