@@ -122,7 +122,7 @@ def networks():
             stage._replace(se_ratio=0.25 if 3 <= number <= 5 else None)
             for number, stage in enumerate(stages)
         ]
-        blocks = layer_names.unroll(stages, GlobalParams())
+        blocks = layer_names.unrolled(stages, GlobalParams())
         tensors = layer_names.tensors("timm", blocks, stem, head, classes)
         return {t.key: np.full(t.shape, fill, np.float32) for t in tensors}
 
