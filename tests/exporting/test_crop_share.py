@@ -9,9 +9,9 @@ from exports import make_export, report_of, saved_model_in, settings_of
 
 import mnasnet_main
 from utils import check_exports
-from utils.demo import description
 from utils.exporting import classifiers, tflite
 from utils.reporting import models
+from utils.showing import demo
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def test_the_file_says_its_share(uncropped, plain):
     file, published = f"{uncropped}/tiny.tflite", f"{plain}/tiny.tflite"
     assert tflite.open_interpreter(file).eval_crop_share == 1.0
     assert tflite.open_interpreter(published).eval_crop_share is None
-    assert description.describe(file)["crop_share"] == 1.0
-    assert description.describe(published)["crop_share"] == 32 / 64
+    assert demo.describe(file)["crop_share"] == 1.0
+    assert demo.describe(published)["crop_share"] == 32 / 64
     assert b"100.0 % of the shorter side" in pathlib.Path(file).read_bytes()
     assert report_of(uncropped)["identity"]["eval_crop_share"] == 1.0
 

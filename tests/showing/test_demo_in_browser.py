@@ -15,8 +15,8 @@ from playwright.sync_api import expect
 
 import preprocessing
 from utils import pretrained
-from utils.demo import page
 from utils.exporting import classifiers
+from utils.showing import demo
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -87,7 +87,7 @@ def assert_same(ours, expected, tolerance=TOLERANCE):
 
 def test_a_photograph_has_the_classes_of_classify(chromium, lite0, own_page):
     picture = IMAGES / "coffee.jpg"
-    page.write(lite0, str(own_page), [str(picture)])
+    demo.write(lite0, str(own_page), [str(picture)])
     with browser.served(own_page) as address, browser.tab(chromium) as tab:
         loaded(tab, address)
         assert tab.locator("h1").inner_text() == "efficientnet-lite0"
@@ -109,7 +109,7 @@ def test_every_kind_of_file_runs(chromium, exported, published, own_page, name):
     model = published if name == "published" else f"{exported}/{name}.tflite"
     data = picture_files.save(picture_files.smooth(), "PNG")
     (own_page / "a.png").write_bytes(data)
-    page.write(model, str(own_page), labels=f"{exported}/labels.txt")
+    demo.write(model, str(own_page), labels=f"{exported}/labels.txt")
     with browser.served(own_page) as address, browser.tab(chromium) as tab:
         loaded(tab, address)
         ours = answer(tab, own_page / "a.png")

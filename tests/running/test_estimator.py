@@ -10,7 +10,7 @@ from programs import flags
 
 import mnasnet_main
 from utils.config import setting_flags
-from utils.running import kept_graphs
+from utils.running import estimator
 from utils.training import configuration, evaluations, inputs
 from utils.weights import conversion
 
@@ -72,7 +72,7 @@ def test_other_settings_get_a_graph_of_their_own(arguments):
     split = inputs.Split(params, is_training=False)
 
     def make(params):
-        return kept_graphs.of_split(
+        return estimator.of_split(
             split, params, lambda: mnasnet_main.build_estimator(params, training=False)
         )
 

@@ -2,21 +2,25 @@
 
 import os
 import shutil
+import uuid
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from main_runs import is_frozen, log_of, refusal, run_here, tiny_params, values_of, write_data
 from programs import flags
-from shades import jpeg
+from shades import NUM_IMAGES, SIZE, batches, jpeg
 
+import imagenet_input
 import mnasnet_main
 import mnasnet_model
 from utils import pretrained
 from utils.base import memory
+from utils.base.errors import UserError
 from utils.data import build_photographs
-from utils.features import cached_views, feature_file
 from utils.reading import examples
+from utils.running import cached_views
+from utils.running.cached_views import Features, ViewsInput, rows_of_step
 from utils.training import checkpoints, evaluations
 
 BACKBONE = {"freeze_backbone": True}
@@ -59,7 +63,7 @@ def latest(model_dir):
 
 
 def features_of(model_dir):
-    return feature_file.read(os.path.join(str(model_dir), feature_file.FILE_NAME))
+    return cached_views.read(os.path.join(str(model_dir), cached_views.FILE_NAME), {})
 
 
 def test_a_checkpoint_has_all_variables_and_only_the_classifier_moved(tuned, trained):
@@ -138,8 +142,7 @@ def test_features_of_other_settings_are_computed_again(digits_dir, trained, copy
     before = features_of(copy)
     other = views_flags(digits_dir, trained, copy, cached_views=1, random_flip=False, train_steps=5)
     log = log_of(caplog, *other)
-    words = "does not fit this run (other image settings, number of views). The features are comp"
-    assert words in log
+    assert "(other image settings, number of views)" in log
     after = features_of(copy)
     assert len(after.labels) == 1437
     # The first view of half of the pictures was mirrored.
@@ -148,10 +151,10 @@ def test_features_of_other_settings_are_computed_again(digits_dir, trained, copy
 
 def test_a_damaged_file_is_computed_again(digits_dir, trained, copy, caplog):
     before = features_of(copy)
-    path = copy / feature_file.FILE_NAME
+    path = copy / cached_views.FILE_NAME
     path.write_bytes(path.read_bytes()[:100_000])
     log = log_of(caplog, *views_flags(digits_dir, trained, copy, train_steps=5))
-    assert f"{path}, record" in log and "The features are computed again." in log
+    assert str(path) in log and "computed again" in log
     np.testing.assert_array_equal(features_of(copy).values, before.values)
 
 
@@ -181,7 +184,7 @@ def test_weights_that_are_not_yet_their_averages(digits_dir, trained, tmp_path):
     message = refusal(*views_flags(digits_dir, trained, tmp_path / "m"))
     assert "are not yet their averages" in message
     assert f"--init_checkpoint={tmp_path}/m --model_dir=NEW" in message
-    assert not (tmp_path / "m" / feature_file.FILE_NAME).exists()
+    assert not (tmp_path / "m" / cached_views.FILE_NAME).exists()
 
 
 def test_too_many_views_for_the_disk_or_the_memory(digits_dir, trained, tmp_path, monkeypatch):
@@ -189,10 +192,10 @@ def test_too_many_views_for_the_disk_or_the_memory(digits_dir, trained, tmp_path
     nearly_full = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: nearly_full)
     message = refusal(*given)
-    assert f"needs 22.1 MB on the disk of {tmp_path}, which has 20.0 MB left" in message
+    assert "22.1 MB" in message and f"the disk of {tmp_path}, which has 20.0 MB left" in message
     monkeypatch.setattr(memory, "free_memory", lambda: 1_000_000)
     message = refusal(*given)
-    assert "--cached_views=3 needs 22.1 MB of memory, of which 1.0 MB are free" in message
+    assert "--cached_views=3" in message and "1.0 MB are free" in message
 
 
 def test_a_damaged_picture_is_named_and_nothing_is_left(trained, tmp_path):
@@ -207,6 +210,101 @@ def test_a_damaged_picture_is_named_and_nothing_is_left(trained, tmp_path):
     )  # fmt: skip
     assert "train-00000-of-00001, record 25" in message
     assert not [name for name in os.listdir(tmp_path / "m") if name.startswith("cached")]
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def path(request, tmp_path):
+    folder = str(tmp_path) if request.param == "folder" else f"ram://bucket/{uuid.uuid4()}"
+    return f"{folder}/{cached_views.FILE_NAME}"
+
+
+@pytest.fixture
+def features():
+    rng = np.random.RandomState(0)
+    values = rng.uniform(-1, 1, (500, 6)).astype(np.float32)
+    return Features(values, rng.randint(0, 9, 500).astype(np.int32))
+
+
+def test_features_are_read_as_they_were_written(path, features):
+    origin = {"weights": "abc", "number of views": 2}
+    cached_views.write(path, origin, features)
+    assert tf.io.gfile.listdir(os.path.dirname(path)) == [cached_views.FILE_NAME]
+    for ours, theirs in zip(cached_views.read(path, origin), features, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match="other weights"):
+        cached_views.read(path, {**origin, "weights": "abd"})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"something else",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:900] + bytes([content[900] ^ 1]) + content[901:],
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, features, damage):
+    path = tmp_path / "file"
+    cached_views.write(str(path), {}, features)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"^{path}"):
+        cached_views.read(str(path), {})
+
+
+def test_a_disk_that_takes_no_more(tmp_path, features, file_size_limit):
+    path = str(tmp_path / "file")
+    with file_size_limit(10_000), pytest.raises(UserError, match=f"^{path} cannot be written"):
+        cached_views.write(path, {}, features)
+    assert os.listdir(tmp_path) == []
+
+
+def rows(steps, *, num_images, num_views, batch_size, seed):
+    taken = (rows_of_step(step, num_images, num_views, batch_size, seed) for step in steps)
+    return np.concatenate(list(taken))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 30])
+def test_an_epoch_has_each_picture_once_and_the_next_one_another_view_of_it(batch_size):
+    steps = range(72 // batch_size + 1)
+    taken = rows(steps, num_images=12, num_views=3, batch_size=batch_size, seed=1)
+    epochs = taken[:72].reshape([6, 12])
+    images, views = epochs % 12, epochs // 12
+    np.testing.assert_array_equal(np.sort(images, 1), [range(12)] * 6)
+    by_image = np.take_along_axis(views, np.argsort(images, 1), 1)
+    for start in (0, 1, 2, 3):
+        np.testing.assert_array_equal(np.sort(by_image[start : start + 3], 0).T, [[0, 1, 2]] * 12)
+    assert set(views[0]) == {0, 1, 2}  # and an epoch has all of them
+    assert len({tuple(epoch) for epoch in images}) == 6  # each in an order of its own
+
+
+def test_a_batch_larger_than_the_data():
+    taken = rows([0], num_images=2, num_views=1, batch_size=5, seed=0)
+    assert sorted(taken) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
+
+
+def views_of(data_dir, batch_size, limit, views=2, **more):
+    source = ViewsInput(True, False, False, data_dir, SIZE, 2, views=views, **{"seed": 1, **more})
+    images, labels = zip(*batches(source, batch_size, limit), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_each_picture_has_so_many_views_and_padding_follows(numbered_dir, cache):
+    images, labels = views_of(numbered_dir, 10, 6, cache=cache)
+    expected = [*range(NUM_IMAGES)] * 2  # in the order of the files
+    np.testing.assert_array_equal(labels[: 2 * NUM_IMAGES], expected)
+    assert (labels[2 * NUM_IMAGES :] == imagenet_input.PADDING).all()
+    assert images.shape == (60, SIZE, SIZE, 3) and (images[2 * NUM_IMAGES :] == 0).all()
+
+
+def test_views_of_a_picture_differ_and_come_again_with_the_seed(digits_dir):
+    first, labels = views_of(digits_dir, 100, 29)
+    assert (labels[: 2 * 1437] >= 0).all() and (labels[2 * 1437 :] < 0).all()
+    differing = (first[:1437] != first[1437 : 2 * 1437]).any((1, 2, 3))
+    assert differing.mean() > 0.9
+    again, _ = views_of(digits_dir, 64, 4)
+    np.testing.assert_array_equal(first[:256], again)
 
 
 @pytest.mark.slow

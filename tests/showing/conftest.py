@@ -4,7 +4,7 @@ import browser
 import pytest
 from exports import make_export, settings_of
 
-from utils.demo import page
+from utils.showing import demo
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +12,7 @@ def page_dir(exported, digits_dir, tmp_path_factory):
     """The folder of the page of a tiny network."""
     browser.require_npm()
     folder = str(tmp_path_factory.mktemp("page"))
-    page.write(exported + "/tiny.tflite", folder, [digits_dir + "/pictures/digit-7.jpg"])
+    demo.write(exported + "/tiny.tflite", folder, [digits_dir + "/pictures/digit-7.jpg"])
     return folder
 
 
