@@ -23,9 +23,8 @@ SECTIONS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train finetune classify finetune-curves demo table bench bench-growth bench-input bench-build bench-bigtable \
-        bench-report bench-scaling bench-tflite check-exports complexity tpu-check tpu-check-all setup test test-slow campaign lint \
-        format numbers clean
+.PHONY: help train finetune classify finetune-curves demo table bench check-exports complexity tpu-check \
+        tpu-check-all setup test test-slow lint format numbers clean
 
 ##@ make TARGET [WORK=folder for data and models] [VENV=folder of the environment]
 help:  ## List the targets
@@ -85,7 +84,7 @@ finetune-curves: finetune  ## Train from weights and from scratch, and plot both
 	$(BIN)/python mnasnet_main.py --config_file=finetune --model_spec=g3doc/data/efficientnet-lite0.yaml \
 	  --freeze_until=none --base_learning_rate=0.064 --warmup_epochs=1 --batch_norm_momentum=0.9 \
 	  --train_steps=120 --steps_per_eval=20 --data_dir=$(NATURAL) --model_dir=$(SCRATCH)
-	$(BIN)/python g3doc/plot_finetune_vs_scratch.py $(TUNED) $(SCRATCH)
+	$(BIN)/python g3doc/plots.py $(TUNED) $(SCRATCH)
 
 # The model of `make finetune` if it is there, else the one of `make train`.
 SHOWN := $(firstword $(wildcard $(TUNED)/export/efficientnet-lite0.tflite) $(MODEL)/export/mnasnet-small.tflite)
@@ -105,29 +104,8 @@ table: $(STAMP) $(DIGITS)/dataset_info.json  ## Train a1, b1 and small on the di
 
 ##@ Measure and check
 
-bench: $(STAMP)  ## Measure step, start, memory, intervals, input, export
-	$(BIN)/python -m utils.benchmarks.speed
-
-bench-growth: $(STAMP)  ## Measure other image sizes, multipliers, batches
-	$(BIN)/python -m utils.benchmarks.growth
-
-bench-input: $(STAMP)  ## Measure the input alone, next to plain decoding
-	$(BIN)/python -m utils.benchmarks.input
-
-bench-build: $(STAMP)  ## Measure building a data set, next to plain copying
-	$(BIN)/python -m utils.benchmarks.build
-
-bench-bigtable: $(STAMP)  ## Measure reading from Bigtable (needs the emulator)
-	$(BIN)/python -m utils.benchmarks.bigtable
-
-bench-report: $(STAMP)  ## Measure a report of 50,000 pictures, 1000 classes
-	$(BIN)/python -m utils.benchmarks.report
-
-bench-scaling: $(STAMP)  ## Measure steps of 1, 2 and 4 workers
-	$(BIN)/python -m utils.benchmarks.scaling
-
-bench-tflite: $(STAMP)  ## Measure size and latency of .tflite files
-	$(BIN)/python -m utils.benchmarks.tflite
+bench: $(STAMP)  ## Measure speed and memory (SECTIONS="step input")
+	$(BIN)/python -m bench $(SECTIONS)
 
 $(MODEL)/export/export_report.json:
 	@$(MAKE) train
@@ -151,11 +129,8 @@ setup: $(STAMP)  ## Install everything into .venv (GPU=1: for GPUs)
 test: $(STAMP)  ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## Run the slow tests alone (over ten minutes)
+test-slow: $(STAMP)  ## Run the slow tests alone
 	$(BIN)/python -m pytest -m slow
-
-campaign: $(STAMP)  ## Try hostile input and kills (SECTIONS="kills state")
-	PYTHONPATH=tests $(BIN)/python -m campaign $(SECTIONS)
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .
@@ -168,7 +143,7 @@ format: $(STAMP)  ## Format the code
 
 numbers: $(STAMP)  ## Write g3doc/numbers.md and its picture
 	$(BIN)/python -m g3doc.write_numbers
-	$(BIN)/python g3doc/plot_mnasnet_vs_mobilenetv2.py
+	$(BIN)/python g3doc/plots.py
 
 clean:  ## Remove what was built, but not the models in work/
 	rm -rf build dist *.egg-info .ruff_cache .mypy_cache $(VENV) $(VENV)-uv .venv-tpu .venv-exports

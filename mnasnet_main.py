@@ -27,17 +27,9 @@ with importing_later():
     from utils.cluster import rendezvous, tasks, votes, watchdog
     from utils.config import network_settings
     from utils.exporting import export as exporting  # `export` is a published function
-    from utils.features import cached_views
     from utils.reading import records
     from utils.reporting import report
-    from utils.running import (
-        distributed,
-        estimators,
-        following,
-        kept_graphs,
-        launching,
-        preparation,
-    )
+    from utils.running import cached_views, estimator, loop
     from utils.training import (
         averages,
         checkpoints,
@@ -191,7 +183,7 @@ def _train_spec(loss, cross_entropy, params):
 
 def build_estimator(params: Mapping[str, Any], training: bool) -> tf.estimator.tpu.TPUEstimator:
     """Returns the estimator for the settings; a TPU is looked up only if they use one."""
-    return estimators.build(params, training, mnasnet_model_fn)
+    return estimator.build(params, training, mnasnet_model_fn)
 
 
 def train(
@@ -223,11 +215,9 @@ def train(
             hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
         ]
     with explanations.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
-        estimator = kept_graphs.of_split(
-            split, params, lambda: build_estimator(params, training=True)
-        )
+        trainer = estimator.of_split(split, params, lambda: build_estimator(params, training=True))
         source = views.input() if views else split.input(step)
-        distributed.train(estimator, source, until, all_hooks)
+        estimator.train(trainer, source, until, all_hooks)
     stopping.raise_if_requested()
 
 
@@ -239,10 +229,10 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
     Raises:
       UserError: the images or the checkpoint are not usable.
     """
-    evaluator = kept_graphs.of_split(
+    evaluator = estimator.of_split(
         split,
         params,
-        lambda: kept_graphs.Evaluator(build_estimator(params, training=False), split),
+        lambda: estimator.Evaluator(build_estimator(params, training=False), split),
     )
     start = time.monotonic()
     with explanations.explaining_errors(split), hooks.closing([evaluator.progress]):
@@ -258,7 +248,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
 def run_training(params: Mapping[str, Any]) -> None:
     """mode=train and train_and_eval: trains to train_steps, with evaluations on the way."""
     if not tasks.current().is_chief:
-        following.run(params, train)
+        loop.follow(params, train)
         return
     with rendezvous.opened(tasks.current()) as meeting:
         splits = inputs.checked_splits(params)
@@ -266,9 +256,9 @@ def run_training(params: Mapping[str, Any]) -> None:
         exporting.check(params)
         report.check(params)
         with folder_lock.hold(params["model_dir"], "model_dir", "training"):
-            prepared = preparation.prepare(params)
-            plan = following.plan(prepared)
-            meeting.lead(params, plan, params["step_timeout"])
+            prepared = loop.prepare(params)
+            step = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
+            meeting.lead(params, {"step": step}, params["step_timeout"])
             splits.train.log_shares(tasks.current().count)
             _train_and_evaluate(prepared, splits)
             splits.train.log_skipped()
@@ -289,7 +279,7 @@ def _train_and_evaluate(params: Mapping[str, Any], splits: inputs.Splits) -> Non
             _evaluate_once(params, checkpoint, splits.eval)
         if step >= last:
             break
-        train(params, following.next_stop(params, step), splits.train, views)
+        train(params, loop.next_stop(params, step), splits.train, views)
         params = {**params, "init_checkpoint": None}
         checkpoint = checkpoints.latest(params["model_dir"])
         before, step = step, checkpoints.step_of(checkpoint)
@@ -391,11 +381,11 @@ def main(argv: list[str]) -> int | None:
     A notebook, too, may call it, whether or not TensorFlow executes eagerly there.
     """
     given = setting_flags.parse_settings(argv, DESCRIPTION)
-    with launching.joined(), program.graph_mode():
+    with loop.joined(), program.graph_mode():
         params = configuration.resolve(given, conversion.initial_weights)
-        if launching.is_needed(params):
-            return launching.run(__file__, argv, params)
-        if launching.is_idle(params):
+        if loop.starts_workers(params):
+            return loop.start_workers(__file__, argv, params)
+        if loop.is_idle(params):
             return None
         configuration.log_summary(params)
         with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):

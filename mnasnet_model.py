@@ -3,28 +3,21 @@
 Source: Tan et al., "MnasNet: Platform-Aware Neural Architecture Search for Mobile", CVPR 2019,
 arXiv:1807.11626. The table of architectures is in `mnasnet_models`.
 
-Variable names follow the published checkpoints; `utils.base.layers` makes the layers under these
-names.
+Variable names follow the published checkpoints. With Keras layers (`use_keras=True`) the
+convolutions and the dense layer are named by the graph's name scope and numbered over the whole
+network in the order of construction, while batch normalizations are named by the variable scope.
+With tf.layers the variable scope names all layers, and they are numbered within it.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import mnasnet_start  # noqa: F401  (one plain sentence for a `utils` of another program)
-import utils.base.tensorflow_version  # noqa: F401  (one plain sentence for a TensorFlow without tf.layers)
-from utils.base import layers
-
-# The published names stay here.
-from utils.base.layers import (  # noqa: F401
-    ACTIVATIONS,
-    DepthwiseConv2D,
-    conv_kernel_initializer,
-    dense_kernel_initializer,
-)
-
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 class BlockArgs(NamedTuple):
@@ -50,6 +43,17 @@ class BlockArgs(NamedTuple):
     id_skip: bool = True
     strides: Sequence[int] = (1, 1)
     se_ratio: float | None = None
+
+    @property
+    def has_se(self) -> bool:
+        """Whether the blocks have squeeze-and-excite."""
+        return 0 < (self.se_ratio or 0) <= 1
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether a block with these arguments adds its input to its output."""
+        fits = self.input_filters == self.output_filters
+        return self.id_skip and max(self.strides) == 1 and fits
 
 
 class GlobalParams(NamedTuple):
@@ -94,6 +98,10 @@ class GlobalParams(NamedTuple):
     sync_batch_norm: bool = False
 
 
+ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+}
 BACKBONE = "backbone"
 # The collection of a training graph with what the dropout and the classifier take, [N, head_size]:
 # no endpoint, because the published networks have none of it.
@@ -138,17 +146,208 @@ def num_frozen_blocks(frozen: str | None, num_blocks: int) -> int:
     return names.index(frozen) + 1
 
 
-def _layer_factory(params: GlobalParams, names: Callable[[str], str | None]) -> layers.LayerFactory:
-    return layers.LayerFactory(
-        names,
-        use_keras=params.use_keras,
-        data_format=params.data_format,
-        activation=params.activation,
-        padding=params.padding,
-        batch_norm_momentum=params.batch_norm_momentum,
-        batch_norm_epsilon=params.batch_norm_epsilon,
-        sync_batch_norm=params.sync_batch_norm,
+def unroll(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[BlockArgs]:
+    """Returns the arguments of each block, in order, with rounded filters and num_repeat 1."""
+    blocks = []
+    for stage in stages:
+        first = stage._replace(
+            input_filters=round_filters(stage.input_filters, global_params),
+            output_filters=round_filters(stage.output_filters, global_params),
+            num_repeat=1,
+        )
+        later = first._replace(input_filters=first.output_filters, strides=[1, 1])
+        blocks += [first] + [later] * (stage.num_repeat - 1)
+    return blocks
+
+
+def conv_kernel_initializer(shape, dtype=None, partition_info=None) -> tf.Tensor:
+    """Draws a kernel from a normal distribution of standard deviation sqrt(2 / fan_out).
+
+    Args:
+      shape: [height, width, channels, filters]; fan_out is height * width * filters.
+      dtype: of the result.
+      partition_info: unused; tf.layers gives it.
+    """
+    del partition_info
+    height, width, _, out_filters = (int(size) for size in shape)
+    return tf.random_normal(
+        shape, mean=0.0, stddev=math.sqrt(2.0 / (height * width * out_filters)), dtype=dtype
     )
+
+
+def dense_kernel_initializer(shape, dtype=None, partition_info=None) -> tf.Tensor:
+    """Draws a kernel from a uniform distribution in +-1 / sqrt(number of classes).
+
+    Args:
+      shape: [features, classes].
+      dtype: of the result.
+      partition_info: unused; tf.layers gives it.
+    """
+    del partition_info
+    limit = 1.0 / math.sqrt(int(shape[1]))
+    return tf.random_uniform(shape, -limit, limit, dtype=dtype)
+
+
+def _freezing(frozen: bool) -> contextlib.AbstractContextManager:
+    """Returns a block in which, if `frozen`, new variables are not trainable.
+
+    Keras layers put their variables among the trainable ones even with trainable=False.
+    """
+    if not frozen:
+        return contextlib.nullcontext()
+    return tf.variable_creator_scope(lambda create, **how: create(**{**how, "trainable": False}))
+
+
+def _recording(variables: list[tf.Variable]) -> contextlib.AbstractContextManager:
+    """Returns a block that adds the new variables to a list, in the order of their creation.
+
+    The layers themselves know less: with bfloat16 those of tf.layers hold casts of their variables.
+    """
+
+    def create_and_record(create, **how):
+        variables.append(create(**how))
+        return variables[-1]
+
+    return tf.variable_creator_scope(create_and_record)
+
+
+class DepthwiseConv2D(tf.keras.layers.DepthwiseConv2D, tf.layers.Layer):
+    """A depthwise convolution whose variables are named by the variable scope, as tf.layers does.
+
+    tf.layers has no depthwise convolution of its own.
+    """
+
+
+class BatchNormalization(tf.layers.BatchNormalization):
+    """Normalizes a batch in training by its mean and variance over all replicas of a strategy.
+
+    It has the name of the layer of tf.layers, which names its variables. That layer has an argument
+    for the same, but does not heed it. The operations are not fused, as the fused one sees only its
+    own replica's part of the batch. One collective operation sums both statistics, in float32 as
+    all moments of a layer.
+    """
+
+    def _calculate_mean_and_var(self, inputs, reduction_axes, keep_dims, mask=None):
+        del mask
+        sizes = [tf.shape(inputs)[axis] for axis in reduction_axes]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._count = tf.cast(replicas * tf.reduce_prod(sizes), tf.float32)
+        moments = tf.stack(
+            [
+                tf.reduce_mean(inputs, reduction_axes, keepdims=keep_dims),
+                tf.reduce_mean(tf.square(inputs), reduction_axes, keepdims=keep_dims),
+            ]
+        )
+        context = tf.distribute.get_replica_context()
+        mean, of_squares = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.MEAN, moments))
+        return mean, of_squares - tf.square(mean)
+
+    def _assign_moving_average(self, variable, value, momentum, inputs_size):
+        if variable is self.moving_variance:
+            # Bessel's factor: the fused operation, too, moves towards the unbiased variance.
+            value *= self._count / (self._count - 1)
+        return super()._assign_moving_average(variable, value, momentum, inputs_size)
+
+
+class _LayerNames:
+    """Numbers the Keras layers of a network in the order of construction: conv2d, conv2d_1, ...
+
+    Keras counts per graph, but the names in a checkpoint must not depend on what else the graph
+    holds.
+    """
+
+    def __init__(self) -> None:
+        self._count: collections.Counter[str] = collections.Counter()
+
+    def __call__(self, kind: str) -> str:
+        number = self._count[kind]
+        self._count[kind] += 1
+        return f"{kind}_{number}" if number else kind
+
+
+class _LayerFactory:
+    """Makes the layers of one network.
+
+    Attributes:
+      channels_first: whether the data format is 'channels_first'.
+      spatial_axes: the axes of height and width.
+      activation: the function of the given name.
+    """
+
+    def __init__(self, params: GlobalParams, names: Callable[[str], str | None]):
+        """Keeps what all layers share.
+
+        Args:
+          params: settings of the network.
+          names: gives a Keras layer its name by its kind ('conv2d'); None lets Keras name it.
+        """
+        self._params, self._names = params, names
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._sync_batch_norm = params.sync_batch_norm and replicas > 1
+        self.channels_first = params.data_format == "channels_first"
+        self.spatial_axes = [2, 3] if self.channels_first else [1, 2]
+        self.activation = ACTIVATIONS[params.activation]
+
+    def _name(self, kind: str) -> dict[str, Any]:
+        return {"name": self._names(kind)} if self._params.use_keras else {}
+
+    def _pad(self, kernel_size: int, strides: Sequence[int]) -> tuple[Callable, str]:
+        """Returns (a function that pads its input, the padding that the layer itself does).
+
+        Both conventions pad odd kernels at stride 1 alike, so only larger strides are padded here.
+        """
+        if self._params.padding == "same" or max(strides) == 1:
+            return tf.identity, "same"
+        pad = [(kernel_size - 1) // 2] * 2
+        none = [0, 0]
+        paddings = [none, none, pad, pad] if self.channels_first else [none, pad, pad, none]
+        return (lambda inputs: tf.pad(inputs, paddings)), "valid"
+
+    def conv(self, filters: int, kernel_size: int = 1, strides=(1, 1), use_bias: bool = False):
+        """Makes a convolution; only those of squeeze-and-excite have a bias."""
+        conv2d = tf.keras.layers.Conv2D if self._params.use_keras else tf.layers.Conv2D
+        pad, padding = self._pad(kernel_size, strides)
+        layer = conv2d(
+            filters,
+            kernel_size=[kernel_size, kernel_size],
+            strides=list(strides),
+            kernel_initializer=conv_kernel_initializer,
+            padding=padding,
+            data_format=self._params.data_format,
+            use_bias=use_bias,
+            **self._name("conv2d"),
+        )
+        return layer if pad is tf.identity else (lambda inputs: layer(pad(inputs)))
+
+    def depthwise_conv(self, kernel_size: int, strides: Sequence[int]):
+        """Makes a depthwise convolution without bias."""
+        depthwise = tf.keras.layers.DepthwiseConv2D if self._params.use_keras else DepthwiseConv2D
+        pad, padding = self._pad(kernel_size, strides)
+        layer = depthwise(
+            [kernel_size, kernel_size],
+            strides=list(strides),
+            depthwise_initializer=conv_kernel_initializer,
+            padding=padding,
+            data_format=self._params.data_format,
+            use_bias=False,
+            **self._name("depthwise_conv2d"),
+        )
+        return layer if pad is tf.identity else (lambda inputs: layer(pad(inputs)))
+
+    def dense(self, units: int):
+        """Makes the classifier."""
+        dense = tf.keras.layers.Dense if self._params.use_keras else tf.layers.Dense
+        return dense(units, kernel_initializer=dense_kernel_initializer, **self._name("dense"))
+
+    def batch_norm(self):
+        """Makes a batch normalization, always of tf.layers: it names and updates as published."""
+        make = BatchNormalization if self._sync_batch_norm else tf.layers.BatchNormalization
+        return make(
+            axis=1 if self.channels_first else -1,
+            momentum=self._params.batch_norm_momentum,
+            epsilon=self._params.batch_norm_epsilon,
+            fused=not self._sync_batch_norm,
+        )
 
 
 class MnasBlock:
@@ -175,8 +374,8 @@ class MnasBlock:
           layer_names: gives a Keras layer its name by its kind; None leaves naming to Keras.
         """
         self._args = block_args
-        self.has_se = 0 < (block_args.se_ratio or 0) <= 1
-        self._layers = _layer_factory(global_params, layer_names or (lambda kind: None))
+        self.has_se = block_args.has_se
+        self._layers = _LayerFactory(global_params, layer_names or (lambda kind: None))
         self.endpoints: dict[str, tf.Tensor] = {}
         self._build()
 
@@ -198,11 +397,6 @@ class MnasBlock:
             self._se_expand = make.conv(expanded, use_bias=True)
         self._project_conv = make.conv(args.output_filters)
         self._project_norm = make.batch_norm()
-        self._has_skip = (
-            args.id_skip
-            and all(stride == 1 for stride in args.strides)
-            and args.input_filters == args.output_filters
-        )
 
     def _squeeze_and_excite(self, inputs: tf.Tensor) -> tf.Tensor:
         with tf.variable_scope("se"):
@@ -232,7 +426,7 @@ class MnasBlock:
             outputs = self._squeeze_and_excite(outputs)
         self.endpoints = {"expansion_output": outputs}
         outputs = self._project_norm(self._project_conv(outputs), training=training)
-        return outputs + inputs if self._has_skip else outputs
+        return outputs + inputs if self._args.has_skip else outputs
 
     def __call__(self, *args, **kwargs) -> tf.Tensor:
         """Applies the block; see `call`, which a subclass may override."""
@@ -275,11 +469,11 @@ class MnasNetModel:
                 raise ValueError(
                     f"{field}={value!r} is invalid: choose one of {', '.join(choices)}."
                 )
-        self._names = layers.LayerNames()
-        self._layers = _layer_factory(self._params, self._names)
+        self._names = _LayerNames()
+        self._layers = _LayerFactory(self._params, self._names)
         self.endpoints: dict[str, tf.Tensor] = {}
         self.variables: list[tf.Variable] = []
-        blocks = self._unrolled(blocks_args)
+        blocks = unroll(blocks_args, self._params)
         self._num_frozen = num_frozen_blocks(self._params.frozen, len(blocks))
         self._blocks = [MnasBlock(args, self._params, self._names) for args in blocks]
         self._build_stem_and_head()
@@ -298,19 +492,6 @@ class MnasNetModel:
         if not self.variables:
             raise ValueError("The network has no variables before its first call.")
         return sum(variable.shape.num_elements() for variable in self.variables)
-
-    def _unrolled(self, stages: Sequence[BlockArgs]) -> list[BlockArgs]:
-        """Returns one BlockArgs for each block, with rounded filters."""
-        blocks = []
-        for stage in stages:
-            first = stage._replace(
-                input_filters=round_filters(stage.input_filters, self._params),
-                output_filters=round_filters(stage.output_filters, self._params),
-                num_repeat=1,
-            )
-            later = first._replace(input_filters=first.output_filters, strides=[1, 1])
-            blocks += [first] + [later] * (stage.num_repeat - 1)
-        return blocks
 
     def _build_stem_and_head(self) -> None:
         # Made after the blocks, because published names number the convolutions of blocks first.
@@ -335,7 +516,7 @@ class MnasNetModel:
           Logits [N, num_classes], or the last block's output.
         """
         self.endpoints = {}
-        with layers.recording(self.variables), tf.name_scope("mnas_net_model"):
+        with _recording(self.variables), tf.name_scope("mnas_net_model"):
             outputs = self._stem(inputs, training)
             outputs = self._run_blocks(outputs, training)
             self.endpoints["global_pool"] = outputs
@@ -350,7 +531,7 @@ class MnasNetModel:
 
     def _stem(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         frozen = self._params.frozen is not None
-        with tf.variable_scope("mnas_stem"), layers.freezing(frozen):
+        with tf.variable_scope("mnas_stem"), _freezing(frozen):
             outputs = self._stem_norm(self._stem_conv(inputs), training=training and not frozen)
             outputs = self._layers.activation(outputs)
         self.endpoints["stem"] = outputs
@@ -362,7 +543,7 @@ class MnasNetModel:
             is_last = index == len(self._blocks) - 1
             is_reduction = is_last or self._blocks[index + 1].block_args().strides[0] > 1
             frozen = index < self._num_frozen
-            with tf.variable_scope(f"mnas_blocks_{index}"), layers.freezing(frozen):
+            with tf.variable_scope(f"mnas_blocks_{index}"), _freezing(frozen):
                 outputs = block(outputs, training=training and not frozen)
             tags = [f"block_{index}"]
             if is_reduction:
@@ -377,7 +558,7 @@ class MnasNetModel:
     def _head(self, outputs: tf.Tensor, training: bool) -> tf.Tensor:
         frozen = self._params.frozen == BACKBONE
         with tf.variable_scope("mnas_head"):
-            with layers.freezing(frozen):
+            with _freezing(frozen):
                 outputs = self._head_norm(
                     self._head_conv(outputs), training=training and not frozen
                 )

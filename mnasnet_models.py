@@ -19,7 +19,7 @@ from typing import Any
 from mnasnet_model import BlockArgs, GlobalParams, MnasNetModel, round_filters
 from utils.base.errors import quoted
 
-import tensorflow.compat.v1 as tf  # isort: skip  (after the version check in mnasnet_model)
+import tensorflow.compat.v1 as tf  # isort: skip
 
 # Far above every published network. A larger number is a typing error or an attack: the network
 # would fill the memory before an error could be printed.
@@ -130,8 +130,8 @@ class MnasNetDecoder:
             f"i{block.input_filters}",
             f"o{block.output_filters}",
         ]
-        if block.se_ratio and 0 < block.se_ratio <= 1:
-            fields.append(f"se{_decimal(block.se_ratio)}")
+        if block.has_se:
+            fields.append(f"se{_decimal(block.se_ratio or 0)}")
         if not block.id_skip:
             fields.append("noskip")
         return "_".join(fields)

@@ -78,9 +78,9 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["utils", "utils.*"]),
     package_data={
         "utils.config": ["profiles/*.yaml"],
-        "utils.demo": ["site/*"],
         "utils.reading": ["imagenet_labels.txt"],
         "utils.reporting": ["site/*"],
+        "utils.showing": ["demo_site/*"],
     },
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.

@@ -16,10 +16,15 @@ KINDS = ("float32", "int8")
 Row = dict[str, float]
 
 
+def texts(model: str) -> list[dict[str, str]]:
+    """Returns the published rows of a model, as they were printed."""
+    with (DATA / PUBLISHED[model]).open() as f:
+        return list(csv.DictReader(f))
+
+
 def published(model: str) -> list[Row]:
     """Returns the published rows of a model, as numbers."""
-    with (DATA / PUBLISHED[model]).open() as f:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(f)]
+    return [{key: float(value) for key, value in row.items()} for row in texts(model)]
 
 
 def measurement() -> dict[str, Any]:

@@ -1,12 +1,7 @@
-"""Writes g3doc/numbers.md: published numbers next to what this package computes and measured.
-
-python -m g3doc.write_numbers          # writes the page
-python -m g3doc.write_numbers --check  # exits with status 1 if the page is out of date
-"""
+"""Writes g3doc/numbers.md, `make numbers`: what is published, and what this package computes."""
 
 from __future__ import annotations
 
-import csv
 import functools
 import itertools
 import math
@@ -15,12 +10,7 @@ import os
 from g3doc import cost_tables
 from utils import complexity
 from utils.base import files, program, tables
-from utils.base.errors import UserError
 from utils.exporting import latency
-
-FOLDER = os.path.dirname(os.path.abspath(__file__))
-TABLE = os.path.join(FOLDER, "data", "mnasnet_a1_published.csv")
-OUTPUT = os.path.join(FOLDER, "numbers.md")
 
 _HEAD = """\
 # Published numbers
@@ -97,18 +87,6 @@ _LATENCY_COLUMNS = ("network", "depth multiplier", "top-1 %", "Pixel 1 ms", "flo
 _OTHERS = {"mnasnet-b1": "74.4", "mnasnet-small": "66", "mnasnet-d1": "", "mnasnet-d1-320": ""}
 
 
-def rows() -> list[dict[str, str]]:
-    """Returns the published table: one dict a row, column name -> text.
-
-    Raises:
-      UserError: the table is missing, because this is not a clone of the repository.
-    """
-    if not os.path.exists(TABLE):
-        raise UserError(f"{TABLE} is missing: this command runs in a clone of the repository.")
-    with open(TABLE) as f:
-        return list(csv.DictReader(f))
-
-
 @functools.cache
 def network(model_name: str, depth_multiplier: float | None = None) -> complexity.Network:
     """Returns a built-in network, which is built only once."""
@@ -117,7 +95,9 @@ def network(model_name: str, depth_multiplier: float | None = None) -> complexit
 
 def markdown() -> str:
     """Returns the content of numbers.md."""
-    published = tables.markdown(_COLUMNS, [_row(row) for row in rows()], left=0)
+    published = tables.markdown(
+        _COLUMNS, [_row(row) for row in cost_tables.texts(cost_tables.A1)], left=0
+    )
     tail = _TAIL.format(definition=complexity.DEFINITIONS["multiply_adds"])
     others = tables.markdown(_OTHER_COLUMNS, [_other(*pair) for pair in _OTHERS.items()])
     return f"{_HEAD}{published}{tail}{others}{_measured()}"
@@ -183,26 +163,8 @@ def gains(cost: str, ours: list[cost_tables.Row], theirs: list[cost_tables.Row])
 
 
 def main(argv: list[str]) -> None:
-    """Writes the page, or compares it with what would be written."""
-    parser = program.ArgumentParser(
-        prog="python -m g3doc.write_numbers", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="compare the page instead of writing it"
-    )
-    parser.add_argument("--output", default=OUTPUT, help="file to write or compare")
-    flags = parser.parse_args(argv[1:])
-    content = markdown()
-    if flags.check:
-        compare(flags.output, content)
-    else:
-        files.write_text(flags.output, content)
-
-
-def compare(path: str, content: str) -> None:
-    """Raises UserError if a file is missing or has another content."""
-    if not os.path.exists(path) or files.read_text(path) != content:
-        raise UserError(f"{path} is out of date: run make numbers.")
+    """Writes the page."""
+    files.write_text(os.path.join(os.path.dirname(__file__), "numbers.md"), markdown())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from playwright import sync_api
 
-from utils.demo import server
+from utils.showing import demo
 
 TIME_LIMIT = 40_000  # milliseconds, for a start or one wait; a busy machine takes a tenth
 BROWSER_LIMIT = 600  # seconds, for all tests of a module
@@ -75,11 +75,11 @@ def started():
 @contextlib.contextmanager
 def served(folder):
     """The address of a folder's page."""
-    with server.open_server(str(folder), 0) as web:
+    with demo.open_server(str(folder), 0) as web:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
         try:
-            yield server.address(web)
+            yield demo.address(web)
         finally:
             web.shutdown()
             thread.join(TIME_LIMIT / 1000)

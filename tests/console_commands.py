@@ -1,5 +1,6 @@
 """The console commands that setup.py installs."""
 
+import importlib
 import pathlib
 import re
 
@@ -19,3 +20,8 @@ def console_commands():
     return {
         command: getattr(mnasnet_start, name).args[0] for command, name in entry_points().items()
     }
+
+
+def main_of(command):
+    """Returns the main function of a console command."""
+    return importlib.import_module(console_commands()[command]).main

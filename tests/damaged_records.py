@@ -5,7 +5,6 @@ by default the second.
 """
 
 import gzip
-import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -61,13 +60,11 @@ def framed(record: bytes) -> bytes:
 
 
 def feature(*values) -> tf.train.Feature:
-    """Makes a feature of bytes, floats or integers; without values, it has no type."""
+    """Makes a feature of bytes or integers; without values, it has no type."""
     if not values:
         return tf.train.Feature()
     if isinstance(values[0], bytes):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-    if isinstance(values[0], float):
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
 
@@ -105,36 +102,26 @@ def files() -> Iterator[Damage]:
     whole = first + second + third
     start, size = len(first), len(second)
     for name, place in {
-        "in the length": 3, "behind the length": 8, "in the length's checksum": 10,
-        "before the data": HEADER_BYTES, "in the data": size // 2, "before the checksum": size - 4,
-        "in the checksum": size - 1,
+        "in the length": 3, "in the data": size // 2, "in the checksum": size - 1,
     }.items():  # fmt: skip
         yield Damage(f"cut {name}", whole[: start + place], 1, "truncated")
     yield Damage("cut in the first record", whole[: start // 2], 0, "truncated")
-    yield Damage("cut before the last byte", whole[:-1], 2, "truncated")
     for name, place in {
-        "first byte of the length": 0, "last byte of the length": 7, "length's checksum": 8,
-        "first byte of the data": HEADER_BYTES, "middle of the data": size // 2,
-        "last byte of the data": size - 5, "checksum": size - 4, "last byte": size - 1,
+        "length": 0, "length's checksum": 8, "data": size // 2, "checksum": size - 1,
     }.items():  # fmt: skip
         yield Damage(f"flipped {name}", _flipped(whole, start + place), 1, "damaged")
-    yield Damage("flipped first byte of the file", _flipped(whole, 0), 0, "damaged")
     body = second[HEADER_BYTES:]
     for name, length in {
-        "a byte more": size - FRAME_BYTES + 1, "a byte less": size - FRAME_BYTES - 1,
-        "beyond the end": 10**6, "terabytes": 2**43, "all ones": 2**64 - 1,
+        "a byte less": size - FRAME_BYTES - 1, "beyond the end": 10**6, "all ones": 2**64 - 1,
     }.items():  # fmt: skip
         lying = first + header(length) + body + third
         yield Damage(f"length that claims {name}", lying, 1, "damaged")
     yield Damage("byte lost", whole[: start + 20] + whole[start + 21 :], 1, "damaged")
-    yield Damage("byte added", whole[: start + 20] + b"x" + whole[start + 20 :], 1, "damaged")
     zeros = whole[:start] + bytes(size) + third
     yield Damage("record of zeros", zeros, 1, "damaged")
-    yield Damage("zeros behind the end", whole + bytes(512), 3, "damaged")
     yield Damage("text behind the end", whole + b"and so on\n" * 9, 3, "damaged")
     for name, content in {
         "text": b"some text that is no record at all\n" * 20, "zeros": bytes(4096),
-        "noise": random.Random(0).randbytes(4096), "a JPEG": small_jpeg(),
         "a few bytes": b"TF",
     }.items():  # fmt: skip
         yield Damage(f"file of {name}", content, 0, "damaged")
@@ -151,30 +138,24 @@ def examples() -> Iterator[tuple[str, bytes, str]]:
     image, label = feature(small_jpeg()), feature(1)
     whole = example(image=image, label=label)
     for name, record in {
-        "text": b"some text", "noise": random.Random(1).randbytes(200), "a JPEG": small_jpeg(),
-        "half an example": whole[: len(whole) // 2], "an example and noise": whole + b"\xff\xff",
-        "JSON": b'{"image/encoded": "", "image/class/label": 1}',
+        "text": b"some text", "half an example": whole[: len(whole) // 2],
     }.items():  # fmt: skip
         yield f"record of {name}", record, "this is not a tf.train.Example"
     yield "empty record", b"", f"{IMAGE_KEY} is missing"
     yield "no image", example(label=label), f"{IMAGE_KEY} is missing"
-    yield "no label", example(image=image), f"{LABEL_KEY} is missing"
     yield "misspelt label", example(image=image, labels=label), f"{LABEL_KEY} is missing"
     yield "label of no kind", example(image=image, label=feature()), f"{LABEL_KEY} is missing"
     none = tf.train.Feature(int64_list=tf.train.Int64List())
     yield "no value", example(image=image, label=none), f"{LABEL_KEY} has 0 values"
     yield "two labels", example(image=image, label=feature(1, 2)), f"{LABEL_KEY} has 2 values"
-    two = feature(small_jpeg(), small_jpeg())
-    yield "two images", example(image=two, label=label), f"{IMAGE_KEY} has 2 values"
     yield "label as text", example(image=image, label=feature(b"1")), f"{LABEL_KEY} holds bytes"
-    yield "label as float", example(image=image, label=feature(1.0)), f"{LABEL_KEY} holds floats"
     numbers = feature(255, 216, 255)
     yield "image as pixels", example(image=numbers, label=label), f"{IMAGE_KEY} holds integers"
 
 
 def labels() -> Iterator[tuple[str, bytes, str]]:
     """Yields (name, record, words of the sentence) of records whose label is out of range."""
-    for label in (0, -1, CLASSES + 1, 2**31 - 1, 2**31, 2**32 + 1, 2**63 - 1, -(2**63)):
+    for label in (0, CLASSES + 1, 2**32 + 1, -(2**63)):
         record = example(image=feature(small_jpeg()), label=feature(label))
         yield f"label {label}", record, f"label {label} "
 
@@ -189,16 +170,14 @@ def images() -> Iterator[tuple[str, bytes, str]]:
     small = picture_files.smooth()[:24, :32]
     encoded |= {kind: picture_files.save(small, kind) for kind in ("PNG", "BMP")}
     for kind, data in encoded.items():
-        for share in (0.02, 0.3, 0.6, 0.9):
+        for share in (0.02, 0.6):
             part = record(data[: int(share * len(data))])
             yield f"{kind} cut at {share:.0%}", part, "cannot be decoded"
-    others = {kind: picture_files.save(small, kind) for kind in ("WEBP", "TIFF")}
     for name, data in {
-        "empty picture": b"", "text as a picture": b"no picture at all", "SVG": b"<svg/>",
-        "a JPEG's first bytes": b"\xff\xd8\xff", "zeros as a picture": bytes(1000),
+        "empty picture": b"", "text as a picture": b"no picture at all",
         "JPEG of no size": picture_files.jpeg_claiming(0, 0),
-        "PNG of no size": picture_files.png_claiming(0, 0),
-        "JPEG wider than JPEGs can be": picture_files.jpeg_claiming(65535, 65535), **others,
+        "JPEG wider than JPEGs can be": picture_files.jpeg_claiming(65535, 65535),
+        "WebP": picture_files.save(small, "WEBP"),
     }.items():  # fmt: skip
         yield name, record(data), "cannot be decoded"
     for kind, data in picture_files.GIGANTIC.items():

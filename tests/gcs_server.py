@@ -32,10 +32,10 @@ import certificates
 import gcs_proxy
 import pytest
 import tensorflow.compat.v1 as tf
+from emulator import ending_with_us
 from gcs_requests import AT_ONCE, Fault, Request, summary
 
 from utils.base import files
-from utils.benchmarks import bigtable
 
 START_SECONDS = 20
 NOT_INSTALLED = (
@@ -135,7 +135,7 @@ def _process(command, log, is_ready, **more):
     """
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [*bigtable.ending_with_us(), *command], stderr=output, **{"stdout": output, **more}
+            [*ending_with_us(), *command], stderr=output, **{"stdout": output, **more}
         )
     try:
         end = time.monotonic() + START_SECONDS

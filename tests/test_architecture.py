@@ -14,12 +14,14 @@ def modules_in(folder):
 
 
 def test_the_layout_lists_every_module_in_its_place():
-    rows = re.findall(r"^\| (the root|`utils/\w*/?`) \| .* \| (.*) \|$", LAYOUT.read_text(), re.M)
+    rows = re.findall(
+        r"^\| (the root|`utils/\w*/?`|`bench/`) \| .* \| (.*) \|$", LAYOUT.read_text(), re.M
+    )
     listed = {
         ROOT / ("" if place == "the root" else place.strip("`")): set(re.findall(r"`(\w+)`", cell))
         for place, cell in rows
     }
-    packages = {path.parent for path in (ROOT / "utils").glob("**/__init__.py")}
+    packages = {path.parent for path in ROOT.glob("[bu]*/**/__init__.py")}
     assert listed == {folder: modules_in(folder) for folder in packages | {ROOT}}
 
 

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 from console_commands import console_commands
 
+from bench import __main__ as bench
 from utils.base import files
 from utils.cluster import tasks
 from utils.config import model_spec, setting_flags, settings, strict_yaml
@@ -156,6 +157,8 @@ def check_make(words):
         assert name in (variables if equals else targets), f"make knows no {name}"
         if name == "TPU":
             check_command("utils.tpu_check", shlex.split(value))
+        if name == "SECTIONS":
+            assert set(value.split()) - {"--turns=1"} <= set(bench.SECTIONS)
 
 
 def check_kubernetes(manifest, folder):
@@ -304,14 +307,13 @@ def test_the_array_job_has_each_task_once():
 @each_page
 def test_words_in_the_text_exist(page):
     """Checks flags, targets and commands in the prose."""
-    targets = makefile()[0]
     for code in re.findall(r"`([^`]+)`", prose(page.read_text())):
         words = shlex.split(code)
         for flag in re.findall(r"(?<![\w-])--[a-z][\w]*", code):
-            if words[0] not in OTHER_COMMANDS:
+            if words[0] not in (*OTHER_COMMANDS, "make"):
                 assert flag in all_flags(), f"{page.name}: {code}"
-        if words[0] == "make" and len(words) > 1 and not words[1].endswith("*"):
-            assert words[1] in targets, f"{page.name}: {code}"
+        if words[0] == "make" and len(words) > 1:
+            check_make(words[1:])
         if words[0].startswith("mnasnet-") and len(words) > 1:
             assert words[0] in console_commands(), f"{page.name}: {code}"
         if all(w.partition("=")[0][2:] in settings.SETTINGS and "=" in w for w in words):

@@ -12,7 +12,7 @@ _BELOW_TRAINING = {
     "base", "cluster", "network", "config", "reading", "imagenet_input",
 }  # fmt: skip
 _BELOW_MAIN = {
-    *_BELOW_TRAINING, "training", "features", "exporting", "reporting", "weights", "running",
+    *_BELOW_TRAINING, "training", "exporting", "reporting", "weights", "running",
 }  # fmt: skip
 MAY_IMPORT = {
     "mnasnet_start": set(),
@@ -26,25 +26,22 @@ MAY_IMPORT = {
     "sharding": {"base", "network", "reading"},
     "data": {*_BELOW_TRAINING, "inspecting", "sharding"},
     "training": _BELOW_TRAINING,
-    "features": {*_BELOW_TRAINING, "training"},
     "exporting": {*_BELOW_TRAINING, "training"},
     "reporting": {*_BELOW_TRAINING, "training", "exporting"},
     "weights": {*_BELOW_TRAINING, "training"},
     "running": {*_BELOW_TRAINING, "training", "weights"},
-    "demo": {*_BELOW_TRAINING, "training", "exporting"},
+    "showing": {*_BELOW_TRAINING, "training", "exporting"},
     "mnasnet_main": {*_BELOW_MAIN, "mnasnet_start"},
-    "environments": {"base"},
-    "tpu_check": {*_BELOW_MAIN, "mnasnet_main", "environments"},
-    "check_exports": {*_BELOW_TRAINING, "exporting", "environments"},
-    "benchmarks": {*_BELOW_MAIN, "mnasnet_main", "data"},
-    "command": {*_BELOW_MAIN, "mnasnet_main", "data", "demo", "reporting"},
+    "checks": {"base"},
+    "bench": {*_BELOW_MAIN, "mnasnet_main", "data"},
+    "command": {*_BELOW_MAIN, "mnasnet_main", "checks", "data", "showing", "reporting"},
 }
 
 
 def modules():
     """Returns the paths of the package's modules by their dotted names."""
     paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
-    paths += ROOT.glob("utils/**/*.py")
+    paths += [*ROOT.glob("utils/**/*.py"), *ROOT.glob("bench/*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
 
 

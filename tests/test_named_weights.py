@@ -11,7 +11,7 @@ from torch_files import pth_file
 
 from utils import checkpoint_tool, pretrained
 from utils.base.errors import UserError
-from utils.running import preparation
+from utils.running import loop
 from utils.training import configuration
 from utils.weights import conversion
 
@@ -44,7 +44,7 @@ def test_fine_tuning_by_name_in_one_command(hub, digits_dir, tmp_path, monkeypat
     hub_server.use("http://127.0.0.1:9", tmp_path / "other", monkeypatch)
     params = configuration.resolve(flags, conversion.initial_weights)
     assert params["model_name"] == "mnasnet_small" and params["eval_crop_share"] == 0.9
-    assert preparation.prepare(params)["init_checkpoint"] is None
+    assert loop.prepare(params)["init_checkpoint"] is None
 
 
 def test_fine_tuning_from_a_file_without_classifier(digits_dir, tmp_path, caplog):

@@ -13,8 +13,8 @@ from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
-    from utils.demo import page, server
     from utils.exporting import classifiers
+    from utils.showing import demo
 
 DEFAULT_PORT = 8000
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv[1:])
     _check(arguments)
-    page.write(arguments.model, arguments.output_dir, arguments.pictures, arguments.labels)
+    demo.write(arguments.model, arguments.output_dir, arguments.pictures, arguments.labels)
     if arguments.serve:
         _serve(arguments.output_dir, DEFAULT_PORT if arguments.port is None else arguments.port)
     else:
@@ -60,8 +60,8 @@ def _check(arguments) -> None:
 
 
 def _serve(folder: str, port: int) -> None:
-    with server.open_server(folder, port) as web:
-        print(f"The page is at {server.address(web)} (Ctrl-C ends it).", flush=True)
+    with demo.open_server(folder, port) as web:
+        print(f"The page is at {demo.address(web)} (Ctrl-C ends it).", flush=True)
         web.serve_forever()
 
 

@@ -10,10 +10,10 @@ from tensorflow_estimator.python.estimator.estimator import training
 from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSignalHandlerHook
 
 import mnasnet_main
+from utils import tpu_check
 from utils.base import stopping
 from utils.cluster import votes
 from utils.config import settings
-from utils.tpu_check import tpu_program
 from utils.training import checkpoints
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -99,7 +99,7 @@ def tpu_hooks(monkeypatch, tmp_path):
         return make_session(**arguments)
 
     monkeypatch.setattr(training, "MonitoredTrainingSession", keep_hooks)
-    params = tpu_program.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
+    params = tpu_check.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
     tpu_graphs.estimator_graph(params, training=True)
     # The others need the device.
     return [h for h in given if isinstance(h, InstallSignalHandlerHook | votes.StopHook)]

@@ -8,10 +8,10 @@ import pytest
 from exports import make_export, report_of, saved_model_in, settings_of
 
 import mnasnet_main
-from utils.check_exports import comparison
-from utils.demo import description
+from utils import check_exports
 from utils.exporting import classifiers, tflite
 from utils.reporting import models
+from utils.showing import demo
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +44,18 @@ def test_the_file_says_its_share(uncropped, plain):
     file, published = f"{uncropped}/tiny.tflite", f"{plain}/tiny.tflite"
     assert tflite.open_interpreter(file).eval_crop_share == 1.0
     assert tflite.open_interpreter(published).eval_crop_share is None
-    assert description.describe(file)["crop_share"] == 1.0
-    assert description.describe(published)["crop_share"] == 32 / 64
+    assert demo.describe(file)["crop_share"] == 1.0
+    assert demo.describe(published)["crop_share"] == 32 / 64
     assert b"100.0 % of the shorter side" in pathlib.Path(file).read_bytes()
     assert report_of(uncropped)["identity"]["eval_crop_share"] == 1.0
 
 
-def test_the_check_in_other_runtimes_crops_by_it(uncropped, plain, tmp_path):
+def test_the_check_in_other_runtimes_crops_by_it(uncropped, plain):
     path = str(golden_files.IMAGES / "chelsea.jpg")
     whole, cropped = (
-        comparison.read_pictures(
-            [path], tflite.open_interpreter(f"{folder}/tiny.tflite"), str(tmp_path)
-        )[0].cropped
+        check_exports.read_pictures([path], tflite.open_interpreter(f"{folder}/tiny.tflite"))[
+            0
+        ].cropped
         for folder in (uncropped, plain)
     )
     assert whole.shape == cropped.shape and np.abs(whole - cropped).max() > 10

@@ -34,7 +34,7 @@ def is_named(damage, path, text):
 
 
 def test_there_are_many_kinds_and_none_twice(paths):
-    assert len(paths) == len(DAMAGES) > 80
+    assert len(paths) == len(DAMAGES) > 40
 
 
 def test_an_undamaged_file_passes(tmp_path):
@@ -102,7 +102,7 @@ def test_what_can_be_skipped_is_left_out(paths, scans, tmp_path):
     }  # fmt: skip
     split = bad_images.of_split(params, "train-")
     assert left_out <= {(problem.path, problem.record) for problem in split.problems}
-    assert len(left_out) > 50
+    assert len(left_out) > 20
 
 
 @pytest.mark.parametrize("is_training", [True, False], ids=["training", "evaluation"])

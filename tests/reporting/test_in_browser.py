@@ -9,7 +9,7 @@ import made_predictions
 import pytest
 from playwright.sync_api import expect
 
-from utils.benchmarks import report as benchmark
+from bench import writing
 from utils.reporting import content, predictions, report
 
 PHONE = {"width": 390, "height": 800}
@@ -192,7 +192,7 @@ def test_a_grid_of_few_classes(opened, tmp_path, num_classes):
 
 
 def test_a_thousand_classes(opened, tmp_path):
-    benchmark.write_report(str(tmp_path), 3000, [made_predictions.jpeg(80)])
+    writing.make_report(str(tmp_path), 3000, [made_predictions.jpeg(80)])()
     found = figures_in(tmp_path / "report")
     tab = opened(tmp_path / "report")
     one, other, images = found["pairs"][0]

@@ -13,8 +13,8 @@ import record_files
 from main_runs import refusal, run_here
 from sklearn import metrics
 
+from bench import measuring, writing
 from utils.base.errors import UserError
-from utils.benchmarks import report as benchmark
 from utils.reading import pictures as picture_reading
 from utils.reporting import content, predictions, report
 from utils.training import evaluations
@@ -250,8 +250,8 @@ def test_what_is_refused_before_the_training(digits_dir, tmp_path):
 
 
 def test_a_thousand_classes(tmp_path):
-    sizes = benchmark.write_report(str(tmp_path), 2000, [made_predictions.jpeg(80)]).sizes
-    assert set(sizes) == {report.PAGE, report.FIGURES, report.TABLE}
+    writing.make_report(str(tmp_path), 2000, [made_predictions.jpeg(80)])()
+    assert set(writing.sizes(tmp_path)) == {report.PAGE, report.FIGURES, report.TABLE}
     data = json.loads(Page(tmp_path / "report" / report.PAGE).scripts[0])
     assert len(data["classes"]) == 1000
     assert len(data["pairs"]) == content.MOST_PAIRS
@@ -261,9 +261,10 @@ def test_a_thousand_classes(tmp_path):
 @pytest.mark.slow
 def test_fifty_thousand_pictures_fit_in_20_mb(tmp_path):
     """The pictures of the page are photographs, which take as much as ImageNet's."""
-    large = benchmark.benchmark_pictures.make_pictures(20)
+    large = measuring.make_pictures(20)
     pictures = [picture_files.save(picture_reading.thumbnail(one, 160), "JPEG") for one in large]
-    sizes = benchmark.write_report(str(tmp_path), 50_000, pictures).sizes
+    writing.make_report(str(tmp_path), 50_000, pictures)()
+    sizes = writing.sizes(tmp_path)
     assert 2e6 < sizes[report.PAGE] < 10e6
     assert sum(sizes.values()) < 20e6
     assert len(rows_in(tmp_path / "report")) == 50_000

@@ -73,7 +73,7 @@ def test_filters_that_no_multiplier_gives_are_taken_as_they_are(tmp_path):
               "r3_k5_s22_e6_i24_o40", "r2_k3_s11_e6_i40_o48", "r4_k5_s22_e6_i48_o96",
               "r1_k3_s11_e6_i96_o160_noskip"]  # fmt: skip
     decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-    blocks = layer_names.unroll(decoded, GlobalParams())
+    blocks = layer_names.unrolled(decoded, GlobalParams())
     tensors = list(layer_names.tensors("torchvision", blocks, 32, 1280, 7))
     state = {t.key: golden_weights_torch.weight(t.key, t.shape) for t in tensors}
     path = str(tmp_path / "old.safetensors")

@@ -66,7 +66,7 @@ def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, word
     caplog.set_level(logging.INFO, "absl")
     overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
     stages, params = mnasnet_models.get_model_params(name, overrides)
-    blocks = layer_names.unroll(stages, params)
+    blocks = layer_names.unrolled(stages, params)
     stem = round_filters(params.stem_size, params)
     tensors = layer_names.tensors("timm", blocks, stem, params.head_size, 3)
     state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}

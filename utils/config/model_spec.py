@@ -117,9 +117,8 @@ def _check_joined(stages, spec: Mapping[str, Any], source: str) -> None:
     before = f"the stem (stem_size {entering})"
     for string, stage in zip(spec["stages"], stages, strict=True):
         declared, leaving = stage.input_filters, stage.output_filters
-        adds = stage.id_skip and max(stage.strides) == 1 and declared == leaving
-        squeezes = stage.expand_ratio == 1 and 0 < (stage.se_ratio or 0) <= 1
-        if declared != entering and (adds or squeezes):
+        squeezes = stage.expand_ratio == 1 and stage.has_se
+        if declared != entering and (stage.has_skip or squeezes):
             raise UserError(
                 f"{source}: stage {string!r} takes {declared} filters, but {entering} come out of "
                 f"{before} before it: make the two numbers the same."

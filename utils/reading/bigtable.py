@@ -17,7 +17,7 @@ from absl import logging
 from utils.base.errors import UserError
 from utils.reading import bigtable_client, examples
 
-PAGE_ROWS = 128  # larger pages cost memory, smaller ones calls: measure by make bench-bigtable
+PAGE_ROWS = 128  # larger pages cost memory, smaller ones calls: measure by make bench
 START_TIMEOUT_S = 10.0  # before a run, when the user waits for an answer
 RUN_TIMEOUT_S = 25.0  # during a run: enough for a server to come back with its data
 INDEX_DIGITS = 10

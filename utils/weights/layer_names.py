@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mnasnet_model import BlockArgs, GlobalParams, round_filters
+from mnasnet_model import BlockArgs, GlobalParams, unroll
 
 Shape = tuple[int, ...]
 
@@ -30,27 +30,21 @@ class Block:
 
     @property
     def expands(self) -> bool:
-        """Returns whether the block has an expansion."""
+        """Whether the block has an expansion."""
         return self.args.expand_ratio != 1
 
-    @property
-    def squeezes(self) -> bool:
-        """Returns whether the block has a squeeze-and-excite unit."""
-        return 0 < (self.args.se_ratio or 0) <= 1
 
-
-def unroll(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[Block]:
+def unrolled(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[Block]:
     """Returns the blocks of a network in order."""
-    blocks: list[Block] = []
-    for number, stage in enumerate(stages):
-        output = round_filters(stage.output_filters, global_params)
-        entering = round_filters(stage.input_filters, global_params)
-        for repeat in range(stage.num_repeat):
-            args = stage._replace(
-                input_filters=output if repeat else entering, output_filters=output, num_repeat=1
-            )
-            blocks.append(Block(len(blocks), number, repeat, args))
-    return blocks
+    places = [
+        (stage, repeat) for stage, args in enumerate(stages) for repeat in range(args.num_repeat)
+    ]
+    return [
+        Block(index, *place, args)
+        for index, (place, args) in enumerate(
+            zip(places, unroll(stages, global_params), strict=True)
+        )
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +68,7 @@ class Names:
 
 def _timm_block(block: Block) -> list[str]:
     scope = f"blocks.{block.stage}.{block.repeat}."
-    se = ["se.conv_reduce", "se.conv_expand"] if block.squeezes else []
+    se = ["se.conv_reduce", "se.conv_expand"] if block.args.has_se else []
     if block.expands:
         names = ["conv_pw", "bn1", "conv_dw", "bn2", *se, "conv_pwl", "bn3"]
     else:
@@ -93,7 +87,7 @@ def _torchvision_block(block: Block) -> list[str]:
 def _efficientnet_block(block: Block) -> list[str]:
     names = ["_expand_conv", "_bn0"] if block.expands else []
     names += ["_depthwise_conv", "_bn1"]
-    names += ["_se_reduce", "_se_expand"] if block.squeezes else []
+    names += ["_se_reduce", "_se_expand"] if block.args.has_se else []
     return [f"_blocks.{block.index}.{name}" for name in [*names, "_project_conv", "_bn2"]]
 
 
@@ -102,7 +96,7 @@ def _our_block(block: Block) -> list[str]:
     convs, norms = ["conv2d", "conv2d_1"], [f"batch_normalization{n}" for n in ("", "_1", "_2")]
     names = [convs.pop(0), norms.pop(0)] if block.expands else []
     names += ["depthwise_conv2d", norms.pop(0)]
-    names += ["se/conv2d", "se/conv2d_1"] if block.squeezes else []
+    names += ["se/conv2d", "se/conv2d_1"] if block.args.has_se else []
     return [scope + name for name in [*names, convs.pop(0), norms.pop(0)]]
 
 
@@ -160,7 +154,7 @@ def _block_shapes(block: Block, entering: int) -> Iterator[tuple[Shape, str, boo
     if block.expands:
         yield (inside, entering, 1, 1), "kernel", False
     yield (inside, 1, args.kernel_size, args.kernel_size), "depthwise_kernel", False
-    if block.squeezes:
+    if block.args.has_se:
         squeezed = max(1, int(args.input_filters * (args.se_ratio or 0)))
         yield (squeezed, inside, 1, 1), "kernel", True
         yield (inside, squeezed, 1, 1), "kernel", True

@@ -202,7 +202,7 @@ def described(
         stages, base = mnasnet_models.get_model_params(name, overrides)
     except ValueError as e:
         raise UserError(f"{path}: {e}") from e
-    blocks = layer_names.unroll(stages, base)
+    blocks = layer_names.unrolled(stages, base)
     stem = mnasnet_model.round_filters(base.stem_size, base)
     attempts = []
     for program, names in layer_names.PROGRAMS.items():
@@ -282,7 +282,7 @@ def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -
     names = layer_names.PROGRAMS[source.program]
     fields = mnasnet_model.GlobalParams._fields
     base = mnasnet_model.GlobalParams(**{k: v for k, v in source.settings.items() if k in fields})
-    template = layer_names.unroll(stages, base)
+    template = layer_names.unrolled(stages, base)
 
     def filters(key: str, otherwise: int) -> int:
         return shapes[key][0] if shapes.get(key) else otherwise
@@ -309,7 +309,7 @@ def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -
         "head_size": head,
     }
     scaled = None if multiplier == 1 else multiplier
-    blocks = layer_names.unroll(stages, base._replace(depth_multiplier=scaled))
+    blocks = layer_names.unrolled(stages, base._replace(depth_multiplier=scaled))
     return Network(
         model_name=model_name(source.name, multiplier),
         model_spec=spec,

@@ -37,7 +37,7 @@ def timm_state_dict(
     overrides = network_settings.overrides(dict(params))
     stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides)
     stem = mnasnet_model.round_filters(global_params.stem_size, global_params)
-    blocks = layer_names.unroll(stages, global_params)
+    blocks = layer_names.unrolled(stages, global_params)
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         held = reader.get_variable_to_shape_map()

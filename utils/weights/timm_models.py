@@ -49,7 +49,7 @@ def timm_model(
       global_params: the rest of the network.
     """
     shapes = {key: tuple(array.shape) for key, array in state.items()}
-    ours = _connections(layer_names.unroll(stages, global_params))
+    ours = _connections(layer_names.unrolled(stages, global_params))
     same_padding = global_params.padding == "same"
     # The two EfficientNet-Lite0 of timm differ only in their default padding.
     for source in sorted(
@@ -64,7 +64,7 @@ def timm_model(
         if (
             activation == global_params.activation
             and not any(recognition.compare_tensors(network.tensors, shapes))
-            and _connections(layer_names.unroll(theirs, scaled)) == ours
+            and _connections(layer_names.unrolled(theirs, scaled)) == ours
         ):
             return _timm_model(source, network)
     return None
@@ -87,12 +87,4 @@ def _timm_model(source: recognition.Source, network: recognition.Network) -> Tim
 
 def _connections(blocks: Sequence[layer_names.Block]) -> list[tuple[tuple[int, ...], bool]]:
     """Returns what shapes do not show: strides, and whether a block adds its input."""
-    return [
-        (
-            tuple(b.args.strides),
-            b.args.id_skip
-            and max(b.args.strides) == 1
-            and b.args.input_filters == b.args.output_filters,
-        )
-        for b in blocks
-    ]
+    return [(tuple(b.args.strides), b.args.has_skip) for b in blocks]

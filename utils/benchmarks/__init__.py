@@ -1,1 +1,0 @@
-"""The benchmarks of `make bench*`; each prints ratios within one run."""

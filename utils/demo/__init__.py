@@ -1,1 +1,0 @@
-"""Makes the parts of a web page that classifies pictures with an exported file."""

@@ -1,1 +1,0 @@
-"""Python environments next to the one that the program runs in."""

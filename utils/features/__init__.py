@@ -1,1 +1,0 @@
-"""Features of a frozen network, computed once, on which a classifier trains in seconds."""

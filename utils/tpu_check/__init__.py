@@ -1,1 +1,0 @@
-"""Compiles the training step with the TPU compiler, on a machine without a TPU."""
