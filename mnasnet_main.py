@@ -24,12 +24,11 @@ with importing_later():
     import imagenet_input
     import mnasnet_models
     import preprocessing
-    from utils.cluster import rendezvous, tasks, votes, watchdog
     from utils.config import network_settings
     from utils.exporting import export as exporting  # `export` is a published function
     from utils.reading import records
-    from utils.reporting import report
     from utils.running import cached_views, estimator, loop
+    from utils.showing import report
     from utils.training import (
         averages,
         checkpoints,
@@ -45,6 +44,7 @@ with importing_later():
         warm_start,
     )
     from utils.weights import conversion
+    from utils.workers import rendezvous, tasks, votes, watchdog
 
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 

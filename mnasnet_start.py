@@ -92,7 +92,7 @@ def _run(module: str) -> None:
 
 # The console commands, for setup.py.
 main = functools.partial(_run, "mnasnet_main")
-data = functools.partial(_run, "utils.data.command")
+data = functools.partial(_run, "utils.data")
 classify = functools.partial(_run, "utils.classify")
 evaluate = functools.partial(_run, "utils.evaluate")
 report = functools.partial(_run, "utils.report")

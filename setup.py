@@ -79,8 +79,7 @@ setuptools.setup(
     package_data={
         "utils.config": ["profiles/*.yaml"],
         "utils.reading": ["imagenet_labels.txt"],
-        "utils.reporting": ["site/*"],
-        "utils.showing": ["demo_site/*"],
+        "utils.showing": ["demo_site/*", "report_site/*"],
     },
     install_requires=[
         # The last line with TPUEstimator; 2.15.0's wheels name a broken set of CUDA packages.

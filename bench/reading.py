@@ -12,10 +12,10 @@ import tensorflow.compat.v1 as tf
 
 import imagenet_input
 from bench import measuring
+from utils import data as data_command
 from utils.base import memory
 from utils.base.errors import UserError
-from utils.data import bigtable_load
-from utils.data import command as data_command
+from utils.building import bigtable_load
 from utils.reading import (
     bigtable,
     bigtable_client,

@@ -17,7 +17,7 @@ from utils.config import settings
 from utils.exporting import latency, tflite
 from utils.reading import examples
 from utils.reading import labels as class_names
-from utils.reporting import content, models, predictions, report
+from utils.showing import content, models, predictions, report
 
 CLASSES = 1000
 NUM_SHARDS = 16

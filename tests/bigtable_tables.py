@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from record_files import example_of
 
-from utils.data import bigtable_load
+from utils.building import bigtable_load
 from utils.reading import bigtable, bigtable_client, bigtable_dataset, examples, records
 
 projects = itertools.count()

@@ -20,7 +20,7 @@ from hub_server import hub  # noqa: F401  (a fixture)
 from programs import run_as_program  # noqa: F401  (a fixture)
 from shades import numbered_dir  # noqa: F401  (a fixture)
 
-from utils.data import build_digits
+from utils.building import build_digits
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()

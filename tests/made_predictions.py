@@ -4,7 +4,7 @@ import numpy as np
 from shades import jpeg
 
 from utils.reading import examples
-from utils.reporting import content, models, predictions
+from utils.showing import content, models, predictions
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -3,10 +3,10 @@
 import pytest
 from built_data import features
 
+from utils.building import data_set, shards
+from utils.building.shards import Item, Made
 from utils.reading import examples
 from utils.reading.pictures import Unreadable
-from utils.sharding import data_set, shards
-from utils.sharding.shards import Item, Made
 
 NAMES = ("ant", "bee", "cow")
 DESCRIPTION = shards.describe("animals", shards.builder("test"), NAMES)

@@ -13,8 +13,8 @@ from programs import ROOT, flags, start, wait_for_line
 
 import mnasnet_main
 from utils import classify
+from utils import data as data_command
 from utils.base.errors import UserError
-from utils.data import command as data_command
 from utils.training import checkpoints, evaluations, hooks
 
 # Requests, which cost time and money. A change that makes do with fewer may lower them.

@@ -17,7 +17,7 @@ from PIL import Image
 from utils import classify, evaluate
 from utils.base.errors import UserError
 from utils.reading import dataset_info, examples
-from utils.reporting import figures
+from utils.showing import figures
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

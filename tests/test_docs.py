@@ -16,9 +16,9 @@ from console_commands import console_commands
 
 from bench import __main__ as bench
 from utils.base import files
-from utils.cluster import tasks
 from utils.config import model_spec, setting_flags, settings, strict_yaml
 from utils.training import configuration
+from utils.workers import tasks
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "g3doc").glob("*.md"))]

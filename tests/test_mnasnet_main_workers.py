@@ -19,10 +19,10 @@ from gangs import LIMIT, gang_flags, launched, run_gang, wait_for, workers
 from main_runs import refusal, run_here, values_of
 from programs import ROOT, flags, sentence, start, wait_for_line
 
-from utils.cluster import gang, tasks
-from utils.data import bigtable_load, build_digits
+from utils.building import bigtable_load, build_digits
 from utils.reading import records
 from utils.training import checkpoints, evaluations
+from utils.workers import gang, tasks
 
 SAME_IMAGES = {"dropout_rate": 0, "random_flip": False, "min_crop_area": 1, "tf_random_seed": 1}
 

@@ -24,7 +24,7 @@ with importing_later():
     from utils.config import setting_flags, settings
     from utils.exporting import classifiers, measure
     from utils.reading import dataset_info, examples, labels, records
-    from utils.reporting import figures, models, predictions
+    from utils.showing import figures, models, predictions
 
 _HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
 

@@ -17,7 +17,7 @@ with importing_later():
     import mnasnet_main
     from utils.config import setting_flags, settings
     from utils.reading import dataset_info, examples, labels, records
-    from utils.reporting import content, models, predictions, report
+    from utils.showing import content, models, predictions, report
 
 
 def main(argv: list[str]) -> None:

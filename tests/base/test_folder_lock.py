@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 
 from utils.base import folder_lock, stopping
 from utils.base.errors import UserError
-from utils.cluster import votes
+from utils.workers import votes
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT_SECONDS = 120

@@ -12,9 +12,9 @@ from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSigna
 import mnasnet_main
 from utils import tpu_check
 from utils.base import stopping
-from utils.cluster import votes
 from utils.config import settings
 from utils.training import checkpoints
+from utils.workers import votes
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 TINY = {

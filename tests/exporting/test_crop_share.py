@@ -10,8 +10,7 @@ from exports import make_export, report_of, saved_model_in, settings_of
 import mnasnet_main
 from utils import check_exports
 from utils.exporting import classifiers, tflite
-from utils.reporting import models
-from utils.showing import demo
+from utils.showing import demo, models
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from other_records import KAGGLE, write_kaggle
 
 import imagenet_input
 from utils.base.errors import UserError
-from utils.data import bigtable_load
+from utils.building import bigtable_load
 from utils.reading import bigtable, bigtable_dataset, examples, records
 
 # What is fed.

@@ -9,7 +9,8 @@ from bigtable_tables import BAD_VALUES, make_selection, pictures
 from main_runs import refusal
 from programs import ROOT, flags, run, sentence, wait_for_line
 
-from utils.data import bigtable_load, command
+from utils import data as data_command
+from utils.building import bigtable_load
 from utils.reading import bigtable
 from utils.training import checkpoints
 
@@ -62,7 +63,7 @@ def test_a_run_names_the_row_it_ends_at(server, digits_dir, tmp_path, kind, numb
 def test_a_training_run_ends_with_an_error_and_keeps_its_checkpoint(
     server, digits_dir, tmp_path, fault
 ):
-    command.main(
+    data_command.main(
         ["data", "bigtable-load", "--create", f"--data_dir={digits_dir}", "--project=p",
          "--instance=i"]
     )  # fmt: skip

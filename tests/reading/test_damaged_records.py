@@ -8,9 +8,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import imagenet_input
+from utils import data as data_command
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.data import command as data_command
 from utils.reading import bad_images, records, scan
 
 DAMAGES = list(damaged_records.all_damages())

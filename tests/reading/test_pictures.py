@@ -244,7 +244,7 @@ def test_without_pillow_one_sentence(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "PIL"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "PIL", None)
-    command = importlib.import_module("utils.data.command")
+    command = importlib.import_module("utils.data")
     with pytest.raises(UserError, match=r"^Pictures are read by Pillow: pip install pillow\.$"):
         command.main(["x", "fake", f"--output_dir={tmp_path}/out"])
     assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ import mnasnet_model
 from utils import pretrained
 from utils.base import memory
 from utils.base.errors import UserError
-from utils.data import build_photographs
+from utils.building import build_photographs
 from utils.reading import examples
 from utils.running import cached_views
 from utils.running.cached_views import Features, ViewsInput, rows_of_step

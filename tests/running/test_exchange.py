@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 from exports import settings_of
 
 import mnasnet_main
-from utils.cluster import tasks
+from utils.workers import tasks
 
 
 def operations_before(last):

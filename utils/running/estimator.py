@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import imagenet_input
 from utils.base import files
 from utils.base.errors import UserError
-from utils.cluster import tasks
-from utils.cluster.lost import WorkerLost
 from utils.training import devices, hooks, inputs, summaries
+from utils.workers import tasks
+from utils.workers.lost import WorkerLost
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

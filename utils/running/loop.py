@@ -12,11 +12,11 @@ from typing import Any
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.cluster import gang, gpus, orphans, rendezvous, sizing, tasks
-from utils.cluster.lost import WorkerLost
 from utils.config import network_settings
 from utils.training import checkpoints, evaluations, inputs, model_files, warm_start
 from utils.weights import conversion
+from utils.workers import gang, gpus, orphans, rendezvous, sizing, tasks
+from utils.workers.lost import WorkerLost
 
 _PAUSE = 0.5  # seconds between two looks for the chief's checkpoint
 

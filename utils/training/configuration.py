@@ -13,7 +13,6 @@ import mnasnet_model
 import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError, excerpt
-from utils.cluster import sizing
 from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info, examples, labels, records
 from utils.training import (
@@ -23,6 +22,7 @@ from utils.training import (
     evaluations,
     model_files,
 )
+from utils.workers import sizing
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

@@ -14,7 +14,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.cluster import gpus, sizing
+from utils.workers import gpus, sizing
 
 import tensorflow.compat.v1 as tf  # isort: skip
 from tensorflow.python.util import _pywrap_util_port  # isort: skip  (internal; it is pinned)

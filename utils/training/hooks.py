@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.base import progress, scratch
-from utils.cluster import tasks
 from utils.training import checkpoints
+from utils.workers import tasks
 
 import tensorflow.compat.v1 as tf  # isort: skip
 

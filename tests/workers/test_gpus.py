@@ -1,0 +1,51 @@
+"""Tests of the count of GPUs, with a command that stands in for nvidia-smi."""
+
+import os
+
+import pytest
+
+from utils.workers import gpus
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Puts an nvidia-smi on the path that shows some GPUs."""
+    monkeypatch.delenv(gpus.VARIABLE, raising=False)
+
+    def show(count):
+        lines = "".join(f"GPU {n}: Some GPU (UUID: GPU-{n})\\n" for n in range(count))
+        path = tmp_path / "nvidia-smi"
+        path.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return show
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_nvidia_smi_counts(smi, count):
+    smi(count)
+    assert gpus.visible() == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("2,5", ["2", "5"]), ("", []), ("-1", []), ("0,-1,2", ["0"]), ("GPU-abc", ["GPU-abc"])],
+)
+def test_the_variable_comes_first(smi, monkeypatch, value, found):
+    smi(8)
+    monkeypatch.setenv(gpus.VARIABLE, value)
+    assert gpus.visible() == found
+
+
+def test_without_a_driver_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.delenv(gpus.VARIABLE, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus.visible() == []
+
+
+@pytest.mark.parametrize(("local", "taken"), [(0, "4"), (1, "6"), (2, "4"), (None, "4")])
+def test_a_worker_takes_one(monkeypatch, local, taken):
+    monkeypatch.setenv(gpus.VARIABLE, "4,6")
+    assert gpus.take_one(local) == 2
+    assert os.environ[gpus.VARIABLE] == taken

@@ -1,5 +1,0 @@
-"""Runs `python -m utils.data`."""
-
-from utils.data import command
-
-command.console()

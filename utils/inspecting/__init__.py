@@ -1,1 +1,0 @@
-"""What `mnasnet-data inspect` is made of: it looks into data sets and changes none."""
