@@ -15,7 +15,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import mnasnet_start  # noqa: F401
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
 from utils.base import memory
@@ -32,7 +31,7 @@ from utils.reading.examples import PUBLISHED, RecordFormat
 from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX  # published here, too
 from utils.reading.segments import Segment
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 PADDING = -1
 # Names in exported graphs that clients feed, as published; the model function makes the second one.

@@ -14,7 +14,6 @@ from typing import Any
 
 from absl import logging
 
-import mnasnet_start  # noqa: F401
 from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf

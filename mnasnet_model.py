@@ -17,6 +17,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import utils  # noqa: F401  (before TensorFlow: sets its environment, checks its version)
+
 import tensorflow.compat.v1 as tf
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from mnasnet_model import BlockArgs, GlobalParams, MnasNetModel, round_filters
 from utils.base.errors import quoted
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 # Far above every published network. A larger number is a typing error or an attack: the network
 # would fill the memory before an error could be printed.

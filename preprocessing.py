@@ -7,16 +7,13 @@ it. The published accuracies were measured with bicubic resizing; the published 
 bilinearly since July 2019. A mix of the two costs up to 1.6 points (tensorflow/tpu#666).
 """
 
-# This file belongs to mnasnet-tpu. (`mnasnet_start` looks for these words.)
-
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import mnasnet_start  # noqa: F401
-import utils.base.tensorflow_version  # noqa: F401
+import utils  # noqa: F401  (before TensorFlow: sets its environment, checks its version)
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 IMAGE_SIZE = 224
 CROP_PADDING = 32

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from utils.base import progress, tables
 from utils.base.errors import UserError
 from utils.exporting import latency
 from utils.reading import dataset_info, examples
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = ROOT / "tests" / "golden" / "images"

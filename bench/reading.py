@@ -8,7 +8,6 @@ import shutil
 import time
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 import imagenet_input
 from bench import measuring
@@ -25,6 +24,8 @@ from utils.reading import (
     records,
     segments,
 )
+
+import tensorflow.compat.v1 as tf
 
 BATCH = 64
 WARM_UP_BATCHES = 8

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 import mnasnet_main
 import mnasnet_models
@@ -18,6 +17,8 @@ from utils.exporting import latency, tflite
 from utils.reading import examples
 from utils.reading import labels as class_names
 from utils.showing import content, models, predictions, report
+
+import tensorflow.compat.v1 as tf
 
 CLASSES = 1000
 NUM_SHARDS = 16

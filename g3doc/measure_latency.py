@@ -18,7 +18,7 @@ from utils.base import files, program, standard_streams
 from utils.config import settings
 from utils.exporting import latency
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 ROUNDS = 100
 

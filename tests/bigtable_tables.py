@@ -4,11 +4,12 @@ import itertools
 
 import emulator
 import pytest
-import tensorflow.compat.v1 as tf
 from record_files import example_of
 
 from utils.building import bigtable_load
 from utils.reading import bigtable, bigtable_client, bigtable_dataset, examples, records
+
+import tensorflow.compat.v1 as tf
 
 projects = itertools.count()
 

@@ -7,9 +7,9 @@ import dataclasses
 import os
 import pathlib
 
-import tensorflow.compat.v1 as tf
-
 from utils.reading import dataset_info, examples, records
+
+import tensorflow.compat.v1 as tf
 
 
 def content(folder):

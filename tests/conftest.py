@@ -8,11 +8,8 @@ from gcs_requests import AT_ONCE
 
 os.environ.update(AT_ONCE)  # before TensorFlow loads
 
-import utils.base.tensorflow_version  # noqa: F401  (sets the log levels before TensorFlow loads)
 
-import pytest  # isort: skip
-import tensorflow.compat.v1 as tf  # isort: skip
-
+import pytest
 from bigtable_tables import loaded, server  # noqa: F401  (fixtures)
 from exports import exported, model_dir, plain  # noqa: F401  (fixtures, one for all folders)
 from gcs_server import gcs, gs_bucket  # noqa: F401  (fixtures)
@@ -21,6 +18,8 @@ from programs import run_as_program  # noqa: F401  (a fixture)
 from shades import numbered_dir  # noqa: F401  (a fixture)
 
 from utils.building import build_digits
+
+import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
@@ -37,7 +36,6 @@ LONG_FILES = (
     "test_export.py",
     "test_full_disk.py",
     "test_mnasnet_main_model.py",
-    "test_mnasnet_start.py",
     "test_build_photographs.py",
     "test_xla_lowering.py",
     "test_make_venv.py",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import picture_files
+
 import tensorflow.compat.v1 as tf
 
 IMAGE_KEY, LABEL_KEY = "image/encoded", "image/class/label"

@@ -5,12 +5,13 @@ import os
 import shutil
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_main
 from utils.base import files
 from utils.config import settings
 from utils.exporting import export, export_report
+
+import tensorflow.compat.v1 as tf
 
 SIZE = 32
 

@@ -31,11 +31,12 @@ import urllib.request
 import certificates
 import gcs_proxy
 import pytest
-import tensorflow.compat.v1 as tf
 from emulator import ending_with_us
 from gcs_requests import AT_ONCE, Fault, Request, summary
 
 from utils.base import files
+
+import tensorflow.compat.v1 as tf
 
 START_SECONDS = 20
 NOT_INSTALLED = (

@@ -3,6 +3,7 @@
 import zlib
 
 import numpy as np
+
 import tensorflow.compat.v1 as tf
 
 

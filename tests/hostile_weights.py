@@ -46,7 +46,7 @@ from torch_files import Call, entry, legacy_file, pickled, safetensors_file, ten
 from utils import checkpoint_tool, import_weights
 from utils.base.errors import UserError
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 MEMORY = 4 << 30  # bytes
 SECONDS = 60  # for each file and program

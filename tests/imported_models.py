@@ -4,7 +4,6 @@ import pathlib
 
 import golden_weights_torch
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_models
 from utils import import_weights
@@ -12,6 +11,8 @@ from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.training import averages, checkpoints, configuration
 from utils.weights import weights_file
+
+import tensorflow.compat.v1 as tf
 
 SMALL = "timm_mnasnet_small"
 

@@ -6,7 +6,7 @@ from shades import jpeg
 from utils.reading import examples
 from utils.showing import content, models, predictions
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 def of(labels, top, probabilities, label_probabilities, num_classes, paths=("data/validation-0",)):

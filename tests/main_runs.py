@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import tensorflow.compat.v1 as tf
 import yaml
 from absl import flags, logging
 from programs import TINY_NETWORK
@@ -12,6 +11,8 @@ import mnasnet_main
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.training import configuration
+
+import tensorflow.compat.v1 as tf
 
 
 def run_here(*arguments):

@@ -3,9 +3,9 @@
 import json
 import os
 
-import tensorflow.compat.v1 as tf
-
 from utils.reading import records
+
+import tensorflow.compat.v1 as tf
 
 # The settings that read what `write_tfds` and `write_kaggle` write.
 TFDS = {

@@ -10,9 +10,10 @@ import threading
 import warnings
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import program
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY_NETWORK = ROOT / "tests" / "tiny_network.yaml"

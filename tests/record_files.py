@@ -4,10 +4,11 @@ import io
 
 import golden_files
 import picture_files
-import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from utils.reading import examples
+
+import tensorflow.compat.v1 as tf
 
 CLASSES = 10
 

@@ -2,10 +2,11 @@
 
 import os
 
-import tensorflow.compat.v1 as tf
 import yaml
 
 from utils.training import configuration, model_files
+
+import tensorflow.compat.v1 as tf
 
 STAGES = ["r1_k3_s22_e3_i8_o8"]
 

@@ -4,11 +4,12 @@ import io
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from imagenet_input import ImageNetInput
 from utils.reading import dataset_options, examples
+
+import tensorflow.compat.v1 as tf
 
 SIZE = 32
 

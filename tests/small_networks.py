@@ -2,10 +2,11 @@
 
 import golden_weights
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 import mnasnet_models
 from mnasnet_model import GlobalParams, MnasNetModel
+
+import tensorflow.compat.v1 as tf
 
 TINY = ["r1_k3_s11_e1_i8_o8", "r2_k5_s22_e3_i8_o16_se0.25"]
 

@@ -5,7 +5,6 @@ import signal
 import threading
 
 import pytest
-import tensorflow.compat.v1 as tf
 from gcs_requests import HANG_UP, counts, summary
 from gcs_server import tell_where_it_is
 from main_runs import log_of, refusal, run_here
@@ -16,6 +15,8 @@ from utils import classify
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.training import checkpoints, evaluations, hooks
+
+import tensorflow.compat.v1 as tf
 
 # Requests, which cost time and money. A change that makes do with fewer may lower them.
 MOST_OF_A_CHECKPOINT = 20

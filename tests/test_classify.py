@@ -19,7 +19,7 @@ from utils.base.errors import UserError
 from utils.reading import dataset_info, examples
 from utils.showing import figures
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-import tensorflow.compat.v1 as tf
 from write_numbers import network
 
 import mnasnet_models
 from g3doc import cost_tables
 from utils import complexity
 from utils.base.errors import UserError
+
+import tensorflow.compat.v1 as tf
 
 PUBLISHED = cost_tables.texts(cost_tables.A1)
 

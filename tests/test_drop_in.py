@@ -3,12 +3,13 @@
 import golden_files
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from small_networks import TINY, names_of_variables, tiny
 
 import mnasnet_models
 import preprocessing
 from mnasnet_model import BlockArgs, GlobalParams, MnasBlock, MnasNetModel, round_filters
+
+import tensorflow.compat.v1 as tf
 
 
 def run(*tensors):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 import tpu_graphs
 from shades import NUM_IMAGES, SIZE, batches, labels_of, write_shards
 
@@ -10,6 +9,8 @@ import imagenet_input
 import mnasnet_main
 from imagenet_input import PADDING, ImageNetBigtableInput, ImageNetInput, ImageNetTFExampleInput
 from utils.reading import examples
+
+import tensorflow.compat.v1 as tf
 
 NUM_HOSTS = 4
 

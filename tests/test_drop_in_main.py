@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import SIZE, SPEC
 
 import imagenet_input
@@ -14,6 +13,8 @@ from utils.base.errors import UserError
 from utils.config import settings
 from utils.reading import records
 from utils.training import checkpoints, configuration, inputs
+
+import tensorflow.compat.v1 as tf
 
 # What the code gives; the published program has more settings, and ours has more again.
 GIVEN = {

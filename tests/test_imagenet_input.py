@@ -7,7 +7,6 @@ import golden_files
 import numpy as np
 import other_records
 import pytest
-import tensorflow.compat.v1 as tf
 from PIL import Image
 from shades import (
     NUM_IMAGES,
@@ -26,6 +25,8 @@ from imagenet_input import PADDING
 from utils.base.errors import UserError
 from utils.reading import examples, records, scan
 from utils.reading.segments import Segment
+
+import tensorflow.compat.v1 as tf
 
 # Evaluation.
 

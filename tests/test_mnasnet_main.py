@@ -17,7 +17,6 @@ import urllib.request
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from main_runs import log_of, refusal, run_here, tpu_params, values_of
 from programs import TINY, flags, run
 
@@ -27,6 +26,8 @@ from utils.base import folder_lock
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.training import checkpoints, evaluations, inputs
+
+import tensorflow.compat.v1 as tf
 
 EXPORTED = "Exported step 8 to"
 

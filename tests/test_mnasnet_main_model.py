@@ -5,13 +5,14 @@ import pathlib
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from golden_weights import weight as golden_weight
 from main_runs import is_frozen, tiny_params
 
 import imagenet_input
 import mnasnet_main
 from utils.config import settings
+
+import tensorflow.compat.v1 as tf
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Processors round sums otherwise, and each step builds on the steps before it: with the kernels for

@@ -8,7 +8,6 @@ import zlib
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import write_in_order
 from golden_weights import weight as golden_weight
 from main_runs import is_frozen, log_of, refusal, run_here, tiny_params, values_of
@@ -18,6 +17,8 @@ from programs import flags
 import mnasnet_main
 from utils.base import files
 from utils.training import checkpoints, evaluations, inputs
+
+import tensorflow.compat.v1 as tf
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 EACH_STEP = {"steps_per_eval": 1, "tf_random_seed": 3}

@@ -14,7 +14,6 @@ import bigtable_tables
 import numpy as np
 import pytest
 import small_disk
-import tensorflow.compat.v1 as tf
 from gangs import LIMIT, gang_flags, launched, run_gang, wait_for, workers
 from main_runs import refusal, run_here, values_of
 from programs import ROOT, flags, sentence, start, wait_for_line
@@ -23,6 +22,8 @@ from utils.building import bigtable_load, build_digits
 from utils.reading import records
 from utils.training import checkpoints, evaluations
 from utils.workers import gang, tasks
+
+import tensorflow.compat.v1 as tf
 
 SAME_IMAGES = {"dropout_rate": 0, "random_flip": False, "min_crop_area": 1, "tf_random_seed": 1}
 

@@ -3,7 +3,6 @@
 import golden_weights
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from small_networks import (
     names_of_variables,
     ops_of_type,
@@ -13,6 +12,8 @@ from small_networks import (
 )
 
 from mnasnet_model import BlockArgs, GlobalParams, MnasBlock, MnasNetModel, round_filters
+
+import tensorflow.compat.v1 as tf
 
 # Rounding of filters.
 

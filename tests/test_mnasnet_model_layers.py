@@ -5,7 +5,6 @@ import math
 import golden_weights
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from small_networks import (
     names_of_variables,
     ops_of_type,
@@ -16,6 +15,8 @@ from small_networks import (
 
 import mnasnet_model
 from mnasnet_model import BlockArgs, GlobalParams, MnasBlock
+
+import tensorflow.compat.v1 as tf
 
 # Initializers.
 

@@ -6,12 +6,13 @@ import golden_files
 import golden_weights
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_model
 import mnasnet_models
 from mnasnet_model import BlockArgs
 from mnasnet_models import MnasNetDecoder
+
+import tensorflow.compat.v1 as tf
 
 STAGES = [(name, stage) for name, spec in mnasnet_models.MODELS.items() for stage in spec.stages]
 GOOD = "r1_k3_s11_e1_i32_o16"

@@ -5,11 +5,12 @@ import io
 import golden_files
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import preprocessing
 from preprocessing import Augmentation
+
+import tensorflow.compat.v1 as tf
 
 # No crop of a square has these: the sampler gives up and returns the whole picture.
 IMPOSSIBLE = Augmentation(aspect_ratio_range=(9.0, 10.0), area_range=(0.9, 1.0), max_attempts=3)

@@ -6,12 +6,13 @@ import re
 import tempfile
 
 import pytest
-import tensorflow.compat.v1 as tf
 import tpu_graphs
 
 import mnasnet_main
 from utils import tpu_check
 from utils.training import inputs
+
+import tensorflow.compat.v1 as tf
 
 SIZE, BATCH, CLASSES = 224, 1024, 1000
 # Where the network does not matter, one that is built in a second.

@@ -4,9 +4,10 @@ import functools
 import re
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils import tpu_check
+
+import tensorflow.compat.v1 as tf
 
 SIZE, BATCH = 64, 16
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import tensorflow.compat.v1 as tf
-
 import mnasnet_main
 from utils.training import inputs
+
+import tensorflow.compat.v1 as tf
 
 
 class _Built(Exception):

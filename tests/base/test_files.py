@@ -8,11 +8,12 @@ import stat
 import uuid
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import strict_yaml
+
+import tensorflow.compat.v1 as tf
 
 
 def test_text_is_written_and_read(tmp_path):

@@ -4,11 +4,12 @@ import os
 import re
 
 import pytest
-import tensorflow.compat.v1 as tf
 from gcs_requests import counts
 
 from utils.base import files
 from utils.base.errors import UserError
+
+import tensorflow.compat.v1 as tf
 
 
 def test_a_file_is_written_whole_in_two_requests(gcs, gs_bucket):

@@ -14,11 +14,12 @@ import time
 import uuid
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import folder_lock, stopping
 from utils.base.errors import UserError
 from utils.workers import votes
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT_SECONDS = 120

@@ -11,12 +11,13 @@ import threading
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import program
 from utils.base.errors import UserError
 from utils.base.version import __version__
 from utils.config import setting_flags
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -9,10 +9,11 @@ import subprocess
 import sys
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import scratch
 from utils.base.errors import UserError
+
+import tensorflow.compat.v1 as tf
 
 HOLD = """
 import sys, tempfile

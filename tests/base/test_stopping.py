@@ -4,7 +4,6 @@ import os
 import signal
 
 import pytest
-import tensorflow.compat.v1 as tf
 import tpu_graphs
 from tensorflow_estimator.python.estimator.estimator import training
 from tensorflow_estimator.python.estimator.tpu.tpu_estimator import InstallSignalHandlerHook
@@ -15,6 +14,8 @@ from utils.base import stopping
 from utils.config import settings
 from utils.training import checkpoints
 from utils.workers import votes
+
+import tensorflow.compat.v1 as tf
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 TINY = {

@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import labelled_pictures
 from PIL import Image
 from sklearn import datasets
@@ -13,6 +12,8 @@ from sklearn import datasets
 from utils import data as data_command
 from utils.building import build_digits
 from utils.reading import dataset_info, examples, records
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import random
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import content, features
 from PIL import Image
 
@@ -17,6 +16,8 @@ from utils.base.errors import UserError
 from utils.building import build_fake
 from utils.building.build_fake import Options
 from utils.reading import dataset_info, pictures
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import content, features
 
 import imagenet_input
@@ -21,6 +20,8 @@ from utils.base.errors import UserError
 from utils.building import build_folder
 from utils.building.build_folder import Options
 from utils.reading import dataset_info, records
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 KINDS = picture_files.kinds()

@@ -4,7 +4,6 @@ import logging
 
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import content, features
 
 import imagenet_input
@@ -15,6 +14,8 @@ from utils.building import build_imagenet
 from utils.building.build_imagenet import Options
 from utils.config import settings
 from utils.reading import dataset_info, labels
+
+import tensorflow.compat.v1 as tf
 
 KINDS = picture_files.kinds()
 # In no sorted order; the first three of ImageNet's, sorted, are tench, goldfish, great white shark.

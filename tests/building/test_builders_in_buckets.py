@@ -3,11 +3,12 @@
 import built_data
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils import data as data_command
 from utils.base import files
 from utils.base.errors import UserError
+
+import tensorflow.compat.v1 as tf
 
 
 def build(pictures, output_dir):

@@ -10,7 +10,6 @@ import time
 from concurrent import futures
 
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import bucket_content, content
 from small_shards import (
     DESCRIPTION,
@@ -29,6 +28,8 @@ from utils.building import shards
 from utils.building.task_folders import Task
 from utils.reading import records
 from utils.reading.dataset_info import DatasetInfo
+
+import tensorflow.compat.v1 as tf
 
 BAD = {"item 4"}
 

@@ -4,7 +4,6 @@ import fcntl
 import os
 
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import bucket_content, content
 from small_shards import (
     DESCRIPTION,
@@ -21,6 +20,8 @@ from utils.base.errors import UserError
 from utils.building import data_set, shards
 from utils.building.shards import Shard
 from utils.reading import dataset_info, records
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.fixture(scope="module")

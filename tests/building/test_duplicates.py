@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from utils import data as data_command
 from utils.building import build_fake, duplicates
 from utils.reading import examples
+
+import tensorflow.compat.v1 as tf
 
 
 def jpeg(picture, quality=90):

@@ -7,7 +7,6 @@ import struct
 import numpy as np
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 from other_records import KAGGLE, flags_of, write_kaggle
 from PIL import Image
 
@@ -17,6 +16,8 @@ from utils.building import build_fake, contact_sheet, inspection, splits
 from utils.building.build_fake import Options
 from utils.config import settings
 from utils.reading import dataset_info, examples
+
+import tensorflow.compat.v1 as tf
 
 
 def write(path, serialized):

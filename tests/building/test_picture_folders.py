@@ -5,13 +5,14 @@ import os
 
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base.errors import UserError
 from utils.building import picture_folders
 from utils.building.shards import Item
 from utils.reading import foreign, pictures
 from utils.reading.pictures import Unreadable
+
+import tensorflow.compat.v1 as tf
 
 
 def write(root, *paths, data=b"x"):

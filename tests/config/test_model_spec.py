@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 import yaml
 
 import mnasnet_models
 import preprocessing
 from utils.base.errors import UserError
 from utils.config import model_spec, network_settings, settings
+
+import tensorflow.compat.v1 as tf
 
 # EfficientNet-Lite0 is of the family.
 LITE0 = {

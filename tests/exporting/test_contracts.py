@@ -3,9 +3,7 @@
 import flatbuffers
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import SIZE, make_export, report_of, saved_model_in, settings_of
-from tensorflow.lite.python import schema_py_generated as schema
 
 from utils.exporting import (
     classifiers,
@@ -16,6 +14,9 @@ from utils.exporting import (
     tflite,
     tflite_metadata,
 )
+
+import tensorflow.compat.v1 as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 NAMES = {"float32": "tiny", "dynamic": "tiny_postquant", "float16": "tiny_float16",
          "int8": "tiny_int8"}  # fmt: skip

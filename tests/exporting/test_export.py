@@ -12,7 +12,6 @@ import uuid
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import copied, listing, make_export, report_of, saved_model_in, settings_of
 
 import mnasnet_main
@@ -21,6 +20,8 @@ from utils.base.errors import UserError
 from utils.exporting import classifiers, tflite
 from utils.reading import dataset_info
 from utils.training import evaluations, model_files
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -8,11 +8,12 @@ import sys
 import uuid
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import files
 from utils.base.errors import UserError
 from utils.exporting import export_report, placing
+
+import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The SavedModel has a new name each time; what only the old export has leaves.

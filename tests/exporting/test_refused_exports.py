@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import SPEC, copied, listing, make_export, settings_of
 
 import mnasnet_main
@@ -14,6 +13,8 @@ from utils.base.errors import UserError
 from utils.exporting import export
 from utils.reading import examples
 from utils.weights import model_folder
+
+import tensorflow.compat.v1 as tf
 
 
 def test_a_foreign_file_is_left_alone(model_dir, target):

@@ -6,7 +6,6 @@ import exports
 import numpy as np
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import settings_of
 from other_records import KAGGLE, write_kaggle
 from PIL import Image
@@ -15,6 +14,8 @@ import preprocessing
 from utils.base.errors import UserError
 from utils.exporting import samples
 from utils.reading import examples, records
+
+import tensorflow.compat.v1 as tf
 
 
 def test_calibration_images_are_of_all_classes(digits_dir, tmp_path):

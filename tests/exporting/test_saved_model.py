@@ -7,12 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import SIZE, saved_model_in
-from tensorflow.python.saved_model import loader_impl
 
 import preprocessing
 from utils.exporting import classifiers, saved_model
+
+import tensorflow.compat.v1 as tf
+from tensorflow.python.saved_model import loader_impl
 
 VARIABLES = "/variables/variables"
 

@@ -10,7 +10,7 @@ from exports import saved_model_in
 
 from utils.exporting import classifiers
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 def served(model, request):

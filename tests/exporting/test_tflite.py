@@ -5,13 +5,14 @@ import contextlib
 import golden_weights
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_main
 import preprocessing
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.exporting import contracts, tflite, tflite_metadata
+
+import tensorflow.compat.v1 as tf
 
 SIZE = 32
 CLASSES = 7

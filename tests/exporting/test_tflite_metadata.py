@@ -5,10 +5,11 @@ import zipfile
 
 import flatbuffers
 import numpy as np
-import tensorflow.compat.v1 as tf
-from tensorflow.lite.python import schema_py_generated as schema
 
 from utils.exporting import contracts, tflite, tflite_metadata
+
+import tensorflow.compat.v1 as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 NAMES = ["cat", "a cup", "Nürburgring"]
 

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from bigtable_tables import (
     BAD_VALUES,
     failure,
@@ -20,6 +19,8 @@ import imagenet_input
 from utils.base.errors import UserError
 from utils.building import bigtable_load
 from utils.reading import bigtable, bigtable_dataset, examples, records
+
+import tensorflow.compat.v1 as tf
 
 # What is fed.
 

@@ -5,13 +5,14 @@ import os
 
 import damaged_records
 import pytest
-import tensorflow.compat.v1 as tf
 
 import imagenet_input
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.reading import bad_images, records, scan
+
+import tensorflow.compat.v1 as tf
 
 DAMAGES = list(damaged_records.all_damages())
 

@@ -4,13 +4,14 @@ import dataclasses
 import json
 
 import pytest
-import tensorflow.compat.v1 as tf
 from other_records import TFDS, write_tfds
 
 from utils.base.errors import UserError
 from utils.reading import dataset_info, examples, records
 from utils.reading.dataset_info import DatasetInfo
 from utils.training import model_files
+
+import tensorflow.compat.v1 as tf
 
 INFO = DatasetInfo(
     name="Äpfel",

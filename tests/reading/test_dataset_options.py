@@ -1,10 +1,11 @@
 """No dataset that the package makes is tuned by tf.data: its thread would hold up the end."""
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 import imagenet_input
 from utils.reading import bigtable, bigtable_dataset, records, scan
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.mark.parametrize("is_training", [True, False])

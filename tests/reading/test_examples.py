@@ -1,11 +1,12 @@
 """Tests of examples: made, parsed, and refused with a reason."""
 
 import pytest
-import tensorflow.compat.v1 as tf
 from record_files import BAD, CLASSES, example_of, picture
 
 from utils.base.errors import UserError
 from utils.reading import examples
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.mark.parametrize("label", [1, 1000, 2**31 - 1])

@@ -5,12 +5,13 @@ import os
 import pathlib
 
 import pytest
-import tensorflow.compat.v1 as tf
 from damaged_records import header
 from other_records import compressed
 from record_files import good, write
 
 from utils.reading import framing
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.fixture

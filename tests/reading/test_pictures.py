@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import picture_files
 import pytest
-import tensorflow.compat.v1 as tf
 from PIL import Image, features
 
 import preprocessing
@@ -16,6 +15,8 @@ import utils
 from utils.base.errors import UserError
 from utils.reading import pictures
 from utils.reading.pictures import Unreadable
+
+import tensorflow.compat.v1 as tf
 
 KINDS = picture_files.kinds()
 

@@ -5,11 +5,12 @@ import functools
 import string
 
 import pytest
-import tensorflow.compat.v1 as tf
 from other_records import compressed
 
 from utils.reading import dataset_info, dataset_options, reading_order, records
 from utils.reading.segments import Segment
+
+import tensorflow.compat.v1 as tf
 
 SIZES = (4, 3, 5)  # the example of the module's docstring
 EVERY = [f"{letter}{n}" for letter, size in zip("abc", SIZES, strict=True) for n in range(size)]

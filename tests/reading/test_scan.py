@@ -5,12 +5,13 @@ import struct
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from other_records import compressed
 from record_files import BAD, CLASSES, example_of, good, picture, write
 
 from utils.base.errors import UserError
 from utils.reading import examples, records, scan, segments
+
+import tensorflow.compat.v1 as tf
 
 # The first bad record.
 

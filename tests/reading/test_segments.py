@@ -3,11 +3,12 @@
 import uuid
 
 import pytest
-import tensorflow.compat.v1 as tf
 from record_files import write
 
 from utils.reading import examples, records, segments
 from utils.reading.segments import Segment
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import uuid
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from main_runs import is_frozen, log_of, refusal, run_here, tiny_params, values_of, write_data
 from programs import flags
 from shades import NUM_IMAGES, SIZE, batches, jpeg
@@ -22,6 +21,8 @@ from utils.reading import examples
 from utils.running import cached_views
 from utils.running.cached_views import Features, ViewsInput, rows_of_step
 from utils.training import checkpoints, evaluations
+
+import tensorflow.compat.v1 as tf
 
 BACKBONE = {"freeze_backbone": True}
 ROWS = 2 * 1437

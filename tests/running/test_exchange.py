@@ -1,10 +1,11 @@
 """What the workers of a training exchange in a step, counted in the graph of one of two workers."""
 
-import tensorflow.compat.v1 as tf
 from exports import settings_of
 
 import mnasnet_main
 from utils.workers import tasks
+
+import tensorflow.compat.v1 as tf
 
 
 def operations_before(last):

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.showing import curves
+
+import tensorflow.compat.v1 as tf
 
 
 def write_events(folder, suffix, start, rows):

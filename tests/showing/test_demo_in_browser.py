@@ -18,7 +18,7 @@ from utils import pretrained
 from utils.exporting import classifiers
 from utils.showing import demo
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 # JPEG decoders differ by a grey level; what is left of it in the probabilities.
 TOLERANCE = 0.02

@@ -6,7 +6,6 @@ import shutil
 import made_predictions
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from exports import saved_model_in, settings_of
 
 import mnasnet_main
@@ -15,6 +14,8 @@ from utils.exporting import classifiers
 from utils.reading import records
 from utils.showing import models
 from utils.training import evaluations
+
+import tensorflow.compat.v1 as tf
 
 NAMES = [str(number) for number in range(10)]
 

@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.training import averages, checkpoints, optimization
+
+import tensorflow.compat.v1 as tf
 
 
 def build_network():

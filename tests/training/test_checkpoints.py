@@ -5,11 +5,12 @@ import pathlib
 import tempfile
 
 import pytest
-import tensorflow.compat.v1 as tf
 from saved_checkpoints import data_file, save, truncate, value_of
 
 from utils.base.errors import UserError
 from utils.training import checkpoints, hooks
+
+import tensorflow.compat.v1 as tf
 
 # Which one is meant.
 

@@ -4,11 +4,12 @@ import platform
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_main
 from utils.config import settings
 from utils.training import devices
+
+import tensorflow.compat.v1 as tf
 
 TINY = {
     "model_name": "tiny", "model_spec": {"stages": ["r2_k3_s22_e3_i8_o8_se0.25"]},

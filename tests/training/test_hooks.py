@@ -5,10 +5,11 @@ import re
 import types
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 from utils.base import progress
 from utils.training import hooks
+
+import tensorflow.compat.v1 as tf
 
 SET_UP_S, STEP_S, BATCH = 60.0, 0.5, 8
 

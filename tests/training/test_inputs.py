@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from built_data import write_in_order
 from shades import batches, labels_of
 
@@ -13,6 +12,8 @@ import mnasnet_main
 from imagenet_input import PADDING
 from utils.config import settings
 from utils.training import evaluations, inputs
+
+import tensorflow.compat.v1 as tf
 
 SPEC = {"stages": ["r1_k3_s22_e1_i8_o8_noskip"], "stem_size": 8, "head_size": 16}
 

@@ -5,11 +5,12 @@ import math
 import golden_weights
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_models
 from utils.config import settings
 from utils.training import optimization
+
+import tensorflow.compat.v1 as tf
 
 TINY = {"stages": ["r2_k3_s22_e3_i8_o8_se0.5"], "stem_size": 8, "head_size": 16, "num_classes": 4}
 

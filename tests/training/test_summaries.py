@@ -6,13 +6,14 @@ import io
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 import tpu_graphs
 from main_runs import tiny_params, values_of
 from PIL import Image
 
 import mnasnet_main
 from utils.training import checkpoints, inputs, summaries
+
+import tensorflow.compat.v1 as tf
 
 SPEC = {"stages": ["r1_k3_s22_e1_i8_o8_noskip"], "stem_size": 8, "head_size": 16}
 

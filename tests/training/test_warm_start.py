@@ -5,12 +5,13 @@ import os
 import golden_files
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import mnasnet_models
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.training import optimization, warm_start
+
+import tensorflow.compat.v1 as tf
 
 TINY = {
     "stages": ["r1_k3_s11_e1_i8_o8", "r1_k3_s22_e3_i8_o16_se0.5"],

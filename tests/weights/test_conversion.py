@@ -6,7 +6,6 @@ import golden_files
 import golden_weights_torch
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from imported_models import SMALL, logits, restored_params, write
 from torch_files import pth_file
 
@@ -18,6 +17,8 @@ from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.training import averages, evaluations, optimization
 from utils.weights import conversion, layer_names, weights_file
+
+import tensorflow.compat.v1 as tf
 
 GOLDEN = golden_weights_torch.names("timm_*") + golden_weights_torch.names("torchvision_*")
 # Networks that differ from others of the list in their multiplier alone.

@@ -7,7 +7,6 @@ import golden_files
 import golden_weights_torch
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 import yaml
 from imported_models import SMALL, SPEC, logits, restored_params, write
 
@@ -21,6 +20,8 @@ from utils.weights import (
     model_folder,
     weights_file,
 )
+
+import tensorflow.compat.v1 as tf
 
 
 def test_an_exported_file_says_what_it_is(imported, tmp_path):

@@ -7,7 +7,6 @@ import golden_files
 import golden_weights_torch
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from imported_models import SMALL, restored_params
 
 import mnasnet_models
@@ -15,6 +14,8 @@ from mnasnet_model import GlobalParams, round_filters
 from utils.config import network_settings, settings
 from utils.training import checkpoints
 from utils.weights import layer_names, recognition, timm_export, timm_models
+
+import tensorflow.compat.v1 as tf
 
 
 @pytest.mark.parametrize("name", ["timm_semnasnet_075", "timm_mnasnet_small"])

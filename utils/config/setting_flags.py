@@ -11,7 +11,6 @@ from typing import Any
 
 from absl import flags
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base.errors import UserError
 from utils.base.program import DEBUG_HELP
 from utils.base.version import __version__

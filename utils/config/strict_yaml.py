@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files
 from utils.base.errors import UserError, excerpt
 

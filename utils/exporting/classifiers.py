@@ -13,7 +13,7 @@ from utils.base.errors import UserError
 from utils.exporting import contracts, export_report, saved_model, tflite, tflite_metadata
 from utils.reading import labels
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 class SavedModelClassifier:

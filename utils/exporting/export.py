@@ -33,7 +33,7 @@ from utils.exporting import (
 from utils.reading import labels, records
 from utils.training import checkpoints, model_files
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 LARGEST_DIFFERENCE = 1e-3
 

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import memory
 from utils.exporting import tflite, tflite_metadata
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 KINDS = ("float32", "int8")
 ROUNDS = 60

@@ -24,7 +24,7 @@ from absl import logging
 from utils.base import files
 from utils.exporting import export_report
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 UNFINISHED_DIR = "unfinished-mnasnet-export"
 EARLIER_DIR = "earlier"

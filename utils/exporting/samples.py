@@ -23,7 +23,7 @@ from utils.reading import (
 )
 from utils.training import inputs, model_files
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 NUM_CALIBRATION_IMAGES = 200
 NUM_NOISE_IMAGES = 8

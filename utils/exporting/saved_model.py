@@ -14,7 +14,7 @@ from utils.base.errors import UserError
 from utils.reading import labels
 from utils.training import devices
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 KIND = "SavedModel"
 

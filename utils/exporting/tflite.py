@@ -11,13 +11,12 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import standard_streams
 from utils.base.errors import UserError
 from utils.config import network_settings
 from utils.exporting import contracts, tflite_metadata
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 # Names in the model function's graph: the normalized images, the logits.
 NORMALIZED_NAME = "truediv"

@@ -21,12 +21,11 @@ from collections.abc import Sequence
 import flatbuffers
 
 import preprocessing
-import utils.base.tensorflow_version  # noqa: F401
 from utils.exporting import contracts
 from utils.exporting.flatbuffer_tables import Reader, Table, floats, offsets
 from utils.reading import labels
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _BUFFER_NAME = b"TFLITE_METADATA"
 _RESIZE_NAME = b"mnasnet_resize_method"

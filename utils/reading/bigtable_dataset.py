@@ -6,12 +6,11 @@ import threading
 
 import numpy as np
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import memory
 from utils.base.errors import UserError
 from utils.reading import bigtable, dataset_options, examples, scan
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _lock = threading.Lock()
 _first_error: UserError | None = None

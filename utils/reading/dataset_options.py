@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import utils.base.tensorflow_version  # noqa: F401
-
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 def apply(

@@ -30,11 +30,10 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.reading import dataset_info, records, segments
 from utils.reading.segments import Segment
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 CYCLE = 16  # files read at a time
 SHUFFLE_BUFFER = 1024  # records

@@ -24,7 +24,7 @@ from utils.reading.framing import Frame
 from utils.reading.records import Problem
 from utils.reading.segments import Segment
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 # What reading a bad record raises. A message that quotes the record's bytes cannot be decoded.
 DATA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError)

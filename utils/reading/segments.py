@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import files
 from utils.reading import framing
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _READ_BUFFER_BYTES = 256 * 1024
 

@@ -32,7 +32,7 @@ from utils.config import network_settings
 from utils.reading import dataset_options, segments
 from utils.training import averages, inputs, optimization
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 FILE_NAME = "cached_features.npz"
 LABELS = "labels_of_features"

@@ -25,7 +25,7 @@ from utils.training import devices, hooks, inputs, summaries
 from utils.workers import tasks
 from utils.workers.lost import WorkerLost
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 ModeKeys = tf.estimator.ModeKeys
 # How a worker learns of a lost one.

@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.training import evaluations
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 TAGS = ("loss", "cross_entropy", "learning_rate", "images_per_second")
 MOST_POINTS = 400  # of a curve, which is about as many pixels wide

@@ -25,7 +25,7 @@ from utils.base import files, scratch, standard_streams
 from utils.base.errors import UserError, excerpt
 from utils.exporting import classifiers, tflite, tflite_metadata
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 FILE_NAME = "page.json"
 HOST = "127.0.0.1"

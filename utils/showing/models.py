@@ -18,7 +18,7 @@ from utils.reading import labels as class_names
 from utils.showing import predictions
 from utils.training import averages, checkpoints, configuration, devices, evaluations, model_files
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from utils.base import progress
 from utils.base.errors import UserError
 from utils.reading import bad_images, examples, records, segments
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 TOP_K = 5
 BATCH = 32  # pictures that a model gets at a time

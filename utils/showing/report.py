@@ -17,7 +17,7 @@ from utils.reading import bad_images, examples, records
 from utils.showing import content, models, page, predictions, thumbnails
 from utils.training import checkpoints
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 PAGE, FIGURES, TABLE = "report.html", "report.json", "predictions.csv"
 FOLDER = "report"  # in a model_dir

@@ -8,8 +8,7 @@ from absl import logging
 
 from utils.training import checkpoints, optimization
 
-import tensorflow.compat.v1 as tf  # isort: skip
-
+import tensorflow.compat.v1 as tf
 
 SUFFIX = "/ExponentialMovingAverage"
 

@@ -14,7 +14,7 @@ from absl import logging
 from utils.base import files
 from utils.base.errors import UserError
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 STATE_FILE = "checkpoint"
 _INDEX = re.compile(r"(model\.ckpt-\d+)\.index")

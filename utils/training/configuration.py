@@ -24,7 +24,7 @@ from utils.training import (
 )
 from utils.workers import sizing
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _MANY_EPOCHS = 2000  # the published recipe has 350
 

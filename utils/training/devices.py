@@ -16,8 +16,8 @@ from utils.base import files
 from utils.base.errors import UserError
 from utils.workers import gpus, sizing
 
-import tensorflow.compat.v1 as tf  # isort: skip
-from tensorflow.python.util import _pywrap_util_port  # isort: skip  (internal; it is pinned)
+import tensorflow.compat.v1 as tf
+from tensorflow.python.util import _pywrap_util_port  # internal; it is pinned
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _LEAST_SIDE_FOR_ONEDNN = 128  # in pixels; at 96 they save a tenth, at 64 nothing

@@ -18,7 +18,7 @@ from utils.config import network_settings
 from utils.training import checkpoints
 from utils.training.metrics import TOP_K
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 ARCHIVE_DIR = "archive"
 BEST_FILE = "best.json"

@@ -13,7 +13,7 @@ from utils.base.errors import UserError
 from utils.reading import scan
 from utils.training import checkpoints, inputs
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 @contextlib.contextmanager
@@ -64,8 +64,9 @@ def _ending_when_a_bucket_is_away(params: Mapping[str, Any]) -> Iterator[None]:
     if params["use_tpu"]:
         yield
         return
-    from tensorflow.python.training import monitored_session
     from tensorflow_estimator.python.estimator.tpu import error_handling
+
+    from tensorflow.python.training import monitored_session
 
     places = ((monitored_session, "_PREEMPTION_ERRORS"), (error_handling, "_IGNORED_ERRORS"))
     before = [getattr(module, name) for module, name in places]

@@ -11,7 +11,7 @@ from utils.base import progress, scratch
 from utils.training import checkpoints
 from utils.workers import tasks
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 def saver_hooks(params: Mapping[str, Any]) -> list[tf.train.SessionRunHook]:

@@ -29,8 +29,7 @@ from utils.reading import (
 )
 from utils.training import devices, model_files
 
-import tensorflow.compat.v1 as tf  # isort: skip
-
+import tensorflow.compat.v1 as tf
 
 # For a session that must leave the memory of a GPU to the training.
 HOST_ALONE = tf.ConfigProto(device_count={"GPU": 0})

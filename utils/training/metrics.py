@@ -10,7 +10,7 @@ from typing import Any
 
 import imagenet_input
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 TOP_K = 5
 

@@ -16,8 +16,7 @@ from utils.config import model_spec, network_settings, settings, strict_yaml
 from utils.reading import dataset_info, labels
 from utils.training import checkpoints, evaluations
 
-import tensorflow.compat.v1 as tf  # isort: skip
-
+import tensorflow.compat.v1 as tf
 
 PARAMS_FILE = "params.yaml"
 

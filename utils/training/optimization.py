@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import utils.base.tensorflow_version  # noqa: F401
-
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 # Internal; TensorFlow is pinned.
-from tensorflow.core.framework import attr_value_pb2  # isort: skip
-from tensorflow.python.framework import ops  # isort: skip
-from tensorflow.python.training import slot_creator  # isort: skip
+from tensorflow.core.framework import attr_value_pb2
+from tensorflow.python.framework import ops
+from tensorflow.python.training import slot_creator
 
 BASE_BATCH_SIZE = 256
 _WEIGHTS = ("kernel", "depthwise_kernel", "bias", "gamma", "beta")

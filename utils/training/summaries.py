@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.training import inputs, model_files
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _PICTURES = 16  # of the first batch
 _PICTURES_TAG = "training_images"

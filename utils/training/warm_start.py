@@ -19,7 +19,7 @@ from utils.base.errors import UserError
 from utils.reading import labels
 from utils.training import averages, checkpoints, model_files, optimization
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 LEAST_SHARE = 0.9
 _KERAS_SCOPE = "mnas_net_model/"

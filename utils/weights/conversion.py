@@ -28,7 +28,7 @@ from utils.weights import (
 )
 from utils.weights.description import IMAGENET_LABELS, Description
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _LEAST_CLASSES = 2  # of a classifier that the data's own replaces
 _CHECKPOINT_FILE = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")

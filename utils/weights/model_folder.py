@@ -19,7 +19,7 @@ from utils.reading import labels
 from utils.training import averages, checkpoints, model_files, optimization, warm_start
 from utils.weights import recognition
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _CHECKPOINT = "model.ckpt-0"
 

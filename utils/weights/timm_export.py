@@ -18,7 +18,7 @@ from utils.config import network_settings
 from utils.training import averages, warm_start
 from utils.weights import layer_names, timm_models
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 def timm_state_dict(

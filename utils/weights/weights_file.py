@@ -21,7 +21,7 @@ from utils.base.errors import UserError, quoted
 from utils.weights import layer_names, pickled, tensor_data
 from utils.weights.tensor_data import Malformed
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 PICKLED = (".pth", ".pth.tar", ".pt", ".bin", ".ckpt")
 _METADATA = "__metadata__"

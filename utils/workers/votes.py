@@ -10,10 +10,9 @@ import signal
 
 import numpy as np
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.base import stopping
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 
 class StopHook(tf.train.SessionRunHook):

@@ -13,12 +13,11 @@ import sys
 import threading
 import time
 
-import utils.base.tensorflow_version  # noqa: F401
 from utils.workers import rendezvous
 from utils.workers.lost import WorkerLost
 from utils.workers.tasks import Task
 
-import tensorflow.compat.v1 as tf  # isort: skip
+import tensorflow.compat.v1 as tf
 
 _POLLS = 20  # within the time that may pass
 
