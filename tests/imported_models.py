@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import mnasnet_models
 from utils import import_weights
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.training import averages, checkpoints, configuration
 from utils.weights import weights_file
 
@@ -46,7 +46,7 @@ def logits(model_dir, images):
             tf.constant(images),
             params["model_name"],
             False,
-            network_settings.overrides(params),
+            network.overrides(params),
         )
         averages.AveragesSaver().restore(session, checkpoints.latest(model_dir))
         return session.run(outputs)
