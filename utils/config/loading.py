@@ -31,9 +31,11 @@ def define_flags() -> flags.FlagValues:
     """
     values = flags.FlagValues()
     for name, setting in settings.SETTINGS.items():
-        for flag, is_boolean in _flags_of(name, setting):
-            define = flags.DEFINE_boolean if is_boolean else flags.DEFINE_string
-            define(flag, None, setting.help, flag_values=values)
+        define = flags.DEFINE_boolean if setting.kind is bool else flags.DEFINE_string
+        define(name, None, setting.help, flag_values=values)
+        if setting.alias:
+            flags.DEFINE_alias(setting.alias, name, flag_values=values)
+    flags.DEFINE_boolean("use_bfloat16", None, "Is --precision=bfloat16.", flag_values=values)
     for name, text, short in (
         ("version", "Prints the version.", None),
         ("help", "Prints each setting.", "?"),
@@ -46,13 +48,6 @@ def define_flags() -> flags.FlagValues:
         values[absl_flag.name] = absl_flag  # a value that is parsed takes effect on absl at once
         values.register_flag_by_module("absl", absl_flag)  # for --helpxml
     return values
-
-
-def _flags_of(name: str, setting: settings.Setting) -> Iterator[tuple[str, bool]]:
-    """Yields (flag, whether it is a boolean) for the name of a setting and for its alias."""
-    yield name, setting.kind is bool
-    if setting.alias:
-        yield setting.alias, setting.kind is bool or setting.alias_values is not None
 
 
 def _absl_flags() -> list[flags.Flag]:
@@ -76,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None
         text = setting.help[0].lower() + setting.help[1:].rstrip(".")
         parser.add_argument(
             f"--{name}",
-            type=functools.partial(_value, name, name),
+            type=functools.partial(_converted, name),
             help=f"{text} (default: {setting.default_text})",
         )
 
@@ -107,21 +102,21 @@ def parse_flags(argv: list[str], description: str) -> dict[str, Any]:
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag: flags are written --name=value.")
     _start_log(argv[0])
-    given: dict[str, Any] = {}
-    for name, setting in settings.SETTINGS.items():
-        for flag, _ in _flags_of(name, setting):
-            if values[flag].present:
-                value = _value(name, flag, values[flag].value)
-                if given.setdefault(name, value) != value:
-                    raise UserError(f"--{name} and --{flag} contradict each other: give one.")
+    given = {
+        name: _converted(name, values[name].value)
+        for name in settings.SETTINGS
+        if values[name].value is not None
+    }
+    use_bfloat16 = values["use_bfloat16"].value
+    if use_bfloat16 is not None:
+        precision = "bfloat16" if use_bfloat16 else "float32"
+        if given.setdefault("precision", precision) != precision:
+            raise UserError("--precision and --use_bfloat16 contradict each other: give one.")
     return given
 
 
-def _value(name: str, flag: str, given: Any) -> Any:
-    setting = settings.SETTINGS[name]
-    if flag == setting.alias and setting.alias_values is not None:
-        return setting.alias_values[given]
-    return settings.convert(name, given, f"--{flag}={given}")
+def _converted(name: str, value: Any) -> Any:
+    return settings.convert(name, value, f"--{name}={value}")
 
 
 def help_text(program: str, description: str, full: bool = False) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,18 +38,6 @@ class Limits(NamedTuple):
     above: float | None = None
     below: float | None = None
 
-    def problem(self, value: float) -> str | None:
-        """Returns what a number must be instead; None for a valid one."""
-        if self.minimum is not None and value < self.minimum:
-            return f"it must be at least {self.minimum}"
-        if self.maximum is not None and value > self.maximum:
-            return f"it must be at most {self.maximum}"
-        if self.above is not None and value <= self.above:
-            return f"it must be greater than {self.above}"
-        if self.below is not None and value >= self.below:
-            return f"it must be less than {self.below}"
-        return None
-
 
 ANY = Limits()
 # No training reaches the largest number, and the product of two still fits in 64 bits.
@@ -72,7 +61,6 @@ class Setting:
       unset: what None means, for `--help`.
       choices: the only valid values; None for no such limit.
       alias: a second flag.
-      alias_values: the values that the alias stands for, if it is a boolean flag.
       fine_tuning: the default if --init_checkpoint is given; None if it does not differ.
       zero_is_unset: whether 0 means what None means, as in the published program's own defaults.
     """
@@ -84,7 +72,6 @@ class Setting:
     unset: str = "unset"
     choices: tuple[str, ...] | None = None
     alias: str | None = None
-    alias_values: Mapping[bool, Any] | None = None
     fine_tuning: Any = None
     zero_is_unset: bool = False
 
@@ -150,8 +137,6 @@ GROUPS: dict[str, dict[str, Setting]] = {
             "short for bfloat16.",
             "float32",
             choices=("float32", "bfloat16"),
-            alias="use_bfloat16",
-            alias_values={True: "bfloat16", False: "float32"},
         ),
         "data_format": text(
             "Layout of the activations; channels_first needs a GPU.",
@@ -437,9 +422,10 @@ SETTINGS: dict[str, Setting] = {
     name: setting for group in GROUPS.values() for name, setting in group.items()
 }
 
-# The meaning of a checkpoint's weights depends on these: a run that resumes must agree with the
-# checkpoint, and takes what it does not give from params.yaml in model_dir.
-ARCHITECTURE = (
+# What belongs to a checkpoint: the network, and the size and the preparation of its images. A run
+# that resumes takes from params.yaml in model_dir what it does not give; its network must be the
+# checkpoint's.
+CARRIED = (
     "model_name",
     "model_spec",
     "num_label_classes",
@@ -448,9 +434,10 @@ ARCHITECTURE = (
     "min_depth",
     "use_keras",
     "batch_norm_epsilon",
+    "input_image_size",
+    "resize_method",
+    "eval_crop_share",
 )
-# A run that resumes takes these from params.yaml as well, but may give other values.
-CARRIED = (*ARCHITECTURE, "input_image_size", "resize_method", "eval_crop_share")
 # How the records of a data set are found and read. A run that resumes takes these from params.yaml
 # if it reads the same folder; commands that read records have flags of these names.
 RECORDS = ("train_files", "eval_files", "record_keys", "first_label")
@@ -498,6 +485,10 @@ _KIND_NAMES = {
 }
 
 
+_HOLDS = (operator.ge, operator.le, operator.gt, operator.lt)
+_LIMIT_NAMES = ("at least", "at most", "greater than", "less than")
+
+
 def convert(name: str, value: Any, given: str) -> Any:
     """Returns a value in the type of a setting, with ~ replaced; None stays None.
 
@@ -517,14 +508,11 @@ def convert(name: str, value: Any, given: str) -> Any:
         raise UserError(f"{excerpt(given)} is not {_KIND_NAMES[setting.kind]}.")
     if setting.zero_is_unset and converted == 0:
         return None
-    problem = None
-    if isinstance(converted, str):
-        converted = files.expand_home(converted)  # many are paths; no other text begins with ~
-        problem = _problem_of_text(setting, converted)
-    elif not isinstance(converted, dict):
-        problem = setting.limits.problem(converted)
-    if problem:
-        raise UserError(f"{excerpt(given)} is invalid: {problem}.")
+    if isinstance(converted, str):  # many are paths, and no other text begins with ~
+        converted = files.expand_home(converted)
+    wrong = _outside_limits(setting, converted)
+    if wrong:
+        raise UserError(f"{excerpt(given)} is invalid: {wrong}.")
     return converted
 
 
@@ -551,11 +539,16 @@ def _to_kind(kind: type, value: Any) -> Any:
     return kind(number)
 
 
-def _problem_of_text(setting: Setting, text: str) -> str | None:
-    """Returns what a text must be instead; None for a valid one."""
-    if setting.choices is not None and text not in setting.choices:
-        return f"choose one of {', '.join(setting.choices)}"
-    # TensorFlow needs names in UTF-8, and cuts some off at a zero byte.
-    if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in text):
-        return "it has a character that cannot be printed, or is not in UTF-8; rename it"
+def _outside_limits(setting: Setting, value: Any) -> str | None:
+    """Returns what a value must be instead; None for a valid one."""
+    if isinstance(value, str):
+        if setting.choices is not None and value not in setting.choices:
+            return f"choose one of {', '.join(setting.choices)}"
+        # TensorFlow needs names in UTF-8, and cuts some off at a zero byte.
+        if any((c < " " and c not in "\t\n") or "\ud800" <= c <= "\udfff" for c in value):
+            return "it has a character that cannot be printed, or is not in UTF-8; rename it"
+        return None
+    for limit, holds, words in zip(setting.limits, _HOLDS, _LIMIT_NAMES, strict=True):
+        if limit is not None and not holds(value, limit):
+            return f"it must be {words} {limit}"
     return None

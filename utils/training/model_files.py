@@ -14,7 +14,7 @@ from utils.base import files
 from utils.base.errors import UserError
 from utils.config import loading, network, settings
 from utils.reading import dataset_info, labels
-from utils.training import checkpoints, evaluations
+from utils.training import evaluations
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
@@ -121,13 +121,11 @@ def kept_label_names(folder: str | None) -> list[str]:
     """Returns the names of classes that a model_dir keeps, in order; empty if it keeps none.
 
     Raises:
-      UserError: labels.txt is a folder, or cannot be read.
+      UserError: labels.txt cannot be read.
     """
     if not folder:
         return []
     path = os.path.join(without_archive(folder), labels.FILE_NAME)
-    if not files.is_remote(path):  # in a bucket, which has no folders, a look takes requests
-        _refuse_folder(path)
     return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
 
 
@@ -135,11 +133,6 @@ def without_archive(folder: str) -> str:
     """Returns the model_dir of a folder of checkpoints, which may be the archive in it."""
     above, name = os.path.split(folder.rstrip("/"))
     return above if name == evaluations.ARCHIVE_DIR else folder
-
-
-def _refuse_folder(path: str) -> None:
-    if tf.io.gfile.isdir(path):
-        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
 
 
 def class_order(params: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -178,20 +171,6 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
 
 
 def check_what_is_there(model_dir: str) -> None:
-    """Refuses, before hours of work, a model_dir with something in the way of their results.
-
-    Raises:
-      UserError: a file or folder has a name that this program needs, or a file of results is
-        damaged.
-    """
-    there = {*checkpoints.names(model_dir)}  # a bucket lists all as fast as it looks for one
-    for name in there & {evaluations.ARCHIVE_DIR, evaluations.EVAL_DIR}:
-        path = os.path.join(model_dir, name)
-        if not tf.io.gfile.isdir(path):
-            raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
-    if labels.FILE_NAME in there:
-        _refuse_folder(os.path.join(model_dir, labels.FILE_NAME))
-    if evaluations.EVALUATIONS_FILE in there:
-        evaluations.read(model_dir)
-    if evaluations.ARCHIVE_DIR in there:
-        evaluations.best(model_dir)
+    """Raises UserError, before hours of work, if a file of earlier results is damaged."""
+    evaluations.read(model_dir)
+    evaluations.best(model_dir)
