@@ -17,13 +17,13 @@ from absl import logging
 from utils.base import files, folder_lock, program, stopping
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
-from utils.config import absl_flags, setting_flags, settings
+from utils.config import loading, settings
 
 with importing_later():
     import imagenet_input
     import mnasnet_models
     import preprocessing
-    from utils.config import network_settings
+    from utils.config import network
     from utils.exporting import export as exporting  # `export` is a published function
     from utils.reading import records
     from utils.running import cached_views, estimator, loop
@@ -104,9 +104,7 @@ def _network_images(images, mode, params):
     if mode == tf.estimator.ModeKeys.PREDICT:
         images = tf.identity(images, imagenet_input.SERVING_IMAGES)
     # Pixels may travel in bfloat16, but are normalized in float32.
-    images = preprocessing.normalize(
-        tf.cast(images, tf.float32), **network_settings.normalization(params)
-    )
+    images = preprocessing.normalize(tf.cast(images, tf.float32), **network.normalization(params))
     if params["data_format"] == "channels_first":
         images = tf.transpose(images, [0, 3, 1, 2])
     return tf.cast(images, tf.bfloat16 if params["precision"] == "bfloat16" else tf.float32)
@@ -116,9 +114,9 @@ def _logits(images, mode, params):
     """Returns the network's float32 logits [N, classes]."""
     bfloat16 = params["precision"] == "bfloat16"
     is_training = mode == tf.estimator.ModeKeys.TRAIN
-    overrides = network_settings.overrides(params)
+    overrides = network.overrides(params)
     if is_training:  # how layers train is not a property of the network
-        overrides["frozen"] = network_settings.frozen(params)
+        overrides["frozen"] = network.frozen(params)
         overrides["sync_batch_norm"] = params["sync_batch_norm"]
     with tf.tpu.bfloat16_scope() if bfloat16 else contextlib.nullcontext():
         logits, _ = mnasnet_models.build_mnasnet_model(
@@ -379,7 +377,7 @@ def main(argv: list[str]) -> int | None:
 
     A notebook, too, may call it, whether or not TensorFlow executes eagerly there.
     """
-    given = setting_flags.parse_settings(argv, DESCRIPTION)
+    given = loading.parse_flags(argv, DESCRIPTION)
     with loop.joined(), program.graph_mode():
         params = configuration.resolve(given, conversion.initial_weights)
         if loop.starts_workers(params):
@@ -387,8 +385,8 @@ def main(argv: list[str]) -> int | None:
         if loop.is_idle(params):
             return None
         configuration.log_summary(params)
-        with explanations.explaining_disk_errors(params), explanations.naming_what_is_saved(params):
-            absl_flags.call(MODES[params["mode"]], params)
+        with explanations.naming_what_is_saved(params):
+            loading.call_as_absl_does(MODES[params["mode"]], params)
     return None
 
 

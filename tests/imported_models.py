@@ -8,7 +8,7 @@ import pytest
 import mnasnet_models
 from utils import import_weights
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.training import averages, checkpoints, configuration
 from utils.weights import weights_file
 
@@ -47,7 +47,7 @@ def logits(model_dir, images):
             tf.constant(images),
             params["model_name"],
             False,
-            network_settings.overrides(params),
+            network.overrides(params),
         )
         averages.AveragesSaver().restore(session, checkpoints.latest(model_dir))
         return session.run(outputs)

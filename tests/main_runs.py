@@ -71,7 +71,10 @@ def values_of(checkpoint):
 
 def write_data(folder, train, validation=None):
     folder.mkdir()
-    for name, contents in (("train", train), ("validation", validation or train)):
+    for name, contents in (
+        ("train", train),
+        ("validation", train if validation is None else validation),
+    ):
         with tf.io.TFRecordWriter(str(folder / f"{name}-00000-of-00001")) as writer:
             for content in contents:
                 writer.write(content)

@@ -16,7 +16,7 @@ from console_commands import console_commands
 
 from bench import __main__ as bench
 from utils.base import files
-from utils.config import model_spec, setting_flags, settings, strict_yaml
+from utils.config import loading, network, settings
 from utils.training import configuration
 from utils.workers import tasks
 
@@ -135,7 +135,7 @@ def check_program(words, folder):
     """Resolves the settings of a command of the program and returns them."""
     # A folder stands for the bucket, because settings are looked up in its files.
     arguments = [word.replace("gs://BUCKET", str(folder / "bucket")) for word in words]
-    given = setting_flags.parse_settings(["mnasnet_main.py", *arguments], "")
+    given = loading.parse_flags(["mnasnet_main.py", *arguments], "")
     # Nothing is fetched: a folder stands for the weights, too.
     return configuration.resolve(given, lambda p: str(folder) if files.is_download(p) else p)
 
@@ -252,9 +252,9 @@ def test_commands_parse(page, folder, monkeypatch):
 def test_yaml_loads(page, folder):
     for name, content in yaml_files(page.read_text()).items():
         (folder / name).write_text(content)
-        found = strict_yaml.read_mapping(name)
+        found = loading.read_mapping(name)
         if "stages" in found:
-            model_spec.load(name)
+            network.read_file(name)
         elif "apiVersion" in found:
             check_kubernetes(found, folder)
         elif set(found) <= set(settings.SETTINGS):
@@ -280,7 +280,7 @@ def modules_named():
 @functools.cache
 def all_flags():
     """Returns the flags of the program and of every command."""
-    names = set(setting_flags.define_flags())
+    names = set(loading.define_flags())
     parsers = map(parser_of, modules_named() | set(console_commands().values()) - {"mnasnet_main"})
     return {f"--{name}" for name in names} | {"--debug"}.union(*map(options_of, parsers))
 
@@ -317,7 +317,7 @@ def test_words_in_the_text_exist(page):
         if words[0].startswith("mnasnet-") and len(words) > 1:
             assert words[0] in console_commands(), f"{page.name}: {code}"
         if all(w.partition("=")[0][2:] in settings.SETTINGS and "=" in w for w in words):
-            setting_flags.parse_settings(["mnasnet_main.py", *words], "")
+            loading.parse_flags(["mnasnet_main.py", *words], "")
 
 
 def test_the_readme_lists_every_page():

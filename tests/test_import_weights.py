@@ -10,7 +10,7 @@ from imported_models import SMALL, SPEC, restored_params, run_import, write
 import mnasnet_models
 from utils import import_weights
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 
 
 def test_a_users_description_goes_before_what_is_recognized(tmp_path, caplog):
@@ -19,13 +19,13 @@ def test_a_users_description_goes_before_what_is_recognized(tmp_path, caplog):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**SPEC, "activation": "relu6"}))
     run_import(path, tmp_path / "a", model_spec=str(tmp_path / "mine.yaml"))
     params = restored_params(str(tmp_path / "a"))
-    network = network_settings.describe(params)
+    described = network.describe(params)
     assert params["model_name"] == "mine" and params["num_label_classes"] == 16
-    assert (network["padding"], network["activation"]) == ("same", "relu6")
+    assert (described["padding"], described["activation"]) == ("same", "relu6")
     assert "same padding, the batch-norm epsilon 0.001 and the activation relu6" in caplog.text
     run_import(path, tmp_path / "b", batch_norm_epsilon="0.01")
-    network = network_settings.describe(restored_params(str(tmp_path / "b")))
-    assert (network["padding"], network["batch_norm_epsilon"]) == ("symmetric", 0.01)
+    described = network.describe(restored_params(str(tmp_path / "b")))
+    assert (described["padding"], described["batch_norm_epsilon"]) == ("symmetric", 0.01)
     assert "symmetric padding, the batch-norm epsilon 0.01" in caplog.text
 
 

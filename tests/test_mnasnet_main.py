@@ -1,7 +1,6 @@
 """Tests of what each mode of the program does and leaves, after one training by a real process."""
 
 import contextlib
-import glob
 import json
 import os
 import pathlib
@@ -21,63 +20,40 @@ from main_runs import log_of, refusal, run_here, tpu_params, values_of
 from programs import TINY, flags, run
 
 import mnasnet_main
-from utils import classify, evaluate
 from utils.base import folder_lock
-from utils.base.errors import UserError
-from utils.config import settings
 from utils.training import checkpoints, evaluations, inputs
-
-import tensorflow.compat.v1 as tf
-
-EXPORTED = "Exported step 8 to"
 
 
 @pytest.fixture(scope="module")
 def trained(digits_dir, tmp_path_factory):
-    """A model_dir after a short training with evaluation and export."""
+    """A model_dir after a short training with evaluation and export, and the log of the process."""
     model_dir = str(tmp_path_factory.mktemp("model"))
+    given = {"post_quantize": True, "add_summaries": True, "add_histograms": True}
     status, _, err = run(
-        *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
-               post_quantize=True, add_summaries=True, add_histograms=True)
-    )  # fmt: skip
+        *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export", **given)
+    )
     assert status == 0, err
     return model_dir, err
 
 
-def test_training_leaves_checkpoint_evaluation_archive_and_export(trained):
+def test_a_training_leaves_checkpoint_evaluation_archive_and_export(trained):
     model_dir, err = trained
+    steps = re.findall(r"train step (\d+)/8", err)
+    assert steps == [str(step) for step in range(1, 9)]
+    assert "averaged weights" in err
+    assert not [line for line in err.splitlines() if "WARNING" in line or "deprecated" in line]
     assert checkpoints.step_of(checkpoints.latest(model_dir)) == 8
     (evaluation,) = evaluations.read(model_dir)
     assert evaluation["images"] == 360 and evaluation["global_step"] == 8
     assert evaluations.best(model_dir)["global_step"] == 8
-    assert "averaged weights" in err
-    exported = {os.path.basename(path) for path in glob.glob(model_dir + "/export/*")}
-    assert {"tiny.tflite", "tiny_postquant.tflite", "labels.txt"} <= exported
-    assert not [line for line in err.splitlines() if "WARNING" in line or "deprecated" in line]
-
-
-def test_log_has_one_line_every_log_step(trained):
-    _, err = trained
-    lines = [line for line in err.splitlines() if "train step" in line]
-    assert [line.split("train step ")[1].split()[0] for line in lines] == [
-        f"{step}/8" for step in range(1, 9)
-    ]
-
-
-def test_summaries_for_tensorboard(trained):
-    model_dir, _ = trained
-    tags = {}
-    for folder in (model_dir, model_dir + "/eval"):
-        tags[folder] = {
-            value.tag
-            for path in glob.glob(folder + "/events*")
-            for event in tf.train.summary_iterator(path)
-            for value in event.summary.value
-        }
-    assert {"loss", "cross_entropy", "learning_rate", "epoch", "images_per_second"} <= tags[
-        model_dir
-    ]
-    assert {"loss", "top_1_accuracy", "top_5_accuracy"} <= tags[model_dir + "/eval"]
+    assert len(pathlib.Path(model_dir, "export", "labels.txt").read_text().split()) == 10
+    report = json.loads(pathlib.Path(model_dir, "export", "export_report.json").read_text())
+    rows = {row["kind"]: row for row in report["files"].values()}
+    for kind in ("SavedModel", "float32"):
+        assert rows[kind]["images"] == 360
+        assert rows[kind]["top_1_accuracy"] == pytest.approx(evaluation["top_1_accuracy"])
+        assert rows[kind]["agreement"] == 1 and rows[kind]["largest_probability_difference"] < 1e-3
+    assert rows["dynamic"]["bytes"] < 0.6 * rows["float32"]["bytes"]
 
 
 @contextlib.contextmanager
@@ -124,7 +100,8 @@ def test_tensorboard_starts_and_shows_scalars_pictures_and_weights(trained):
     with tensorboard(model_dir) as address:
         scalars = address + "data/plugin/scalars/"
         tags = wait_until(lambda: {run: set(t) for run, t in ask(scalars + "tags").items() if t})
-        assert {"loss", "learning_rate", "images_per_second"} <= tags["."]
+        assert {"loss", "cross_entropy", "learning_rate", "epoch", "images_per_second"} <= tags["."]
+        assert {"loss", "top_1_accuracy", "top_5_accuracy"} <= tags["eval"]
         # Wall time, step and value of each point.
         points = ask(scalars + "scalars?tag=loss&run=.")
         pictures = ask(address + "data/plugin/images/tags")["."]
@@ -143,64 +120,43 @@ def test_tensorboard_starts_and_shows_scalars_pictures_and_weights(trained):
     assert graph["run_graph"]
 
 
-def test_complete_run_says_so_and_ends(trained, digits_dir, caplog):
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("train_and_eval", "is complete at step 8"),
+        ("eval", "Evaluated the last step, 8."),
+        ("export_only", "Exported step 8 to"),
+    ],
+)
+def test_each_mode_finds_what_is_there(trained, digits_dir, caplog, mode, words):
+    """The `checkpoint` file is empty, as after a full disk, and the network is in params.yaml."""
     model_dir, _ = trained
-    before = sorted(os.listdir(model_dir))
-    err = log_of(
-        caplog,
-        *flags(data_dir=digits_dir, model_dir=model_dir, export_dir=model_dir + "/export",
-               post_quantize=True)
-    )  # fmt: skip
-    assert "is complete at step 8" in err and re.search(EXPORTED, err)
+    state = pathlib.Path(model_dir, "checkpoint")
+    content, before = state.read_bytes(), sorted(os.listdir(model_dir))
+    state.write_bytes(b"")
+    arguments = [f"--data_dir={digits_dir}", f"--model_dir={model_dir}", f"--mode={mode}"]
+    arguments += ["--train_steps=8", "--eval_timeout=0"]
+    if mode == "export_only":
+        arguments.append(f"--export_dir={model_dir}/export")
+    # An evaluation may run next to a training.
+    lock = folder_lock.hold(model_dir, "model_dir", "training")
+    try:
+        with lock if mode == "eval" else contextlib.nullcontext():
+            log = log_of(caplog, *arguments)
+    finally:
+        state.write_bytes(content)
+    assert "tiny, 32 x 32" in log and words in log
     assert sorted(os.listdir(model_dir)) == before
 
 
-def test_settings_travel_with_the_checkpoint(trained, digits_dir, caplog):
-    model_dir, _ = trained
-    err = log_of(
-        caplog,
-        f"--data_dir={digits_dir}", f"--model_dir={model_dir}", "--mode=eval", "--train_steps=8",
-        "--eval_timeout=0",
-    )  # fmt: skip
-    assert "tiny, 32 x 32" in err
-
-
-def test_on_a_tpu_fewer_images_may_be_evaluated(trained, digits_dir, tmp_path, monkeypatch):
+def test_a_second_training_in_a_folder_is_told_who_holds_it(trained, digits_dir, tmp_path):
     model_dir = shutil.copytree(trained[0], tmp_path / "m")
-    build = mnasnet_main.build_estimator
-
-    def build_for_cpu(params, training):
-        return build({**params, "use_tpu": False}, training)
-
-    monkeypatch.setattr(mnasnet_main, "build_estimator", build_for_cpu)
-    params = tpu_params(digits_dir, model_dir, 150)
-    split = inputs.checked_splits(params).eval
-    metrics = mnasnet_main.evaluate(params, checkpoints.latest(str(model_dir)), split)
-    assert metrics["images"] == 200  # two whole batches
-
-
-def test_exported_saved_model_classifies(trained, digits_dir):
-    model_dir, _ = trained
-    (saved,) = glob.glob(model_dir + "/export/*/saved_model.pb")
-    pictures = [pathlib.Path(p).read_bytes() for p in sorted(glob.glob(digits_dir + "/pictures/*"))]
-    with tf.Session() as session:
-        meta = tf.saved_model.load(session, ["serve"], os.path.dirname(saved))
-        signature = meta.signature_def["serving_default"]
-        outputs = {name: info.name for name, info in signature.outputs.items()}
-        result = session.run(outputs, {signature.inputs["image_bytes"].name: pictures})
-    assert result["classes"].shape == (10,) and result["classes"].dtype == np.int64
-    np.testing.assert_allclose(result["probabilities"].sum(1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(result["probabilities"].argmax(1), result["classes"])
-
-
-def test_classify_prints_the_top_classes(trained, digits_dir, capsys):
-    model_dir, _ = trained
-    picture = digits_dir + "/pictures/digit-3.jpg"
-    classify.main(["classify", f"--model={model_dir}/export/tiny.tflite", picture])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == picture and len(lines) == 6
-    shares = [float(line.split("%")[0]) for line in lines[1:]]
-    assert shares == sorted(shares, reverse=True)
+    arguments = flags(data_dir=digits_dir, model_dir=model_dir)
+    with folder_lock.hold(str(model_dir), "model_dir", "training"):
+        before = set(model_dir.rglob("*"))
+        assert f"(process {os.getpid()} on " in refusal(*arguments)
+        assert set(model_dir.rglob("*")) == before
+    run_here(*arguments)  # complete: nothing to train
 
 
 @pytest.mark.parametrize(
@@ -210,9 +166,11 @@ def test_classify_prints_the_top_classes(trained, digits_dir, capsys):
 def test_export_of_another_checkpoint(trained, tmp_path, wanted, expected):
     model_dir, _ = trained
     arguments = [
-        "--mode=export_only", f"--model_dir={model_dir}", f"--export_dir={tmp_path}",
+        "--mode=export_only",
+        f"--model_dir={model_dir}",
+        f"--export_dir={tmp_path}",
         f"--export_checkpoint={wanted.format(model_dir)}",
-    ]  # fmt: skip
+    ]
     if expected is None:
         assert "--export_checkpoint=/none is not a checkpoint" in refusal(*arguments)
         return
@@ -221,73 +179,18 @@ def test_export_of_another_checkpoint(trained, tmp_path, wanted, expected):
     assert report["identity"]["checkpoint"] == os.path.join(model_dir, expected)
 
 
-def test_evaluate_measures_a_file_as_the_program_measures_the_checkpoint(
-    trained, digits_dir, capsys
-):
-    model_dir, _ = trained
-    evaluate.main(
-        ["evaluate", f"--data_dir={digits_dir}",
-         f"--model={model_dir}/export/tiny.tflite"]
-    )  # fmt: skip
-    printed = capsys.readouterr().out
-    (evaluation,) = evaluations.read(model_dir)
-    assert f"top-1 {100 * evaluation['top_1_accuracy']:.2f} %" in printed
-    assert "on 360 images" in printed
-
-
-def test_export_report(trained):
-    model_dir, _ = trained
-    report = json.loads(pathlib.Path(model_dir, "export", "export_report.json").read_text())
-    (evaluation,) = evaluations.read(model_dir)
-    rows = {row["kind"]: row for row in report["files"].values()}
-    for kind in ("SavedModel", "float32"):
-        assert rows[kind]["images"] == 360
-        assert rows[kind]["top_1_accuracy"] == pytest.approx(evaluation["top_1_accuracy"])
-        assert rows[kind]["agreement"] == 1 and rows[kind]["largest_probability_difference"] < 1e-3
-    assert rows["dynamic"]["bytes"] < 0.6 * rows["float32"]["bytes"]
-
-
-@pytest.mark.parametrize("mode", ["eval", "train", "export_only"])
-def test_a_damaged_checkpoint_file_hides_no_checkpoint(trained, digits_dir, mode, caplog):
-    """The `checkpoint` file is empty, as after a full disk; each mode finds what is there."""
-    model_dir, _ = trained
-    state = pathlib.Path(model_dir, "checkpoint")
-    content = state.read_bytes()
-    state.write_bytes(b"")
-    arguments = flags(
-        data_dir=digits_dir, model_dir=model_dir, mode=mode, post_quantize=True,
-        export_dir=model_dir + "/export" if mode == "export_only" else "",
-    )  # fmt: skip
-    try:
-        with caplog.at_level("INFO", "absl"):
-            run_here(*arguments)
-    finally:
-        state.write_bytes(content)
-    expected = {
-        "eval": "Evaluated the last step, 8.",
-        "train": "is complete at step 8: nothing to train.",
-        "export_only": EXPORTED,
-    }
-    assert re.search(expected[mode], caplog.text)
-
-
-@pytest.mark.parametrize("mode", ["train", "train_and_eval"])
-def test_a_second_training_in_a_folder_is_told_who_holds_it(trained, digits_dir, tmp_path, mode):
-    shutil.copytree(trained[0], tmp_path / "m")
-    arguments = flags(data_dir=digits_dir, model_dir=tmp_path / "m", mode=mode)
-    with folder_lock.hold(str(tmp_path / "m"), "model_dir", "training"):
-        before = set((tmp_path / "m").rglob("*"))
-        with pytest.raises(UserError, match=f"Another training .* \\(process {os.getpid()} on "):
-            run_here(*arguments)
-        assert set((tmp_path / "m").rglob("*")) == before
-    run_here(*arguments)  # complete: nothing to train
-
-
-def test_an_evaluation_next_to_a_training_is_allowed(trained, digits_dir, caplog):
-    arguments = flags(data_dir=digits_dir, model_dir=trained[0], mode="eval")
-    with folder_lock.hold(trained[0], "model_dir", "training"), caplog.at_level("INFO", "absl"):
-        run_here(*arguments)
-    assert "Evaluated the last step, 8." in caplog.text
+def test_on_a_tpu_fewer_images_may_be_evaluated(trained, digits_dir, tmp_path, monkeypatch):
+    model_dir = shutil.copytree(trained[0], tmp_path / "m")
+    build = mnasnet_main.build_estimator
+    monkeypatch.setattr(
+        mnasnet_main,
+        "build_estimator",
+        lambda params, training: build({**params, "use_tpu": False}, training),
+    )
+    params = tpu_params(digits_dir, model_dir, 150)
+    split = inputs.checked_splits(params).eval
+    metrics = mnasnet_main.evaluate(params, checkpoints.latest(str(model_dir)), split)
+    assert metrics["images"] == 200  # two whole batches
 
 
 NOTEBOOK = """
@@ -321,13 +224,6 @@ def test_a_notebook_that_executes_eagerly_trains_as_the_program_does(digits_dir,
         values = values_of(checkpoints.latest(f"{tmp_path}/{name}"))
         assert values.keys() == expected.keys()
         assert all(np.array_equal(values[key], expected[key]) for key in expected)
-
-
-def test_runs_from_another_directory(tmp_path):
-    status, out, err = run("--help", cwd=tmp_path)
-    assert status == 0, err
-    for name in settings.SETTINGS:
-        assert f"--{name}" in out
 
 
 def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path, caplog):

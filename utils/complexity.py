@@ -23,7 +23,7 @@ from utils.base.tensorflow_version import importing_later, tf
 with importing_later():
     import mnasnet_main
     import mnasnet_models
-    from utils.config import model_spec, network_settings, settings
+    from utils.config import network, settings
     from utils.exporting import latency
 
 DEFINITIONS = {
@@ -256,7 +256,7 @@ def build(given: Mapping[str, Any]) -> Network:
     """
     params = _params(given)
     try:
-        return Network(params["model_name"], network_settings.overrides(params))
+        return Network(params["model_name"], network.overrides(params))
     except (NotImplementedError, ValueError) as e:
         raise UserError(f"--model_name={params['model_name']}: {e}") from e
 
@@ -332,20 +332,20 @@ def main(argv: list[str]) -> None:
     if flags.model_spec:
         if flags.model_name:
             raise UserError("--model_spec and --model_name are both given: choose one network.")
-        name, given["model_spec"] = model_spec.load(flags.model_spec)
+        name, given["model_spec"] = network.read_file(flags.model_spec)
         names = [name]
     rows, networks = [], []
     multipliers = _list_of("depth_multiplier", flags.depth_multiplier)
     sizes = _list_of("input_image_size", flags.input_image_size)
     for name, multiplier in itertools.product(names, multipliers):
         described = {**given, "model_name": name, "depth_multiplier": multiplier}
-        network = build(described)
+        built = build(described)
         for size in sizes:
             networks.append(_params({**described, "input_image_size": size}))
             # From the network, because the file of a network may set the multiplier.
-            identity = {"model_name": name, "depth_multiplier": network.depth_multiplier,
+            identity = {"model_name": name, "depth_multiplier": built.depth_multiplier,
                         "input_image_size": size, "precision": precision}  # fmt: skip
-            rows.append({**identity, **report(network, size, precision, flags.per_stage)})
+            rows.append({**identity, **report(built, size, precision, flags.per_stage)})
     definitions = DEFINITIONS
     if flags.latency:
         definitions = {**DEFINITIONS, "latency_ms": latency.definition()}

@@ -21,7 +21,7 @@ from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
     import imagenet_input
-    from utils.config import setting_flags, settings
+    from utils.config import loading, settings
     from utils.exporting import classifiers, measure
     from utils.reading import dataset_info, examples, labels, records
     from utils.showing import figures, models, predictions
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document; notices go to stderr"
     )
-    setting_flags.add_arguments(parser, settings.RECORDS)
+    loading.add_arguments(parser, settings.RECORDS)
     return parser
 
 

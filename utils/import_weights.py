@@ -22,7 +22,7 @@ from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
-    from utils.config import model_spec, settings
+    from utils.config import network, settings
     from utils.weights import conversion, file_settings, recognition
 
 
@@ -76,7 +76,7 @@ def run(arguments: dict[str, Any]) -> None:
     if "model_name" in given:
         file_settings.check_name(given["model_name"], "--model_name=")
     if "model_spec" in given:
-        named, given["model_spec"] = model_spec.load(given["model_spec"])
+        named, given["model_spec"] = network.read_file(given["model_spec"])
         given.setdefault("model_name", named)
     is_download = files.is_download(paths["weights"])
     if paths["mapping"]:

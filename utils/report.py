@@ -15,7 +15,7 @@ from utils.base.tensorflow_version import importing_later
 
 with importing_later():
     import mnasnet_main
-    from utils.config import setting_flags, settings
+    from utils.config import loading, settings
     from utils.reading import dataset_info, examples, labels, records
     from utils.showing import content, models, predictions, report
 
@@ -66,7 +66,7 @@ def _parser() -> program.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="number of images (default: all)")
     parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
-    setting_flags.add_arguments(parser, settings.RECORDS)
+    loading.add_arguments(parser, settings.RECORDS)
     return parser
 
 

@@ -29,7 +29,7 @@ from utils.base.tensorflow_version import importing_later, tf
 with importing_later():
     import mnasnet_main
     from utils.checks import environments
-    from utils.config import model_spec, network_settings, settings
+    from utils.config import network, settings
 
 PACKAGES = ("jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52")
 DEFAULT_ENV = ".venv-tpu"
@@ -260,7 +260,7 @@ def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
     if flags.model_spec:
         if flags.model_name:
             raise UserError("--model_spec and --model_name are both given: choose one network.")
-        name, spec = model_spec.load(flags.model_spec)
+        name, spec = network.read_file(flags.model_spec)
         models = [name]
     combinations = itertools.product(
         names,
@@ -279,7 +279,7 @@ def cases(flags: argparse.Namespace) -> list[tuple[str, int, dict[str, Any]]]:
             input_image_size=size,
             depth_multiplier=multiplier,
         )
-        network_settings.check(params)
+        network.model_params(params)
         result.append((topology, batch, params))
     return result
 
@@ -310,7 +310,7 @@ def _identity(topology: str, batch_size: int, params: dict[str, Any]) -> dict[st
     return {
         "topology": topology,
         "batch_size": batch_size,
-        "depth_multiplier": network_settings.describe(params)["depth_multiplier"],
+        "depth_multiplier": network.describe(params)["depth_multiplier"],
         "model_name": params["model_name"],
         "precision": params["precision"],
         "input_image_size": params["input_image_size"],

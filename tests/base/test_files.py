@@ -11,7 +11,7 @@ import pytest
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.config import strict_yaml
+from utils.config import loading
 
 import tensorflow.compat.v1 as tf
 
@@ -159,14 +159,14 @@ def test_what_cannot_be_read_is_a_users_error(tmp_path, content):
 )
 def test_yaml_mappings(tmp_path, text, content):
     (tmp_path / "a.yaml").write_text(text)
-    assert strict_yaml.read_mapping(str(tmp_path / "a.yaml")) == content
+    assert loading.read_mapping(str(tmp_path / "a.yaml")) == content
 
 
 @pytest.mark.parametrize("text", ["- 1", "text", "a: b: c", "[", "3", "!!python/object:os.x {}"])
 def test_other_yaml_is_a_users_error(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        strict_yaml.read_mapping(str(tmp_path / "a.yaml"))
+        loading.read_mapping(str(tmp_path / "a.yaml"))
     assert str(tmp_path / "a.yaml") in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -109,9 +109,7 @@ def test_an_evaluation_whose_checkpoint_cannot_be_archived_is_done_again(digits_
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("archive", "", "is a file, but has the name of a folder: move it away"),
-        ("eval", "", "is a file, but has the name of a folder: move it away"),
-        ("labels.txt", None, "is a folder, but has the name of a file: move it away"),
+        ("labels.txt", None, "cannot be read: "),
         ("evaluations.json", "[{", "is not a list of evaluations"),
         ("archive/best.json", "", "is not a record of the best checkpoint (it is empty)"),
         ("params.yaml", None, "cannot be read: "),

@@ -15,7 +15,7 @@ import pytest
 from utils.base import program
 from utils.base.errors import UserError
 from utils.base.version import __version__
-from utils.config import setting_flags
+from utils.config import loading
 
 import tensorflow.compat.v1 as tf
 
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def parse(*arguments):
-    return setting_flags.parse_settings(["prog", *arguments], "What it does.")
+    return loading.parse_flags(["prog", *arguments], "What it does.")
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_ctrl_c_without_a_handler_keeps_its_status(run):
 
 def test_every_parser_tells_of_debug():
     assert "--debug" in program.ArgumentParser(prog="prog").format_help()
-    assert "--debug" in setting_flags.help_text("prog", "")
+    assert "--debug" in loading.help_text("prog", "")
     for path in (ROOT / "utils").glob("**/*.py"):
         assert "= argparse.ArgumentParser(" not in path.read_text(), path
 

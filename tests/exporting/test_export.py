@@ -41,18 +41,6 @@ def test_every_file_is_measured_and_classifies(exported, pictures):
         assert classifiers.label_names(path, None, 10) == [str(digit) for digit in range(10)]
 
 
-def test_normalized_input_classifies_like_the_other(model_dir, exported, tmp_path, pictures):
-    make_export(settings_of(model_dir, tmp_path, export_normalized_input=True))
-    ours = classifiers.load(str(tmp_path / "tiny.tflite"))
-    expected = classifiers.load(exported + "/tiny.tflite")
-    for picture in pictures:
-        np.testing.assert_allclose(
-            ours.probabilities(picture), expected.probabilities(picture), atol=1e-5
-        )
-    # The report beside it names the resizing: the pixels are those of the other export.
-    assert report_of(str(tmp_path))["files"]["tiny.tflite"]["largest_probability_difference"] < 1e-3
-
-
 def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, target, pictures):
     params = settings_of(model_dir, target, data_dir=digits_dir, post_quantize=True,
                          export_eval_images=10)  # fmt: skip

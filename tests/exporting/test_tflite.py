@@ -162,13 +162,8 @@ NORMALIZATIONS = {
 
 
 @pytest.mark.parametrize("spec", NORMALIZATIONS.values(), ids=NORMALIZATIONS)
-@pytest.mark.parametrize("normalized", [False, True])
-def test_a_file_computes_what_the_network_does(trained, spec, normalized):
-    params = {
-        **PARAMS,
-        "model_spec": {**PARAMS["model_spec"], **spec},
-        "export_normalized_input": normalized,
-    }
+def test_a_file_computes_what_the_network_does(trained, spec):
+    params = {**PARAMS, "model_spec": {**PARAMS["model_spec"], **spec}}
     with opened(params, trained[0]) as (network, expected):
         content = described(network, "float32")
     np.testing.assert_allclose(run(content), expected, atol=1e-4)
@@ -225,27 +220,11 @@ def test_the_normalization_runs_along_rows(converted):
     assert [1, 1, SIZE, 3] in constants_of(converted[1], "MUL")
 
 
-def test_a_file_for_normalized_pixels(trained, converted):
-    params = {**PARAMS, "export_normalized_input": True}
-    with tflite.restored(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
-        content = network.convert("float32")
-        mean, stddev = network.input_normalization("float32")
-        assert network.input_normalization("int8") == ([0.0], [1.0])
-    assert (mean, stddev) == (preprocessing.MEAN_RGB, preprocessing.STDDEV_RGB)
-    assert constants_of(content, "SUB") == []
-    # Without metadata it takes what it is fed.
-    pixels = [(image - np.array(mean)) / np.array(stddev) for image in images()]
-    ours = [tflite.Interpreter(content=content).scores(image) for image in pixels]
-    np.testing.assert_allclose(ours, converted[0], atol=1e-5)
-
-
 @pytest.mark.parametrize(("low", "high"), [(-30, 280), (60, 90)])
-@pytest.mark.parametrize("normalized", [False, True])
-def test_the_input_of_int8_files_is_the_pixel(trained, low, high, normalized):
-    params = {**PARAMS, "export_normalized_input": normalized}
+def test_the_input_of_int8_files_is_the_pixel(trained, low, high):
     calibration = np.random.RandomState(3).uniform(low, high, (8, SIZE, SIZE, 3))
     before = calibration.copy()
-    with tflite.restored(mnasnet_main.mnasnet_model_fn, params, trained[0]) as network:
+    with tflite.restored(mnasnet_main.mnasnet_model_fn, PARAMS, trained[0]) as network:
         content = network.convert("int8", calibration)
     np.testing.assert_array_equal(calibration, before)
     (details,) = tf.lite.Interpreter(model_content=content).get_input_details()

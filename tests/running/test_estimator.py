@@ -9,7 +9,7 @@ from main_runs import run_here, values_of
 from programs import flags
 
 import mnasnet_main
-from utils.config import setting_flags
+from utils.config import loading
 from utils.running import estimator
 from utils.training import configuration, evaluations, inputs
 from utils.weights import conversion
@@ -26,7 +26,7 @@ def arguments(digits_dir, tmp_path):
 
 
 def params_of(arguments):
-    given = setting_flags.parse_settings(["mnasnet_main.py", *arguments], "")
+    given = loading.parse_flags(["mnasnet_main.py", *arguments], "")
     return configuration.resolve(given, conversion.initial_weights)
 
 

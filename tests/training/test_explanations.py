@@ -1,12 +1,15 @@
 """Tests of what a run says when a signal ends it, wherever it is."""
 
 import contextlib
+import errno
+import os
 import signal
 
 import pytest
 from saved_checkpoints import save
 
 from utils.base import stopping
+from utils.base.errors import UserError
 from utils.training import explanations
 
 
@@ -19,9 +22,15 @@ def unwound():
         raise AttributeError("of the scope")
 
 
-@pytest.mark.parametrize("mode", ["train", "train_and_eval", "eval", "export_only"])
-@pytest.mark.parametrize("scope", [contextlib.nullcontext, unwound])
-@pytest.mark.parametrize("steps", [[], [3, 7]])
+@pytest.mark.parametrize(
+    ("mode", "scope", "steps"),
+    [
+        ("train", contextlib.nullcontext, [3, 7]),
+        ("train_and_eval", unwound, [3, 7]),
+        ("train", unwound, []),
+        ("eval", contextlib.nullcontext, [3, 7]),
+    ],
+)
 def test_a_stop_names_the_saved_step(model_dir, caplog, mode, scope, steps):
     save(model_dir, *steps)
     params = {"mode": mode, "model_dir": model_dir}
@@ -32,16 +41,22 @@ def test_a_stop_names_the_saved_step(model_dir, caplog, mode, scope, steps):
         scope(),
     ):
         raise stopping.Stop(signal.SIGINT)
-    if not mode.startswith("train"):
+    if mode == "eval":
         assert caplog.messages == []
-    elif steps:
-        assert caplog.messages == [
-            f"Saved step 7 in {model_dir}: the same command resumes from there."
-        ]
     else:
-        assert caplog.messages == [
-            f"No step was saved in {model_dir}: the same command begins anew."
-        ]
+        (message,) = caplog.messages
+        assert message.startswith("Saved step 7 in" if steps else "No step was saved in")
+        assert model_dir in message
+
+
+def test_a_full_disk_names_the_checkpoint_that_is_kept(model_dir):
+    save(model_dir, 3)
+    params = {"mode": "train", "model_dir": model_dir}
+    with (
+        pytest.raises(UserError, match=r"No space left .*model\.ckpt-3 is kept"),
+        explanations.naming_what_is_saved(params),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), model_dir)
 
 
 def test_an_error_is_no_stop(model_dir, caplog):

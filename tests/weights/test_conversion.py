@@ -14,7 +14,7 @@ import mnasnet_models
 from mnasnet_model import GlobalParams
 from utils import checkpoint_tool
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.training import averages, evaluations, optimization
 from utils.weights import conversion, layer_names, weights_file
 
@@ -52,7 +52,7 @@ def test_pretrained_efficientnet_lite0_agrees(tmp_path):
     ours = logits(model_dir, golden_weights_torch.images(golden["image_size"]))
     golden_files.assert_close(golden["logits"], ours.tolist())
     params = restored_params(model_dir)
-    assert network_settings.normalization(params) == {"mean": [127.0] * 3, "stddev": [128.0] * 3}
+    assert network.normalization(params) == {"mean": [127.0] * 3, "stddev": [128.0] * 3}
     labels = (tmp_path / "labels.txt").read_text().splitlines()
     assert len(labels) == 1000 and labels[281].startswith("tabby") and "espresso" in labels[967]
 
@@ -62,10 +62,10 @@ def test_multipliers_and_settings_travel_with_the_checkpoint(imported):
     params = restored_params(model_dir)
     assert params["depth_multiplier"] == 0.75
     assert params["num_label_classes"] == 16
-    network = network_settings.describe(params)
-    assert network["padding"] == "symmetric"
-    assert network["batch_norm_epsilon"] == 1e-5
-    assert network["stages"] == list(mnasnet_models.MODELS["mnasnet-a1"].stages)
+    described = network.describe(params)
+    assert described["padding"] == "symmetric"
+    assert described["batch_norm_epsilon"] == 1e-5
+    assert described["stages"] == list(mnasnet_models.MODELS["mnasnet-a1"].stages)
 
 
 def test_filters_that_no_multiplier_gives_are_taken_as_they_are(tmp_path):

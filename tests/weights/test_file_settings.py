@@ -13,7 +13,7 @@ from imported_models import SMALL, SPEC, logits, restored_params, write
 import mnasnet_models
 from utils import checkpoint_tool, export_weights
 from utils.base.errors import UserError
-from utils.config import network_settings, settings
+from utils.config import network, settings
 from utils.weights import (
     conversion,
     file_settings,
@@ -44,7 +44,7 @@ def test_an_exported_file_says_what_it_is(imported, tmp_path):
     back = str(tmp_path / "back")
     conversion.import_state_dict(path, back)
     now, then = restored_params(back), restored_params(model_dir)
-    assert network_settings.describe(now) == network_settings.describe(then)
+    assert network.describe(now) == network.describe(then)
     assert now["input_image_size"] == 64 and now["model_spec"]["padding"] == "same"
     images = golden_weights_torch.images(golden["image_size"])
     np.testing.assert_array_equal(logits(back, images), logits(model_dir, images))
@@ -56,7 +56,7 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
               "num_label_classes": 3}  # fmt: skip
     with tf.Session() as session:
         mnasnet_models.build_mnasnet_model(
-            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, network_settings.overrides(params)
+            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, network.overrides(params)
         )
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
@@ -64,11 +64,11 @@ def test_an_exported_built_in_model_comes_back_as_itself(tmp_path):
     path, back = str(tmp_path / "w.safetensors"), str(tmp_path / "back")
     export_weights.main(["export", f"--model_dir={tmp_path}", f"--output={path}"])
     conversion.import_state_dict(path, back)
-    assert network_settings.describe(restored_params(back)) == network_settings.describe(params)
+    assert network.describe(restored_params(back)) == network.describe(params)
     assert restored_params(back)["depth_multiplier"] == 0.5
     named = str(tmp_path / "named")
     conversion.import_state_dict(path, named, "timm:mnasnet")
-    assert network_settings.describe(restored_params(named))["padding"] == "symmetric"
+    assert network.describe(restored_params(named))["padding"] == "symmetric"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from imported_models import SMALL, restored_params
 
 import mnasnet_models
 from mnasnet_model import GlobalParams, round_filters
-from utils.config import network_settings, settings
+from utils.config import network, settings
 from utils.training import checkpoints
 from utils.weights import layer_names, recognition, timm_export, timm_models
 
@@ -41,13 +41,13 @@ def test_own_checkpoint_becomes_a_state_dict_for_timm(
               "depth_multiplier": multiplier, "num_label_classes": 3}  # fmt: skip
     with tf.Session() as session:
         mnasnet_models.build_mnasnet_model(
-            tf.zeros([1, 32, 32, 3]), name, False, network_settings.overrides(params)
+            tf.zeros([1, 32, 32, 3]), name, False, network.overrides(params)
         )
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
     state = timm_export.timm_state_dict(checkpoint, params)
-    network = recognition.recognize(state, "state")
-    assert (network.model_name, network.num_classes) == (expected, 3)
+    recognized = recognition.recognize(state, "state")
+    assert (recognized.model_name, recognized.num_classes) == (expected, 3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from absl import logging
 
 from utils.base import progress
 from utils.base.errors import UserError
-from utils.config import setting_flags, settings
+from utils.config import loading, settings
 from utils.reading import bigtable, bigtable_client, records
 from utils.reading.bigtable import BigtableSelection
 
@@ -176,7 +176,7 @@ def add_command(commands) -> None:
 def _add_flags(parser) -> None:
     """Adds the flags that say which files and which rows are meant."""
     parser.add_argument("--data_dir", required=True, help="folder or bucket of TFRecords")
-    setting_flags.add_arguments(parser, ("train_files", "eval_files"))
+    loading.add_arguments(parser, ("train_files", "eval_files"))
     parser.add_argument("--project", required=True, help="Google Cloud project")
     parser.add_argument("--instance", required=True, help="Bigtable instance")
     for part in ("table", "train_prefix", "eval_prefix", "column_family", "column_qualifier"):

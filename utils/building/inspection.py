@@ -9,7 +9,7 @@ from utils.base import files
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 from utils.building import shared_arguments
-from utils.config import setting_flags, settings
+from utils.config import loading, settings
 from utils.reading import dataset_info
 
 with importing_later():
@@ -94,7 +94,7 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--no_duplicates", action="store_true", help="do not look for pictures that are there twice"
     )
-    setting_flags.add_arguments(parser, settings.RECORDS)
+    loading.add_arguments(parser, settings.RECORDS)
     parser.set_defaults(
         run=lambda arguments: run(
             arguments.data_dir, arguments.contact_sheet, arguments.json,

@@ -147,7 +147,7 @@ def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """Returns what an export is made of, for its report."""
     names = ("model_name", "num_label_classes", "input_image_size", "resize_method",
              "eval_crop_share", "post_quantize", "quantize", "export_to_tpu",
-             "export_moving_average", "tflite_contract", "export_normalized_input",
+             "export_moving_average", "tflite_contract",
              "export_eval_images", "num_eval_images", "skip_bad_images",
              *settings.RECORDS)  # fmt: skip
     data_dir = params["data_dir"]

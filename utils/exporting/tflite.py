@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.base import standard_streams
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.exporting import contracts, tflite_metadata
 
 import tensorflow.compat.v1 as tf
@@ -49,18 +49,13 @@ class Network:
         """
         self._session = session
         self._size = params["input_image_size"]
-        self._normalization = network_settings.mean_and_stddev(params)
+        self._normalization = network.mean_and_stddev(params)
         self.contract = contracts.CONTRACTS[params["tflite_contract"]]
-        self._takes_normalized = params["export_normalized_input"]
         self._converters: dict[bool, tf.lite.TFLiteConverter] = {}
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
         """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
-        # A picture has 8 bits, so what an app feeds to an int8 file is the picture itself.
-        takes_normalized = self.contract.takes_normalized or (
-            self._takes_normalized and kind != "int8"
-        )
-        return self._normalization if takes_normalized else ([0.0], [1.0])
+        return self._normalization if self.contract.takes_normalized else ([0.0], [1.0])
 
     def convert(self, kind: str, calibration: Iterable[np.ndarray] = ()) -> bytes:
         """Returns the network as the content of a .tflite file.

@@ -28,7 +28,7 @@ import imagenet_input
 import mnasnet_model
 from utils.base import files, memory, progress, version
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.reading import dataset_options, segments
 from utils.training import averages, inputs, optimization
 
@@ -170,7 +170,7 @@ class CachedViews:
         Raises:
           UserError: they do not.
         """
-        width = network_settings.describe(self.params)["head_size"]
+        width = network.describe(self.params)["head_size"]
         size = self._num_rows * 4 * (width + 1)
         needs = f"--cached_views={self.params['cached_views']} needs {_megabytes(size)}"
         free = memory.free_memory()  # 0 if unknown
@@ -260,10 +260,10 @@ def origin_of(
       split: the training images.
       weights: the variables that compute the features, by name.
     """
-    network = network_settings.describe(params)
+    described = network.describe(params)
     pictures = ("input_image_size", "resize_method", "min_crop_area", "random_flip")
     found = {
-        "network": _digest({k: v for k, v in network.items() if k != "num_classes"}),
+        "network": _digest({k: v for k, v in described.items() if k != "num_classes"}),
         "weights": _digest_of_weights(weights),
         "image settings": {name: params[name] for name in pictures},
         "training files": _digest(split.identity()),

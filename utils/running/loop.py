@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.training import checkpoints, evaluations, inputs, model_files, warm_start
 from utils.weights import conversion
 from utils.workers import gang, gpus, orphans, rendezvous, sizing, tasks
@@ -89,7 +89,7 @@ def prepare(params: Mapping[str, Any]) -> Mapping[str, Any]:
     if checkpoint:
         model_files.log_class_order(params)
     initial = initial_checkpoint(params)
-    if not initial and not checkpoint and network_settings.frozen(params):
+    if not initial and not checkpoint and network.frozen(params):
         raise UserError(
             f"{'--freeze_backbone' if params['freeze_backbone'] else '--freeze_until'} would "
             "freeze random weights: name trained ones with --init_checkpoint, or a --model_dir "

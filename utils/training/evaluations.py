@@ -14,7 +14,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError, excerpt
-from utils.config import network_settings
+from utils.config import network
 from utils.training import checkpoints
 from utils.training.metrics import TOP_K
 
@@ -74,7 +74,7 @@ def log_unsettled(params: Mapping[str, Any], step: int) -> None:
       params: the settings of the training.
       step: global step of the checkpoint.
     """
-    momentum = network_settings.batch_norm_momentum(params)
+    momentum = network.model_params(params)[1].batch_norm_momentum
     left = momentum**step
     if step == 0 or params["freeze_backbone"] or left < _UNSETTLED:
         return

@@ -80,24 +80,19 @@ def _ending_when_a_bucket_is_away(params: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explaining_disk_errors(params: Mapping[str, Any]) -> Iterator[None]:
-    """Raises UserError for an error of the disk; it also says which checkpoint is kept."""
-    try:
-        yield
-    except disk_errors.types() as e:
-        failure = disk_errors.find(e)
-        if failure is None:
-            raise
-        kept = checkpoints.latest(params["model_dir"])
-        raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e
-
-
-@contextlib.contextmanager
 def naming_what_is_saved(params: Mapping[str, Any]) -> Iterator[None]:
-    """Says, if a signal ends a training or its evaluation, which step is saved and how to go on."""
+    """Says, if the disk or a signal ends a training, which checkpoint it can go on from.
+
+    Raises:
+      UserError: in place of an error of the disk.
+    """
     try:
         yield
     except BaseException as e:
+        failure = disk_errors.find(e)
+        if failure:
+            kept = checkpoints.latest(params["model_dir"])
+            raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e
         if stopping.behind(e) and params["mode"] in ("train", "train_and_eval"):
             _log_saved(params["model_dir"])
         raise

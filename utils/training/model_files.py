@@ -12,9 +12,9 @@ from absl import logging
 import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError
-from utils.config import model_spec, network_settings, settings, strict_yaml
+from utils.config import loading, network, settings
 from utils.reading import dataset_info, labels
-from utils.training import checkpoints, evaluations
+from utils.training import evaluations
 
 import tensorflow.compat.v1 as tf
 
@@ -30,18 +30,35 @@ def stored_params(model_dir: str) -> dict[str, Any] | None:
     path = os.path.join(model_dir, PARAMS_FILE)
     if not tf.io.gfile.exists(path):
         return None
-    remedy = "restore it from a copy, or remove it and give the settings of the network as flags"
     try:
-        content = strict_yaml.read_mapping(path)
+        return _checked(loading.read_mapping(path), path)
     except UserError as e:
-        raise UserError(f"{str(e).rstrip('.')}: {remedy}.") from e
+        raise UserError(
+            f"{str(e).rstrip('.')}: restore {path} from a copy, or remove it and give the settings "
+            "of the network as flags."
+        ) from e
+
+
+def _checked(content: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Returns the settings of a params.yaml; UserError if they do not describe a network.
+
+    Names that are no settings are those of another version, and are left out.
+    """
     for name in ("model_name", "num_label_classes"):
         if content.get(name) is None:
-            raise UserError(f"{path} does not record {name}: {remedy}.")
-    try:
-        return _checked(content)
-    except (UserError, NotImplementedError, ValueError) as e:
-        raise UserError(f"{path} is damaged ({str(e).rstrip('.')}): {remedy}.") from e
+            raise UserError(f"{path} does not record {name}")
+    stored = {
+        name: settings.convert(name, value, f"{path}: {name}={value!r}")
+        for name, value in content.items()
+        if name in settings.SETTINGS
+    }
+    if not mnasnet_models.is_scope_name(stored["model_name"]):
+        raise UserError(f"{path}: model_name={stored['model_name']!r} cannot name variables")
+    if isinstance(stored.get("model_spec"), str):
+        raise UserError(f"{path}: model_spec is not a mapping")
+    stored = network.with_specification(stored, f"{path}: ")
+    network.model_params({**settings.default_params(), **stored})
+    return stored
 
 
 def trained_with(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,11 +97,11 @@ def log_changes(params: Mapping[str, Any]) -> None:
     """Prints which settings of training differ from those that model_dir was trained with."""
     stored = stored_params(params["model_dir"]) or {}
     changes = [
-        f"{setting.name} {params[setting.name]} (was {stored[setting.name]})"
-        for setting in settings.GROUPS["Training"]
-        if setting.name not in ("train_steps", "init_checkpoint")
-        and setting.name in stored
-        and stored[setting.name] != params[setting.name]
+        f"{name} {params[name]} (was {stored[name]})"
+        for name in settings.GROUPS["Training"]
+        if name not in ("train_steps", "init_checkpoint")
+        and name in stored
+        and stored[name] != params[name]
     ]
     if changes:
         logging.info("Other settings than before: %s.", ", ".join(changes))
@@ -103,21 +120,18 @@ def kept_label_names(folder: str | None) -> list[str]:
     """Returns the names of classes that a model_dir keeps, in order; empty if it keeps none.
 
     Raises:
-      UserError: labels.txt is a folder, or cannot be read.
+      UserError: labels.txt cannot be read.
     """
     if not folder:
         return []
-    if os.path.basename(folder.rstrip("/")) == evaluations.ARCHIVE_DIR:
-        folder = os.path.dirname(folder.rstrip("/"))  # they are next to the archive
-    path = os.path.join(folder, labels.FILE_NAME)
-    if not files.is_remote(path):  # in a bucket, which has no folders, a look takes requests
-        _refuse_folder(path)
+    path = os.path.join(without_archive(folder), labels.FILE_NAME)
     return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
 
 
-def _refuse_folder(path: str) -> None:
-    if tf.io.gfile.isdir(path):
-        raise UserError(f"{path} is a folder, but has the name of a file: move it away.")
+def without_archive(folder: str) -> str:
+    """Returns the model_dir of a folder of checkpoints, which may be the archive in it."""
+    above, name = os.path.split(folder.rstrip("/"))
+    return above if name == evaluations.ARCHIVE_DIR else folder
 
 
 def class_order(params: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -126,12 +140,15 @@ def class_order(params: Mapping[str, Any]) -> tuple[int, ...] | None:
     Raises:
       UserError: the data set has other names for its classes than the model in model_dir.
     """
-    return labels.order(
-        _kept_for(params),
-        dataset_info.label_names(params["data_dir"]),
-        params["data_dir"],
-        _remedy(params),
+    model_dir = params["model_dir"]
+    new = f", or start from it in a new folder, with --init_checkpoint={model_dir} --model_dir=NEW"
+    remedy = (
+        f"name a data set with the classes of the model{'' if params['mode'] == 'eval' else new}; "
+        "if only their names have changed, write the new ones into "
+        f"{os.path.join(model_dir, labels.FILE_NAME)}, in the order of the old ones"
     )
+    data_dir = params["data_dir"]
+    return labels.order(_kept_for(params), dataset_info.label_names(data_dir), data_dir, remedy)
 
 
 def log_class_order(params: Mapping[str, Any]) -> None:
@@ -145,16 +162,6 @@ def _kept_for(params: Mapping[str, Any]) -> list[str]:
     return kept if len(kept) == params["num_label_classes"] else []
 
 
-def _remedy(params: Mapping[str, Any]) -> str:
-    model_dir = params["model_dir"]
-    new = f", or start from it in a new folder, with --init_checkpoint={model_dir} --model_dir=NEW"
-    return (
-        f"name a data set with the classes of the model{'' if params['mode'] == 'eval' else new}; "
-        f"if only their names have changed, write the new ones into "
-        f"{os.path.join(model_dir, labels.FILE_NAME)}, in the order of the old ones"
-    )
-
-
 def keep_label_names(params: Mapping[str, Any]) -> None:
     """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
     names = dataset_info.label_names(params["data_dir"])
@@ -163,40 +170,6 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
 
 
 def check_what_is_there(model_dir: str) -> None:
-    """Refuses, before hours of work, a model_dir with something in the way of their results.
-
-    Raises:
-      UserError: a file or folder has a name that this program needs, or a file of results is
-        damaged.
-    """
-    there = {*checkpoints.names(model_dir)}  # a bucket lists all as fast as it looks for one
-    for name in there & {evaluations.ARCHIVE_DIR, evaluations.EVAL_DIR}:
-        path = os.path.join(model_dir, name)
-        if not tf.io.gfile.isdir(path):
-            raise UserError(f"{path} is a file, but has the name of a folder: move it away.")
-    if labels.FILE_NAME in there:
-        _refuse_folder(os.path.join(model_dir, labels.FILE_NAME))
-    if evaluations.EVALUATIONS_FILE in there:
-        evaluations.read(model_dir)
-    if evaluations.ARCHIVE_DIR in there:
-        evaluations.best(model_dir)
-
-
-def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts the settings of a params.yaml; an error if they do not describe a network."""
-    stored = {
-        name: settings.convert(name, value, f"{name}={value!r}")
-        for name, value in content.items()
-        if name in settings.SETTINGS
-    }
-    spec = stored.get("model_spec")
-    if isinstance(spec, dict):
-        model_spec.check(spec, "model_spec")
-    elif spec is not None:
-        raise UserError(f"model_spec={spec!r} is not a mapping")
-    if not mnasnet_models.is_scope_name(stored["model_name"]):
-        raise UserError(f"model_name={stored['model_name']!r} cannot name variables")
-    network_settings.describe(
-        {**{name: s.default for name, s in settings.SETTINGS.items()}, **stored}
-    )
-    return stored
+    """Raises UserError, before hours of work, if a file of earlier results is damaged."""
+    evaluations.read(model_dir)
+    evaluations.best(model_dir)

@@ -15,7 +15,7 @@ from absl import logging
 
 from utils.base import files, scratch
 from utils.base.errors import UserError
-from utils.config import settings, strict_yaml
+from utils.config import loading, settings
 from utils.reading import labels as class_names
 from utils.training import averages, checkpoints
 from utils.weights import (
@@ -216,7 +216,7 @@ def import_checkpoint(
     Raises:
       UserError: a tensor has no place, or a place has no tensor; nothing is written then.
     """
-    names = strict_yaml.read_mapping(mapping)
+    names = loading.read_mapping(mapping)
     checkpoint = _CHECKPOINT_FILE.sub("", path)
     checkpoint = checkpoints.latest(path) or "" if tf.io.gfile.isdir(path) else checkpoint
     try:

@@ -14,7 +14,7 @@ from absl import logging
 
 import preprocessing
 from utils.base.errors import UserError, quoted
-from utils.config import model_spec, settings
+from utils.config import network, settings
 from utils.weights import recognition
 
 _IMAGENET = settings.IMAGENET_CLASSES
@@ -118,8 +118,7 @@ def _normalization(found: Mapping[str, Any], name: str) -> dict[str, Any]:
         value = found.get(theirs)
         if value is None:
             continue
-        kind, fits, _ = model_spec.FIELDS[ours]
-        if not isinstance(value, kind) or not fits(value):
+        if not network.is_rgb(value, ours):
             _warn(name, f"{theirs}={quoted(value)}", "--model_spec")
             continue
         scaled = [255 * v for v in value]

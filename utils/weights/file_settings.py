@@ -8,7 +8,7 @@ from typing import Any
 
 import mnasnet_models
 from utils.base.errors import UserError, quoted
-from utils.config import model_spec, network_settings, settings
+from utils.config import network, settings
 from utils.weights import weights_file
 
 _KEY = "mnasnet_settings"
@@ -22,7 +22,7 @@ def metadata(params: Mapping[str, Any]) -> dict[str, str]:
     Args:
       params: complete settings.
     """
-    values = {**params, "model_spec": network_settings.specification(dict(params))}
+    values = {**params, "model_spec": network.specification(dict(params))}
     written = [*_SETTINGS, *(name for name in _OPTIONAL if values[name] is not None)]
     return {_KEY: json.dumps({name: values[name] for name in written})}
 
@@ -52,7 +52,7 @@ def recorded(path: str) -> dict[str, Any]:
     if not isinstance(recorded["model_spec"], dict):
         raise UserError(f"{source} has no model specification: export the weights again.")
     check_name(recorded["model_name"], f"{source}: model_name=")
-    return {**recorded, "model_spec": model_spec.check(recorded["model_spec"], source)}
+    return {**recorded, "model_spec": network.checked(recorded["model_spec"], source)}
 
 
 def check_name(name: str, given: str) -> None:

@@ -14,7 +14,7 @@ from absl import logging
 import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError
-from utils.config import network_settings, settings
+from utils.config import network, settings
 from utils.reading import labels
 from utils.training import averages, checkpoints, model_files, optimization, warm_start
 from utils.weights import recognition
@@ -100,18 +100,18 @@ def _check_numbers(values: Mapping[str, np.ndarray], path: str) -> None:
 
 def _log_assumed(params: Mapping[str, Any], path: str) -> None:
     """Logs what decides the outputs but does not show in the weights."""
-    network = network_settings.describe(params)
+    described = network.describe(params)
     logging.info(
         "%s is assumed to have %s padding, the batch-norm epsilon %g and the activation %s: if it "
         "was trained with others, give --batch_norm_epsilon or --model_spec.",
-        path, network["padding"], network["batch_norm_epsilon"], network["activation"],
+        path, described["padding"], described["batch_norm_epsilon"], described["activation"],
     )  # fmt: skip
 
 
 def _network_variables(params) -> tuple[dict[str, tuple[list[int], bool]], set[str]]:
     """Returns (name -> (shape, trainable) in order of creation, names of averaged variables)."""
     with tf.Graph().as_default():
-        overrides = network_settings.overrides(params)
+        overrides = network.overrides(params)
         try:
             mnasnet_models.build_mnasnet_model(
                 tf.zeros([1, 64, 64, 3]), params["model_name"], False, overrides

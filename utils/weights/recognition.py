@@ -109,7 +109,7 @@ class Network:
 
     Attributes:
       model_name: name such as semnasnet_075.
-      model_spec: the content of a model file, see `utils.config.model_spec`.
+      model_spec: the content of a model file, see `utils.config.network`.
       depth_multiplier: None if the stages give the filters as they are.
       num_classes: width of the classifier; 0 without one that this program knows.
       resize_method: how the family's evaluation resizes pictures.

@@ -14,7 +14,7 @@ import preprocessing
 from mnasnet_model import GlobalParams
 from utils.base import files
 from utils.base.errors import UserError
-from utils.config import network_settings
+from utils.config import network
 from utils.training import averages, warm_start
 from utils.weights import layer_names, timm_models
 
@@ -34,7 +34,7 @@ def timm_state_dict(
     Raises:
       UserError: the checkpoint cannot be read, or is of another network.
     """
-    overrides = network_settings.overrides(dict(params))
+    overrides = network.overrides(dict(params))
     stages, global_params = mnasnet_models.get_model_params(params["model_name"], overrides)
     stem = mnasnet_model.round_filters(global_params.stem_size, global_params)
     blocks = layer_names.unrolled(stages, global_params)
@@ -108,7 +108,7 @@ def log_preparation(params: Mapping[str, Any]) -> None:
     # timm scales pixels to [0, 1] first. A quotient is exact where a decimal fraction is not.
     mean, std = (
         ", ".join(f"{value:.12g}/255" for value in values)
-        for values in network_settings.mean_and_stddev(params)
+        for values in network.mean_and_stddev(params)
     )
     size = params["input_image_size"]
     logging.info(
