@@ -13,7 +13,6 @@ import pytest
 from bigtable_tables import loaded, server  # noqa: F401  (fixtures)
 from exports import exported, model_dir, plain  # noqa: F401  (fixtures, one for all folders)
 from gcs_server import gcs, gs_bucket  # noqa: F401  (fixtures)
-from hub_server import hub  # noqa: F401  (a fixture)
 from programs import run_as_program  # noqa: F401  (a fixture)
 from shades import numbered_dir  # noqa: F401  (a fixture)
 

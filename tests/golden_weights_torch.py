@@ -22,9 +22,12 @@ def weight(key, shape):
     return np.asarray(values, np.float32)
 
 
-def state_dict(golden):
-    """The state dict of a golden file: key -> array."""
-    return {key: weight(key, shape) for key, shape in golden["state"]}
+def state_dict(golden, num_classes=None):
+    """The state dict of a golden file: key -> array, perhaps with another number of classes."""
+    return {
+        key: weight(key, [num_classes, *shape[1:]] if num_classes and "classif" in key else shape)
+        for key, shape in golden["state"]
+    }
 
 
 def images(size):

@@ -5,7 +5,7 @@ import pytest
 
 from utils import checkpoint_tool
 from utils.base.errors import UserError
-from utils.weights import model_folder, weights_file
+from utils.weights import conversion, weights_file
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def values():
 
 def save(tmp_path, name, values):
     path = str(tmp_path / name)
-    model_folder.save_checkpoint(path, values)
+    conversion.save_checkpoint(path, values)
     return path
 
 

@@ -51,17 +51,15 @@ class _Pickler(pickle._Pickler):
             self.save(obj.arguments)
             self.write(pickle.REDUCE)
         elif isinstance(obj, Data):
-            if self.legacy:
-                obj = obj.pid + (None,)
-            self.save(obj if self.legacy else obj.pid)
+            self.save(obj.pid + (None,) * self.legacy)
             self.write(pickle.BINPERSID)
         else:
             super().save(obj, save_persistent_id)
 
 
-def pickled(tree, legacy=False, protocol=2):
+def pickled(tree, legacy=False):
     stream = io.BytesIO()
-    pickler = _Pickler(stream, protocol)
+    pickler = _Pickler(stream, 2)
     pickler.legacy = legacy
     pickler.dump(tree)
     return stream.getvalue()
@@ -73,10 +71,10 @@ def tensor(key, shape, strides, offset=0, count=6, kind="FloatStorage"):
     return Call("torch._utils", "_rebuild_tensor_v2", data, offset, shape, strides, False, empty)
 
 
-def zip_file(tree, data, compression=zipfile.ZIP_STORED, name="data.pkl", protocol=2):
+def zip_file(tree, data, compression=zipfile.ZIP_STORED):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr(f"archive/{name}", pickled(tree, protocol=protocol))
+        archive.writestr("archive/data.pkl", pickled(tree))
         for key, content in data.items():
             archive.writestr(f"archive/data/{key}", content)
     return stream.getvalue()

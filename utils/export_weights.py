@@ -19,7 +19,7 @@ from utils.config import settings
 
 with importing_later():
     from utils.training import checkpoints, model_files
-    from utils.weights import file_settings, timm_export, weights_file
+    from utils.weights import conversion, weights_file
 
 
 def main(argv: list[str]) -> None:
@@ -44,9 +44,8 @@ def main(argv: list[str]) -> None:
             "folder of a training or an import."
         )
     params = {**settings.default_params(), **stored}
-    state = timm_export.timm_state_dict(checkpoint, params, averaged=not arguments.raw)
-    metadata = file_settings.metadata(params)
-    weights_file.write_safetensors(arguments.output, state, metadata)
+    state = conversion.timm_state_dict(checkpoint, params, averaged=not arguments.raw)
+    weights_file.write_safetensors(arguments.output, state, conversion.metadata(params))
     logging.info("Wrote %d tensors to %s.", len(state), arguments.output)
 
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 from typing import Any
 
 from utils.base import files, program
-from utils.base.errors import UserError
+from utils.base.errors import UserError, quoted
 from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
+    import mnasnet_models
     from utils.config import network, settings
-    from utils.weights import conversion, file_settings, recognition
+    from utils.weights import conversion, recognition
 
 
 def main(argv: list[str]) -> None:
@@ -47,14 +48,16 @@ def main(argv: list[str]) -> None:
     add("--mapping", help="YAML file of lines 'their name: our name' for a checkpoint of TF1")
     add("--model_name", help="name of the model; with --mapping, the network")
     add("--model_spec", help="YAML file that describes the network")
-    add(
-        "--depth_multiplier",
-        help=f"with --mapping or --model_spec: {settings.SETTINGS['depth_multiplier'].help}",
-    )
     add("--num_label_classes", help="number of classes, for weights without classifier")
-    for name in ("batch_norm_epsilon", "input_image_size", "resize_method", "eval_crop_share",
-                 "use_keras"):  # fmt: skip
-        add(f"--{name}", help=settings.SETTINGS[name].help)
+    for name, when in {
+        "depth_multiplier": "with --mapping or --model_spec: ",
+        "batch_norm_epsilon": "",
+        "input_image_size": "",
+        "resize_method": "",
+        "eval_crop_share": "",
+        "use_keras": "",
+    }.items():
+        add(f"--{name}", help=when + settings.SETTINGS[name].help)
     run(vars(parser.parse_args(argv[1:])))
 
 
@@ -67,45 +70,43 @@ def run(arguments: dict[str, Any]) -> None:
     Raises:
       UserError: a flag is invalid, or the file cannot be imported.
     """
-    paths = {n: arguments.pop(n) for n in ("weights", "model_dir", "source", "labels", "mapping")}
+    names = ("weights", "model_dir", "source", "labels", "mapping")
+    weights, model_dir, source, labels, mapping = (arguments.pop(name) for name in names)
     given = {
         name: settings.convert(name, value, f"--{name}={value}")
         for name, value in arguments.items()
         if value is not None
     }
-    if "model_name" in given:
-        file_settings.check_name(given["model_name"], "--model_name=")
+    if not mnasnet_models.is_scope_name(given.get("model_name", "model")):
+        raise UserError(
+            f"--model_name={quoted(given['model_name'])} cannot name variables: use at most 200 "
+            "letters, digits, . _ -."
+        )
     if "model_spec" in given:
         named, given["model_spec"] = network.read_file(given["model_spec"])
         given.setdefault("model_name", named)
-    is_download = files.is_download(paths["weights"])
-    if paths["mapping"]:
-        if is_download:
+    if mapping:
+        if files.is_download(weights):
             raise UserError("--mapping is for the checkpoint of a TF1 program on this machine.")
-        conversion.import_checkpoint(
-            paths["weights"], paths["mapping"], paths["model_dir"], paths["labels"], **given
-        )
+        conversion.import_checkpoint(weights, mapping, model_dir, labels, **given)
         return
     if "depth_multiplier" in given and "model_spec" not in given:
         raise UserError(
             "--depth_multiplier needs --mapping or --model_spec: the multiplier of a state dict is "
             "recognized."
         )
-    if paths["source"] and "model_spec" in given:
+    if source and "model_spec" in given:
         raise UserError(
             "--source and --model_spec are both given: choose one description of the network."
         )
-    if not is_download and _is_checkpoint(paths["weights"]):
+    if weights.endswith(".index") or (
+        not files.is_download(weights) and tf.io.gfile.exists(weights + ".index")
+    ):
         raise UserError(
-            f"--weights={paths['weights']} is a TensorFlow checkpoint: give --mapping and "
-            "--model_name. If this program wrote it, use it with --init_checkpoint."
+            f"--weights={weights} is a TensorFlow checkpoint: give --mapping and --model_name. If "
+            "this program wrote it, use it with --init_checkpoint."
         )
-    do_import = conversion.import_download if is_download else conversion.import_state_dict
-    do_import(paths["weights"], paths["model_dir"], paths["source"], paths["labels"], **given)
-
-
-def _is_checkpoint(path: str) -> bool:
-    return path.endswith(".index") or tf.io.gfile.exists(path + ".index")
+    conversion.import_weights(weights, model_dir, source, labels, **given)
 
 
 def console() -> None:

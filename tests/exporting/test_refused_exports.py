@@ -12,7 +12,7 @@ from utils.base import files, folder_lock
 from utils.base.errors import UserError
 from utils.exporting import export
 from utils.reading import examples
-from utils.weights import model_folder
+from utils.weights import conversion
 
 import tensorflow.compat.v1 as tf
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_that_gives_no_numbers(model_dir, tmp_path):
         if name.endswith(("dense/bias", "dense/bias/ExponentialMovingAverage")):
             values[name] = np.full_like(values[name], np.nan)
     os.makedirs(tmp_path / "own")
-    model_folder.save_checkpoint(str(tmp_path / "own" / "model.ckpt-3"), values)
+    conversion.save_checkpoint(str(tmp_path / "own" / "model.ckpt-3"), values)
     with pytest.raises(UserError, match="not finite numbers"):
         make_export(settings_of(tmp_path / "own", tmp_path / "made"))
     assert listing(str(tmp_path / "made")) == {}

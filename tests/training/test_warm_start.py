@@ -70,49 +70,24 @@ def test_both_kinds_of_layers_have_the_same_common_names():
     }
     shapes = {}
     for kind, variables in rows.items():
-        common = warm_start.common_names([name for name, _, _ in variables])
+        names = [name for name, _, _ in variables]
+        common = warm_start.common_names(names)
         assert len(set(common.values())) == len(variables)
+        assert warm_start.common_names(sorted(names)) == common
         shapes[kind] = {common[name]: shape for name, shape, _ in variables}
     assert shapes["keras"] == shapes["layers"]
     # Of tf.layers the names are the common ones already.
     assert set(shapes["layers"]) == {name for name, _, _ in rows["layers"]}
 
 
-def test_common_names_of_other_models():
-    for kind in ("b1_keras", "small_keras", "d1_layers"):
-        variables = golden_files.read(f"variables_mnasnet-{kind}")["variables"]
-        common = warm_start.common_names([name for name, _, _ in variables])
-        assert len(set(common.values())) == len(variables)
-        assert not any("mnas_net_model" in name for name in common.values())
-
-
-def test_common_names_do_not_depend_on_the_order_of_the_names():
-    names = [n for n, _, _ in golden_files.read("variables_mnasnet-a1_keras")["variables"]]
-    assert warm_start.common_names(names) == warm_start.common_names(sorted(names))
-
-
 def test_common_names_by_hand():
-    assert warm_start.common_names(
-        [
-            "net/mnas_net_model/mnas_blocks_1/conv2d_9/kernel",
-            "net/mnas_net_model/mnas_blocks_1/conv2d_12/kernel",
-            "net/mnas_net_model/mnas_blocks_1/se/conv2d_10/bias",
-            "net/mnas_net_model/mnas_blocks_1/se/conv2d_11/bias",
-            "net/mnas_blocks_1/batch_normalization_1/gamma",
-            "net/mnas_net_model/mnas_blocks_1/depthwise_conv2d_1/depthwise_kernel",
-            "global_step",
-        ]
-    ) == {
+    for name, common in {
         "net/mnas_net_model/mnas_blocks_1/conv2d_9/kernel": "net/mnas_blocks_1/conv2d/kernel",
-        "net/mnas_net_model/mnas_blocks_1/conv2d_12/kernel": "net/mnas_blocks_1/conv2d_1/kernel",
         "net/mnas_net_model/mnas_blocks_1/se/conv2d_10/bias": "net/mnas_blocks_1/se/conv2d/bias",
-        "net/mnas_net_model/mnas_blocks_1/se/conv2d_11/bias": "net/mnas_blocks_1/se/conv2d_1/bias",
-        "net/mnas_blocks_1/batch_normalization_1/gamma":
-            "net/mnas_blocks_1/batch_normalization_1/gamma",
-        "net/mnas_net_model/mnas_blocks_1/depthwise_conv2d_1/depthwise_kernel":
-            "net/mnas_blocks_1/depthwise_conv2d/depthwise_kernel",
-        "global_step": "global_step",
-    }  # fmt: skip
+        "net/mnas_blocks_1/batch_normalization_1/gamma": None,
+        "global_step": None,
+    }.items():
+        assert warm_start.common_names([name]) == {name: common or name}
 
 
 # Restoring.
@@ -158,8 +133,10 @@ def test_step_and_optimizer_start_afresh(tmp_path):
 def test_another_number_of_classes_skips_the_head_alone(tmp_path, caplog):
     path, saved = save(str(tmp_path), averages=False)
     with caplog.at_level("INFO", "absl"):
-        own, values = initialized(path, averages=False, num_classes=9)
+        own, values = initialized(path, num_classes=9)
     for name in own:
+        average = values[f"{name}/ExponentialMovingAverage"]
+        np.testing.assert_array_equal(average, values[name], err_msg=name)
         if is_head(name):
             assert values[name].shape[-1] == 9
             assert (values[name] == 0).all()
@@ -168,23 +145,6 @@ def test_another_number_of_classes_skips_the_head_alone(tmp_path, caplog):
     assert f"{len(own) - 2} of {len(own)} variables" in caplog.text
     assert "mnas_head/dense/kernel" in caplog.text
     assert "mnas_head/dense/bias" in caplog.text
-
-
-def test_averages_of_a_new_classifier_start_as_it_does(tmp_path):
-    path, _ = save(str(tmp_path), averages=True)
-    own, values = initialized(path, averages=True, num_classes=9)
-    for name in own:
-        average = values[f"{name}/ExponentialMovingAverage"]
-        np.testing.assert_array_equal(average, values[name], err_msg=name)
-
-
-def test_the_same_number_of_classes_restores_the_head(tmp_path):
-    path, saved = save(str(tmp_path), averages=False)
-    own, values = initialized(path, averages=False)
-    heads = [name for name in own if is_head(name)]
-    assert len(heads) == 2
-    for name in heads:
-        np.testing.assert_array_equal(values[name], saved[name])
 
 
 def test_the_classifier_follows_the_names_of_the_classes(tmp_path, caplog):
@@ -218,21 +178,13 @@ def test_a_model_of_another_name_supplies_its_weights(tmp_path):
         np.testing.assert_array_equal(values[name], saved[name.replace("mine/", "other/", 1)])
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"depth_multiplier": 2.0},
-        {"stages": ["r1_k3_s11_e1_i8_o8", "r1_k5_s22_e6_i8_o16_se0.5"]},
-        {"head_size": 64},
-    ],
-)
+@pytest.mark.parametrize("overrides", [{"depth_multiplier": 2.0}, {"head_size": 64}])
 def test_a_checkpoint_that_fits_too_little_is_refused(tmp_path, overrides):
     path, _ = save(str(tmp_path), averages=False)
     build(averages=False, **overrides)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match="90%") as error:
         warm_start.init_fn(path)
     assert path in str(error.value)
-    assert "90%" in str(error.value)
 
 
 def test_a_small_part_may_be_missing(tmp_path, caplog):
@@ -249,11 +201,10 @@ def test_a_small_part_may_be_missing(tmp_path, caplog):
             np.testing.assert_array_equal(values[name], saved[name], err_msg=name)
 
 
-@pytest.mark.parametrize("frozen", ["block_0", "backbone"])
-def test_what_is_frozen_may_not_be_missing(tmp_path, frozen):
+def test_what_is_frozen_may_not_be_missing(tmp_path):
     path, _ = save(str(tmp_path), averages=False, head_size=512)
     stages = ["r1_k5_s11_e1_i8_o8", *TINY["stages"][1:]]
-    build(averages=False, head_size=512, stages=stages, frozen=frozen)
+    build(averages=False, head_size=512, stages=stages, frozen="block_0")
     with pytest.raises(UserError, match="mnas_blocks_0/depthwise_conv2d/depthwise_kernel, which"):
         warm_start.init_fn(path)
 
@@ -271,32 +222,16 @@ def test_counts_of_what_is_frozen_and_trained(tmp_path, caplog):
     )
 
 
-def test_an_unrelated_checkpoint_is_refused(tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.get_variable("x", [3])
-        session.run(tf.global_variables_initializer())
-        path = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), 1)
-    build()
-    with pytest.raises(UserError, match="0%"):
-        warm_start.init_fn(path)
-
-
 # Finding the checkpoint.
 
 
 def test_what_names_a_checkpoint(tmp_path):
     path, _ = save(str(tmp_path), averages=False)
-    for name in (str(tmp_path), path, path + ".index", path + ".meta",
-                 path + ".data-00000-of-00001"):  # fmt: skip
+    for name in (str(tmp_path), path, path + ".index", path + ".data-00000-of-00001"):
         assert warm_start.resolve(name) == path
-
-
-@pytest.mark.parametrize("name", ["", "nowhere", "model.ckpt-8"])
-def test_what_names_none(tmp_path, name):
-    path = os.path.join(str(tmp_path), name)
-    with pytest.raises(UserError) as error:
-        warm_start.resolve(path)
-    assert path in str(error.value)
+    for name in ("nowhere", "model.ckpt-8"):
+        with pytest.raises(UserError, match=name):
+            warm_start.resolve(os.path.join(str(tmp_path), name))
 
 
 def test_a_damaged_checkpoint_is_a_users_error(tmp_path):
@@ -304,5 +239,5 @@ def test_a_damaged_checkpoint_is_a_users_error(tmp_path):
     with open(path + ".index", "r+b") as f:
         f.truncate(100)
     build()
-    with pytest.raises(UserError, match=r"model\.ckpt-7"):
+    with pytest.raises(UserError, match=r"--init_checkpoint=.*model\.ckpt-7"):
         warm_start.init_fn(path)

@@ -1,10 +1,11 @@
-"""Models imported from golden files, each imported once for all tests of this folder."""
+"""Models imported from golden files, each imported once for all tests of this folder; a hub."""
 
 import functools
 
 import golden_files
 import pytest
-from imported_models import source_of, write
+from hub_server import hub  # noqa: F401  (a fixture)
+from imported_models import write
 
 from utils.weights import conversion
 
@@ -18,8 +19,9 @@ def imported(tmp_path_factory):
         golden = golden_files.read(name)
         folder = tmp_path_factory.mktemp(name)
         path = write(folder / "weights.safetensors", golden)
-        model_dir = str(folder / "model")
-        conversion.import_state_dict(path, model_dir, source_of(golden))
-        return golden, model_dir
+        # Two networks fit the files of EfficientNet-Lite0.
+        source = f"timm:{golden['model']}" if "efficientnet" in name else None
+        conversion.import_weights(path, str(folder / "model"), source)
+        return golden, str(folder / "model")
 
     return once

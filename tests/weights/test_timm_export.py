@@ -1,78 +1,133 @@
-"""State dicts for timm: the tensors, and which model of timm loads them."""
+"""State dicts for timm: the tensors, what the file says of its network, which model loads them."""
 
-import logging
-import re
+import json
+import shutil
 
 import golden_files
 import golden_weights_torch
 import numpy as np
 import pytest
-from imported_models import SMALL, restored_params
+import yaml
+from imported_models import SMALL, SPEC, described, logits, refused, restored_params
 
 import mnasnet_models
-from mnasnet_model import GlobalParams, round_filters
+from utils import checkpoint_tool, export_weights
+from utils.base.errors import UserError
 from utils.config import network, settings
 from utils.training import checkpoints
-from utils.weights import layer_names, recognition, timm_export, timm_models
+from utils.weights import conversion, recognition, weights_file
 
 import tensorflow.compat.v1 as tf
 
 
-@pytest.mark.parametrize("name", ["timm_semnasnet_075", "timm_mnasnet_small"])
+@pytest.mark.parametrize("name", ["timm_semnasnet_075", SMALL])
 def test_round_trip_gives_the_same_state_dict(name, imported):
     golden, model_dir = imported(name)
-    params = restored_params(model_dir)
-    state = timm_export.timm_state_dict(checkpoints.latest(model_dir), params)
+    state = conversion.timm_state_dict(checkpoints.latest(model_dir), restored_params(model_dir))
     expected = golden_weights_torch.state_dict(golden)
     assert list(state) == list(expected)
     for key, array in expected.items():
         np.testing.assert_array_equal(state[key], array, err_msg=key)
 
 
+def test_an_exported_file_says_what_it_is(imported, tmp_path):
+    """Not a shape of it tells padding, epsilon, activation and normalization."""
+    golden, model_dir = imported("timm_tf_efficientnet_lite0")
+    model_dir = shutil.copytree(model_dir, str(tmp_path / "model"))
+    params = yaml.safe_load((tmp_path / "model" / "params.yaml").read_text())
+    params |= {"batch_norm_epsilon": 2e-3, "input_image_size": 64, "model_name": "lite"}
+    (tmp_path / "model" / "params.yaml").write_text(yaml.safe_dump(params))
+    # The name is part of the variables' names.
+    values = {
+        name.replace("tf_efficientnet_lite0", "lite"): value
+        for name, value in checkpoint_tool.read(model_dir).items()
+    }
+    conversion.save_checkpoint(str(tmp_path / "model" / "model.ckpt-0"), values)
+    path, back = str(tmp_path / "w.safetensors"), str(tmp_path / "back")
+    export_weights.main(["export", f"--model_dir={model_dir}", f"--output={path}"])
+    conversion.import_weights(path, back)
+    assert described(back) == described(model_dir) and described(back)["padding"] == "same"
+    assert restored_params(back)["input_image_size"] == 64
+    images = golden_weights_torch.images(golden["image_size"])
+    np.testing.assert_array_equal(logits(back, images), logits(model_dir, images))
+
+
 @pytest.mark.parametrize("use_keras", [True, False])
-@pytest.mark.parametrize(
-    ("name", "multiplier", "expected"),
-    [("mnasnet-b1", 0.5, "mnasnet_050"), ("mnasnet-small", None, "mnasnet_small")],
-)
-def test_own_checkpoint_becomes_a_state_dict_for_timm(
-    name, multiplier, expected, use_keras, tmp_path
-):
-    params = {**settings.default_params(), "model_name": name, "use_keras": use_keras,
-              "depth_multiplier": multiplier, "num_label_classes": 3}  # fmt: skip
+def test_an_exported_built_in_model_comes_back_as_itself(use_keras, tmp_path):
+    """The shapes are those of timm's mnasnet_050, of another padding and epsilon."""
+    params = {
+        **settings.default_params(),
+        "model_name": "mnasnet-b1",
+        "depth_multiplier": 0.5,
+        "num_label_classes": 3,
+        "use_keras": use_keras,
+    }
     with tf.Session() as session:
         mnasnet_models.build_mnasnet_model(
-            tf.zeros([1, 32, 32, 3]), name, False, network.overrides(params)
+            tf.zeros([1, 32, 32, 3]), "mnasnet-b1", False, network.overrides(params)
         )
         session.run(tf.global_variables_initializer())
-        checkpoint = tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
-    state = timm_export.timm_state_dict(checkpoint, params)
-    recognized = recognition.recognize(state, "state")
-    assert (recognized.model_name, recognized.num_classes) == (expected, 3)
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt-5"))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    path = str(tmp_path / "w.safetensors")
+    export_weights.main(["export", f"--model_dir={tmp_path}", f"--output={path}"])
+    conversion.import_weights(path, str(tmp_path / "back"))
+    assert described(tmp_path / "back") == network.describe(params)
+    conversion.import_weights(path, str(tmp_path / "named"), "timm:mnasnet")
+    named = described(tmp_path / "named")
+    assert (network["model_name"], network["padding"]) == ("mnasnet_050", "symmetric")
 
 
 @pytest.mark.parametrize(
-    ("name", "multiplier", "overrides", "words"),
+    ("change", "words"),
     [
-        ("mnasnet-a1", None, {}, r"^timm.create_model\('semnasnet_100', num_classes=3, "
-         r"bn_eps=0.001, pad_type='same', checkpoint_path=...\) loads it"),
-        ("mnasnet-b1", 1.3, {}, r"timm's mnasnet_130, but .*_gen_mnasnet_b1\('mnasnet_100', 1.3, "),
-        ("mnasnet-b1", None, {"head_size": 64}, r"_gen_mnasnet_b1\('mnasnet_100', 1, .*=64\)"),
-        ("mnasnet-a1", None, {"stem_size": 24}, "semnasnet, but .*: write a model"),
-        ("mnasnet-small", None, {}, "^timm has no model of this shape.* load the file here with "
-         "python -m utils.import_weights"),
+        (lambda recorded: "{", "mnasnet_settings is damaged"),
+        (lambda recorded: json.dumps({**recorded, "model_name": "a b"}), "'a b'"),
+        (
+            lambda recorded: json.dumps({**recorded, "model_spec": {**SPEC, "padding": "valid"}}),
+            "padding='valid'",
+        ),
+        (
+            lambda recorded: json.dumps({**recorded, "model_spec": {**SPEC, "head_size": 64}}),
+            r"small, so nothing is written; .* instead of \[64\]",
+        ),
+    ],
+)
+def test_damaged_records_in_a_file_are_refused(change, words, tmp_path):
+    params = {**settings.default_params(), "model_name": "small", "model_spec": SPEC}
+    ((key, text),) = conversion.metadata(params).items()
+    path = str(tmp_path / "w.safetensors")
+    state = golden_weights_torch.state_dict(golden_files.read(SMALL))
+    weights_file.write_safetensors(path, state, {key: change(json.loads(text))})
+    refused(path, words, tmp_path / "model")
+
+
+def test_a_checkpoint_of_another_network_is_refused(imported, tmp_path):
+    params = {**restored_params(imported(SMALL)[1]), "num_label_classes": 3}
+    with pytest.raises(UserError, match="mnas_head/dense/kernel"):
+        conversion.timm_state_dict(checkpoints.latest(imported(SMALL)[1]), params)
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "name"),
+    [
+        ("mnasnet-a1", {}, "semnasnet_100"),
+        ("mnasnet-b1", {"depth_multiplier": 0.5}, "mnasnet_050"),
+        ("mnasnet-b1", {"depth_multiplier": 1.3}, None),
+        ("mnasnet-b1", {"head_size": 64}, None),
+        ("mnasnet-a1", {"activation": "relu6"}, None),
+        # It lacks an identity that timm's mnasnet_small has.
+        ("mnasnet-small", {}, None),
+        ("mnasnet-small", SPEC, "mnasnet_small"),
+        ("tf", {"stages": list(recognition._LITE0_STAGES), "activation": "relu6"},
+         "tf_efficientnet_lite0"),
     ],
 )  # fmt: skip
-def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, words, caplog):
-    """timm has multipliers of 0.5, 0.75, 1 and 1.4 by name."""
-    caplog.set_level(logging.INFO, "absl")
-    overrides = {"depth_multiplier": multiplier, "num_classes": 3, **overrides}
-    stages, params = mnasnet_models.get_model_params(name, overrides)
-    blocks = layer_names.unrolled(stages, params)
-    stem = round_filters(params.stem_size, params)
-    tensors = layer_names.tensors("timm", blocks, stem, params.head_size, 3)
-    state = {t.key: np.zeros(t.shape, np.float32) for t in tensors}
-    timm_export.log_how_to_load(state, stages, params)
-    assert re.search(words, caplog.messages[-1]), caplog.messages
+def test_timm_is_said_to_make_only_what_it_can(model, overrides, name, caplog):
+    caplog.set_level("INFO", "absl")
+    conversion.log_how_to_load(*mnasnet_models.get_model_params(model, overrides))
+    words = f"create_model({name!r}, num_classes=1000, bn_eps=0.001, pad_type='same'"
+    assert (words if name else "no ready-made model") in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -87,26 +142,11 @@ def test_timm_is_said_to_make_only_what_it_can(name, multiplier, overrides, word
     ],
 )
 def test_timm_is_told_how_to_prepare_pictures(spec, mean, std, caplog):
-    caplog.set_level(logging.INFO, "absl")
-    timm_export.log_preparation(
+    caplog.set_level("INFO", "absl")
+    conversion.log_preparation(
         {**settings.default_params(), "model_spec": spec, "input_image_size": 160}
     )
     assert caplog.messages == [
         "Prepare pictures in timm with timm.data.create_transform(160, interpolation='bicubic', "
         f"crop_pct=160/192, mean=({mean}), std=({std}))."
     ]
-
-
-def test_timm_has_no_model_where_identities_differ():
-    """The published mnasnet-small lacks an identity that timm's mnasnet_small has."""
-    state = golden_weights_torch.state_dict(golden_files.read(SMALL))
-    for name, stages in (
-        (None, mnasnet_models.MODELS["mnasnet-small"].stages),
-        (
-            "mnasnet_small",
-            ("r1_k3_s11_e1_i8_o8", *mnasnet_models.MODELS["mnasnet-small"].stages[1:]),
-        ),
-    ):
-        decoded = mnasnet_models.MnasNetDecoder().decode(stages)
-        model = timm_models.timm_model(state, decoded, GlobalParams())
-        assert (model and model.name) == name and (model is None or model.ready_made)

@@ -6,11 +6,11 @@ tf.layers have the same variables under other names, so names are compared in a 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from absl import logging
 
@@ -22,9 +22,13 @@ from utils.training import averages, checkpoints, model_files, optimization
 import tensorflow.compat.v1 as tf
 
 LEAST_SHARE = 0.9
+_MOST_LISTED = 10
 _KERAS_SCOPE = "mnas_net_model/"
 _HEAD = "/mnas_head/dense/"
-_LAYER = re.compile(r"^(?P<scope>.*/)(?P<kind>conv2d|depthwise_conv2d|dense)(_(?P<n>\d+))?/(?P<leaf>[^/]+)$")  # fmt: skip  # noqa: E501
+_LAYER = re.compile(
+    r"^(?P<scope>.*/)(?P<kind>conv2d|depthwise_conv2d|dense)(_(?P<n>\d+))?/(?P<leaf>[^/]+)$"
+)
+_SLOT = re.compile(r"/(RMSProp(_1)?|ExponentialMovingAverage)$")
 
 
 def common_names(names: Iterable[str]) -> dict[str, str]:
@@ -49,61 +53,43 @@ def common_names(names: Iterable[str]) -> dict[str, str]:
     return common
 
 
-@dataclasses.dataclass(frozen=True)
-class Matches:
-    """Says which variables of a network a checkpoint supplies.
+class Matches(NamedTuple):
+    """Which variables of a network a checkpoint supplies.
 
     Attributes:
       restored: name in the checkpoint -> variable of the graph.
       head: variables of the classifier that start at 0 because the classes differ.
       missing: variables of the backbone that the checkpoint lacks or has in another shape.
-      averaged: how many of the restored ones come from averages.
     """
 
     restored: dict[str, tf.Variable]
     head: list[tf.Variable]
     missing: list[tf.Variable]
-    averaged: int
 
 
-def _weights(shapes: dict[str, list[int]]) -> dict[str, str]:
-    """Maps a common name to the name to read in the checkpoint: the average where there is one."""
-    plain = [n for n in shapes if not re.search(r"/(RMSProp(_1)?|ExponentialMovingAverage)$", n)]
-    return {
-        common: name + averages.SUFFIX if name + averages.SUFFIX in shapes else name
-        for name, common in common_names(plain).items()
-    }
+def _is_head(variable: tf.Variable) -> bool:
+    return _HEAD in "/" + variable.op.name.replace(_KERAS_SCOPE, "")
 
 
-def match(
-    variables: list[tf.Variable], shapes: dict[str, list[int]], same_classes: bool = True
+def _match(
+    variables: list[tf.Variable], shapes: dict[str, list[int]], same_classes: bool
 ) -> Matches:
-    """Matches variables of a graph with the tensors of a checkpoint.
-
-    Args:
-      variables: of the graph.
-      shapes: of the checkpoint's tensors, by name.
-      same_classes: whether its classifier is one of the graph's classes.
-    """
-    weights = _weights(shapes)
-    # A model of the same family under another name: compare without the first part.
-    weights = {**{name.split("/", 1)[-1]: held for name, held in weights.items()}, **weights}
-    common = common_names([v.op.name for v in variables])
-    found = Matches({}, [], [], 0)
-    averaged = 0
+    """Matches variables of a graph with the shapes of a checkpoint's tensors, averages first."""
+    # A model of the same family may have another name: compare without the first part.
+    held = {
+        common.split("/", 1)[-1]: n + averages.SUFFIX if n + averages.SUFFIX in shapes else n
+        for n, common in common_names(n for n in shapes if not _SLOT.search(n)).items()
+    }
+    own = common_names(v.op.name for v in variables)
+    found = Matches({}, [], [])
     for variable in variables:
-        name = common[variable.op.name]
-        held = weights.get(name) or weights.get(name.split("/", 1)[-1])
-        is_head = _HEAD in "/" + name
-        fits = same_classes or not is_head
-        if held is not None and fits and shapes[held] == variable.shape.as_list():
-            found.restored[held] = variable
-            averaged += held.endswith(averages.SUFFIX)
-        elif is_head:
-            found.head.append(variable)
+        name = held.get(own[variable.op.name].split("/", 1)[-1])
+        is_head = _is_head(variable)
+        if name and shapes[name] == variable.shape.as_list() and (same_classes or not is_head):
+            found.restored[name] = variable
         else:
-            found.missing.append(variable)
-    return dataclasses.replace(found, averaged=averaged)
+            (found.head if is_head else found.missing).append(variable)
+    return found
 
 
 def resolve(path: str) -> str:
@@ -117,7 +103,7 @@ def resolve(path: str) -> str:
     return checkpoint
 
 
-def init_fn(path: str, classes: Sequence[str] = ()):
+def init_fn(path: str, classes: Sequence[str] = ()) -> Callable[..., None]:
     """Returns a Scaffold's init_fn that sets the network's variables from a checkpoint.
 
     Call it when the whole training graph is built. It prints what is restored and what is not.
@@ -130,28 +116,22 @@ def init_fn(path: str, classes: Sequence[str] = ()):
     Raises:
       UserError: there is no checkpoint, or less than 90 % of the backbone's parameters match.
     """
-    import tf_slim as slim  # here: it takes 0.6 s to load, and most trainings need none of it
-
     checkpoint = resolve(path)
     try:
         shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError) as e:
         raise UserError(f"--init_checkpoint={path} cannot be read: {files.reason(e)}.") from e
-    exclude = ["global_step"]
-    variables = [
-        v
-        for v in slim.get_variables_to_restore(exclude=exclude)
-        if not re.search(r"/(RMSProp(_1)?|ExponentialMovingAverage)$", v.op.name)
-    ]
+    by_name = {v.op.name: v for v in tf.global_variables() if v.op.name != "global_step"}
+    variables = [v for name, v in by_name.items() if not _SLOT.search(name)]
     kept = model_files.kept_label_names(os.path.dirname(checkpoint))
     compared = labels.compare(kept if len(kept) == len(classes) else (), classes)
-    found = match(variables, shapes, not compared.difference)
+    found = _match(variables, shapes, not compared.difference)
     _report(found, checkpoint, compared.difference)
-    _report_frozen(found, checkpoint)
-    assign = slim.assign_from_checkpoint_fn(checkpoint, found.restored)
+    _check_frozen(found, checkpoint)
+    saver = tf.train.Saver(found.restored)
     # A classifier of other classes starts at 0: random logits, large at first, would send noise
     # through the restored layers.
-    zeros = tf.group(*(tf.assign(v, tf.zeros_like(v)) for v in found.head))
+    zeros = [tf.assign(v, tf.zeros_like(v)) for v in found.head]
     heads = [v for v in found.restored.values() if _is_head(v)] if compared.order else []
     if heads:
         logging.info(
@@ -160,20 +140,17 @@ def init_fn(path: str, classes: Sequence[str] = ()):
         )
     in_order = [tf.assign(v, tf.gather(v, compared.order, axis=-1)) for v in heads]
     # Averages start as copies of the weights, and they were copied before this ran.
-    average_of = {v.op.name: v for v in tf.global_variables()}
     copies = [
-        tf.assign(average_of[v.op.name + averages.SUFFIX], v)
-        for v in [*found.restored.values(), *found.head]
-        if v.op.name + averages.SUFFIX in average_of
+        tf.assign(by_name[v.op.name + averages.SUFFIX], v)
+        for v in variables
+        if v not in found.missing and v.op.name + averages.SUFFIX in by_name
     ]
-    copy = tf.group(*copies)
 
     def initialize(scaffold, session):
         del scaffold
-        assign(session)
-        session.run(zeros)
-        session.run(in_order)
-        session.run(copy)
+        saver.restore(session, checkpoint)
+        session.run([*zeros, *in_order])
+        session.run(copies)
 
     return initialize
 
@@ -211,15 +188,18 @@ def _size(variables: Iterable[tf.Variable]) -> int:
     return sum(v.shape.num_elements() for v in variables)
 
 
-def _report_frozen(found: Matches, checkpoint: str) -> None:
+def _check_frozen(found: Matches, checkpoint: str) -> None:
     """Logs how much is frozen and how much trains; raises UserError if a frozen layer is random."""
     trained, frozen = tf.trainable_variables(), optimization.frozen_variables()
     if not frozen:
         return
     logging.info(
         "Frozen: %d variables with %s parameters; trained: %d with %s.",
-        len(frozen), f"{_size(frozen):,}", len(trained), f"{_size(trained):,}",
-    )  # fmt: skip
+        len(frozen),
+        f"{_size(frozen):,}",
+        len(trained),
+        f"{_size(trained):,}",
+    )
     names = {v.op.name for v in frozen}
     for variable in found.missing:
         name = variable.op.name
@@ -231,30 +211,29 @@ def _report_frozen(found: Matches, checkpoint: str) -> None:
             )
 
 
-def _is_head(variable: tf.Variable) -> bool:
-    return _HEAD in "/" + variable.op.name.replace(_KERAS_SCOPE, "")
-
-
 def _report(found: Matches, checkpoint: str, difference: str | None) -> None:
     """Logs what matched; raises UserError if it is too little."""
-    backbone = [v for v in found.restored.values() if not _is_head(v)]
-    total = _size(backbone) + _size(found.missing)
-    share = _size(backbone) / total if total else 0.0
+    restored, head, missing = found
+    backbone = _size(v for v in restored.values() if not _is_head(v))
+    share = backbone / max(1, backbone + _size(missing))
     logging.info(
         "Initial weights from %s: %d of %d variables restored (%.1f %% of the backbone's "
         "parameters), %d of them averaged.",
-        checkpoint, len(found.restored),
-        len(found.restored) + len(found.head) + len(found.missing), 100 * share, found.averaged,
-    )  # fmt: skip
+        checkpoint,
+        len(restored),
+        len(restored) + len(head) + len(missing),
+        100 * share,
+        sum(name.endswith(averages.SUFFIX) for name in restored),
+    )
     others = f"other names ({difference})" if difference else "other number of classes"
     for title, variables in (
-        (f"Starting at 0, {others}", found.head),
-        ("Not in the checkpoint with this shape", found.missing),
+        (f"Starting at 0, {others}", head),
+        ("Not in the checkpoint with this shape", missing),
     ):
-        for variable in variables[:10]:
+        for variable in variables[:_MOST_LISTED]:
             logging.info("  %s: %s %s", title, variable.op.name, variable.shape.as_list())
-        if len(variables) > 10:
-            logging.info("  %s: and %d more", title, len(variables) - 10)
+        if len(variables) > _MOST_LISTED:
+            logging.info("  %s: and %d more", title, len(variables) - _MOST_LISTED)
     if share < LEAST_SHARE:
         raise UserError(
             f"--init_checkpoint: {checkpoint} fits only {share:.0%} of this network's backbone "

@@ -1,14 +1,15 @@
-"""Fetches weights by name: from a Hugging Face hub (hf://) or from a web server (https://).
+"""Weights by name: from a Hugging Face hub (hf://) or from a web server (https://).
 
-The libraries that fetch them also cache them, so a second fetch needs no download. Whatever
-arrives is checked against the checksum that its server or its name gives.
+The libraries that fetch them also cache them, so a second fetch needs no download. What is
+published next to weights comes along: how their pictures are prepared, and their classes. Without
+that, an evaluation could not repeat the published accuracy, because no weight tells size, crop and
+interpolation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import importlib
 import json
@@ -17,33 +18,50 @@ import os
 import posixpath
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
 
-from utils.base import disk_errors, files, progress
+import preprocessing
+from utils.base import files, progress
 from utils.base.errors import UserError, excerpt, quoted
-from utils.weights import description, known_weights, weights_file
+from utils.config import network, settings
+from utils.reading import labels
+from utils.weights import recognition, weights_file
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # those of timm, the safer one first
-_CONFIG = "config.json"
 _HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?", re.ASCII | re.IGNORECASE)
 _CHECKSUM = re.compile(r"sha256=([0-9a-f]{8,64})", re.IGNORECASE)
 _SHA256_DIGITS = 64
-_GIT_DIGITS = 40
-_LOOK_UP_S = 10.0
 _READ_S = 30.0
-_AGAIN = "run the same command again"
 
 
 class NotFetchedError(UserError):
-    """Says why weights cannot be fetched."""
+    """Weights cannot be fetched."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is known of weights beside their tensors.
+
+    Attributes:
+      source: the family, one of `recognition.SOURCE_NAMES`; None if nothing names it.
+      labels: names of the classes in their order; none if they are not known.
+      settings: input_image_size, resize_method and eval_crop_share, as far as they are known.
+      normalization: mean_rgb and stddev_rgb of pixels in [0, 255], as in a model specification, if
+        they are not those of ImageNet.
+    """
+
+    source: str | None = None
+    labels: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    normalization: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Describes a file with weights on this machine.
+    """A file with weights on this machine.
 
     Attributes:
       path: of the file; one that was fetched belongs to a cache: read it only.
@@ -55,265 +73,222 @@ class Weights:
     path: str
     name: str
     origin: str
-    description: description.Description
+    description: Description = Description()
 
 
 def fetch(name: str) -> Weights:
-    """Downloads weights, or finds them in the cache.
+    """Downloads weights, or finds them in the cache; a path stands for itself.
 
     Args:
       name: 'hf://OWNER/REPOSITORY', perhaps with '@REVISION' and '/FILE', or 'https://...', perhaps
-        with '#sha256=' and the beginning of the checksum.
+        with '#sha256=' and the beginning of the checksum; or a path.
 
     Raises:
       NotFetchedError: the server cannot be reached or does not have them, or a library is missing.
       UserError: the name is invalid, or they are of another family or damaged.
     """
+    if not files.is_download(name):
+        return Weights(name, name, os.path.basename(name))
     weights = _from_hub(name) if name.lower().startswith("hf://") else _from_web(name)
     logging.info("%s is here: %s.", weights.origin, weights.path)
     return weights
 
 
-def _library(module: str, package: str, name: str) -> Any:
+def _library(name: str) -> Any:
     """Imports a package of the extra `hub`, which most uses of this program do not need."""
     try:
-        return importlib.import_module(module)
+        library = importlib.import_module(name)
     except ImportError as e:
         raise NotFetchedError(
-            f"{name} cannot be fetched without the package {package}: run pip install "
+            f"Weights cannot be fetched without the package {name}: run pip install "
             "'huggingface_hub>=2.0,<3' 'pooch>=1.9', or make setup."
         ) from e
-
-
-# Hugging Face hubs.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Holds the parts of a hf:// name; `name` is the whole, without revision and file."""
-
-    name: str
-    repository: str
-    revision: str
-    files: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """Tells where a file is in a repository; the checksum is None if the cache has the file."""
-
-    file: str
-    commit: str
-    checksum: str | None
-
-    @property
-    def is_cached(self) -> bool:
-        return self.checksum is None
-
-
-def _parse(name: str) -> _Place:
-    match = _HUB_NAME.fullmatch(name)
-    if match is None:
-        raise UserError(
-            f"{quoted(name)} does not name weights at a hub: write hf://OWNER/REPOSITORY, perhaps "
-            "with @REVISION or /FILE behind it."
-        )
-    repository, revision, file = match.groups()
-    if file:
-        weights_file.check_ending(file)
-    return _Place(
-        f"hf://{repository}",
-        repository,
-        urllib.parse.unquote(revision) if revision else "main",
-        (file,) if file else _FILES,
-    )
-
-
-def _from_hub(name: str) -> Weights:
-    place = _parse(name)
-    hub = _client(name)
-    with _explaining(hub, place):
-        found = _locate(hub, place)
-        described = _describe(hub, place, found)
-        path = hub.hf_hub_download(
-            place.repository, found.file, revision=found.commit,
-            local_files_only=found.is_cached, tqdm_class=progress.DownloadBar,
-        )  # fmt: skip
-    _check_blob(path, found.checksum, place.name)
-    origin = f"{place.name}@{found.commit}/{found.file}"
-    return Weights(path, place.name, origin, described)
-
-
-def _client(name: str) -> Any:
-    """Returns the package of the hub's client; its warnings are about what this module reports."""
-    hub = _library("huggingface_hub", "huggingface_hub", name)
-    for module in ("constants", "errors", "file_download"):  # the package itself loads them late
-        importlib.import_module(f"huggingface_hub.{module}")
-    # Progress and resuming go by these chunks; ten megabytes would be most of a file.
-    hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
-    for logger in ("huggingface_hub", "httpx2"):
-        python_logging.getLogger(logger).setLevel(python_logging.ERROR)
-    return hub
-
-
-def _locate(hub, place: _Place) -> _Found:
-    """Asks the hub for the newest commit; if the hub cannot be reached, asks the cache."""
-    import httpx2  # it comes with the client, whose errors of connections it raises
-
-    for file in place.files:
-        url = hub.hf_hub_url(place.repository, file, revision=place.revision)
-        try:
-            metadata = hub.get_hf_file_metadata(url, timeout=_LOOK_UP_S)
-        except hub.errors.EntryNotFoundError:
-            continue
-        except (httpx2.TransportError, hub.errors.OfflineModeIsEnabled) as e:
-            return _locate_in_cache(hub, place, e)
-        except hub.errors.HfHubHTTPError as e:
-            if e.response.status_code < 500:
-                raise
-            return _locate_in_cache(hub, place, e)
-        if metadata.commit_hash is None:
-            raise NotFetchedError(
-                f"{hub.constants.ENDPOINT} is not a hub: check HF_ENDPOINT and the proxy."
-            )
-        _check_size(metadata.size or 0, f"{place.name}/{file}")
-        return _Found(file, metadata.commit_hash, metadata.etag or "")
-    raise NotFetchedError(
-        f"{place.name} has no {' and no '.join(place.files)}: name a weights file that it has, as "
-        f"{place.name}/FILE."
-    )
-
-
-def _locate_in_cache(hub, place: _Place, error: Exception) -> _Found:
-    for file in place.files:
-        with contextlib.suppress(hub.errors.LocalEntryNotFoundError):
-            path = hub.hf_hub_download(
-                place.repository, file, revision=place.revision, local_files_only=True
-            )
-            logging.info(
-                "%s is taken from the cache: %s.", place.name, _why_unreachable(hub, error)
-            )
-            folders = path.removesuffix(file).rstrip("/")  # .../snapshots/COMMIT
-            return _Found(file, os.path.basename(folders), None)
-    raise NotFetchedError(
-        f"{place.name} cannot be fetched, because {_why_unreachable(hub, error)}, and the cache "
-        f"{hub.constants.HF_HUB_CACHE} does not have it: check the network, or fetch the file "
-        "elsewhere and name its path."
-    )
-
-
-def _describe(hub, place: _Place, found: _Found) -> description.Description:
-    """Returns what the repository's config.json says of the weights."""
-    try:
-        # By this call the cache learns, too, which commit a branch or tag stands for.
-        path = hub.hf_hub_download(
-            place.repository, _CONFIG, revision=place.revision,
-            local_files_only=found.is_cached, tqdm_class=progress.DownloadBar,
-        )  # fmt: skip
-    except hub.errors.EntryNotFoundError as e:
-        if isinstance(e, hub.errors.LocalEntryNotFoundError) and not found.is_cached:
-            raise  # the connection broke; without its config.json, weights mean something else
-        return description.Description()
-    try:
-        content = json.loads(files.read_text(path))
-    except (ValueError, RecursionError) as e:
-        raise UserError(
-            f"The config.json of {place.name} is not JSON ({files.reason(e)}): remove {path} and "
-            f"{_AGAIN}."
-        ) from e
-    return description.of_timm_config(content, place.name)
-
-
-@contextlib.contextmanager
-def _explaining(hub, place: _Place) -> Iterator[None]:
-    """Makes one sentence of each error of the hub's client."""
-    import httpx2
-
-    page = f"{hub.constants.ENDPOINT}/{place.repository}"
-    try:
-        yield
-    except hub.errors.GatedRepoError as e:
-        sentence = (
-            f"{place.name} is gated: accept its conditions at {page} with your account, and set "
-            "HF_TOKEN to a token of that account"
-        )
-        raise NotFetchedError(f"{sentence}.") from e
-    except hub.errors.RepositoryNotFoundError as e:
-        raise NotFetchedError(
-            f"{place.name} is not at {hub.constants.ENDPOINT}, or it is private: check the name "
-            "(python -m utils.pretrained --list shows known ones), or set HF_TOKEN to a token that "
-            "may read it."
-        ) from e
-    except hub.errors.RevisionNotFoundError as e:
-        raise NotFetchedError(
-            f"{place.name} has no revision {quoted(place.revision)}: see {page}/commits/main."
-        ) from e
-    except (httpx2.TransportError, hub.errors.HfHubHTTPError, hub.errors.XetDownloadError) as e:
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        remedy = "check HF_TOKEN" if status in (401, 403) else f"{_AGAIN} later"
-        raise NotFetchedError(
-            f"{place.name} cannot be fetched, because {_why_unreachable(hub, e)}: {remedy}."
-        ) from e
-    except OSError as e:
-        if disk_errors.find(e):
-            raise
-        if e.errno in (errno.ENOLCK, errno.EOPNOTSUPP):  # the client can do without for ENOSYS
-            raise UserError(
-                f"{hub.constants.HF_HUB_CACHE}, the cache of the hub's client, is on a disk "
-                "without locks: name a folder of another disk in the variable HF_HOME."
-            ) from e
-        raise NotFetchedError(
-            f"{place.name} did not arrive whole ({files.reason(e)}): {_AGAIN}."
-        ) from e
-
-
-def _why_unreachable(hub, error: Exception) -> str:
-    if isinstance(error, hub.errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"{hub.constants.ENDPOINT} answers with status {response.status_code}"
-    return f"{hub.constants.ENDPOINT} cannot be reached ({files.reason(error)})"
-
-
-def _check_blob(path: str, checksum: str | None, name: str) -> None:
-    """Compares a file of the hub's cache with the checksum that the hub or, offline, its name has.
-
-    A large file has a SHA-256, a small one the checksum that git gives it. The client itself
-    compares sizes alone.
-    """
-    if checksum is None and os.path.islink(path):
-        checksum = os.path.basename(os.readlink(path))
-    checksum = checksum or ""
-    with open(path, "rb") as f:
-        content = f.read()
-    if len(checksum) == _SHA256_DIGITS:
-        found = hashlib.sha256(content).hexdigest()
-    elif len(checksum) == _GIT_DIGITS:
-        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    else:
-        return
-    if found != checksum:
-        raise UserError(
-            f"{os.path.realpath(path)} is damaged: its checksum is not the one that {name} has at "
-            f"the hub: remove it and {_AGAIN}."
-        )
+    # Its warnings are about what this module reports.
+    python_logging.getLogger(name).setLevel(python_logging.ERROR)
+    return library
 
 
 class _LimitedBar(progress.DownloadBar):
     """Ends a download that is too large; the server tells the size at its beginning."""
 
     def update(self, n: float | None = 1) -> None:
-        _check_size(int(self.total or 0), "The file")
+        if (self.total or 0) > weights_file.LARGEST_FILE:
+            raise UserError(
+                f"The file has {int(self.total)} bytes, more than weights of a network of this "
+                f"family ever take ({weights_file.LARGEST_FILE}): name other weights."
+            )
         super().update(n)
 
 
-def _check_size(size: int, what: str) -> None:
-    if size > weights_file.LARGEST_FILE:
+# Hugging Face hubs.
+
+
+def _from_hub(name: str) -> Weights:
+    match = _HUB_NAME.fullmatch(name)
+    if match is None:
         raise UserError(
-            f"{what} has {size} bytes, more than weights of a network of this family ever take "
-            f"({weights_file.LARGEST_FILE}): name other weights."
+            f"{quoted(name)} does not name weights at a hub: write hf://OWNER/REPOSITORY, perhaps "
+            "with @REVISION or /FILE behind it."
         )
+    repository, revision, wanted = match.groups()
+    if wanted:
+        weights_file.check_ending(wanted)
+    place, revision = f"hf://{repository}", urllib.parse.unquote(revision or "main")
+    hub = _library("huggingface_hub")
+    for module in ("constants", "errors"):  # the package itself loads them late
+        importlib.import_module(f"huggingface_hub.{module}")
+    described = Description()
+    with _explaining(hub, place, revision):
+        # First: it tells the commit, and perhaps that the weights are none of this program's.
+        config = _cached(hub, repository, revision, "config.json")
+        if config:
+            revision = os.path.basename(os.path.dirname(config))
+            described = _of_timm_config(config, place)
+        candidates = (wanted,) if wanted else _FILES
+        for file in candidates:
+            path = _cached(hub, repository, revision, file)
+            if path:
+                commit = os.path.basename(path.removesuffix(f"/{file}"))
+                return Weights(path, place, f"{place}@{commit}/{file}", described)
+    raise NotFetchedError(
+        f"{place} has no {' and no '.join(candidates)}: name a weights file that it has, as "
+        f"{place}/FILE."
+    )
+
+
+def _cached(hub, repository: str, revision: str, file: str) -> str | None:
+    """Returns the path of a file in the client's cache; None if the repository has no such file."""
+    errors = hub.errors
+    try:
+        return hub.hf_hub_download(repository, file, revision=revision, tqdm_class=_LimitedBar)
+    except errors.LocalEntryNotFoundError:
+        # The hub was not reached. The cache notes the files that a repository does not have.
+        if hub.try_to_load_from_cache(repository, file, revision=revision) is None:
+            raise
+        return None
+    except errors.EntryNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _explaining(hub, place: str, revision: str) -> Iterator[None]:
+    """Makes one sentence of each error of the hub's client."""
+    import httpx2  # it comes with the client, whose errors of connections it raises
+
+    errors, endpoint = hub.errors, hub.constants.ENDPOINT
+    try:
+        yield
+    except errors.GatedRepoError as e:
+        raise NotFetchedError(
+            f"{place} is gated: accept its conditions at {endpoint} with your account, and set "
+            "HF_TOKEN to a token of that account."
+        ) from e
+    except errors.RepositoryNotFoundError as e:
+        raise NotFetchedError(
+            f"{place} is not at {endpoint}, or it is private: check the name (mnasnet-pretrained "
+            "--list shows known ones), or set HF_TOKEN to a token that may read it."
+        ) from e
+    except errors.RevisionNotFoundError as e:
+        raise NotFetchedError(
+            f"{place} has no revision {quoted(revision)}: see its commits at {endpoint}."
+        ) from e
+    except (httpx2.HTTPError, OSError, errors.XetDownloadError) as e:
+        raise NotFetchedError(
+            f"{place} cannot be fetched from {endpoint} ({_innermost(e)}), and the cache "
+            f"{hub.constants.HF_HUB_CACHE} does not have it: check the network, HF_ENDPOINT, "
+            "HF_TOKEN and HF_HOME, or fetch the file elsewhere and name its path."
+        ) from e
+
+
+def _innermost(error: BaseException) -> str:
+    """Returns the words of the system behind an error that names the objects of libraries."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return excerpt((str(error) or type(error).__name__).splitlines()[0])
+
+
+def _of_timm_config(path: str, name: str) -> Description:
+    """Returns what the config.json of a timm repository says; nothing of another program's.
+
+    A value that this program cannot use is left out with a warning.
+
+    Args:
+      path: of the file.
+      name: of the weights, for messages.
+
+    Raises:
+      UserError: the file is damaged, or the network is of another family.
+    """
+    try:
+        content = json.loads(files.read_text(path))
+    except ValueError as e:
+        raise UserError(f"{path}, of {name}, is damaged ({e}): remove it and try again.") from e
+    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
+        return Description()
+    source = recognition.source_of(content["architecture"])
+    if source is None:
+        raise UserError(
+            f"{name} is a network of another family, {quoted(content['architecture'])}: name "
+            f"weights of one of {', '.join(recognition.SOURCE_NAMES)}."
+        )
+    inner = content.get("pretrained_cfg")  # older files have its entries beside the architecture
+    found = {**content, **(inner if isinstance(inner, dict) else {})}
+    names = found.get("label_names")
+    if content.get("num_classes", found.get("num_classes")) == settings.IMAGENET_CLASSES:
+        names = names or labels.read("imagenet", settings.IMAGENET_CLASSES)  # as timm takes them
+    return Description(
+        source,
+        tuple(" ".join(str(n).split()) for n in names) if isinstance(names, list) else (),
+        _settings(found, name),
+        _normalization(found, name),
+    )
+
+
+def _settings(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    size = found.get("input_size")
+    if isinstance(size, list) and len(size) == 3 and size[1] == size[2]:
+        size = size[1]
+    given = {
+        "input_image_size": size,
+        "resize_method": found.get("interpolation"),
+        "eval_crop_share": found.get("crop_pct"),
+    }
+    taken = {}
+    for setting, value in given.items():
+        if value is None:
+            continue
+        try:
+            taken[setting] = settings.convert(setting, value, setting)
+        except UserError:
+            _warn(name, value, f"--{setting}")
+    return taken
+
+
+def _normalization(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the normalization of pixels in [0, 255]; timm scales them to [0, 1] first."""
+    taken: dict[str, Any] = {}
+    for ours, theirs, default in (
+        ("mean_rgb", "mean", preprocessing.MEAN_RGB),
+        ("stddev_rgb", "std", preprocessing.STDDEV_RGB),
+    ):
+        value = found.get(theirs)
+        if value is not None and network.is_rgb(value, ours):
+            scaled = [255 * v for v in value]
+            if scaled != default:
+                taken[ours] = scaled
+        elif value is not None:
+            _warn(name, value, f"{ours} in --model_spec")
+    return taken
+
+
+def _warn(name: str, value: Any, flag: str) -> None:
+    logging.warning(
+        "The config.json of %s asks for %s, which this program cannot do: it is left out, and %s "
+        "may say what to do instead.",
+        name,
+        quoted(value),
+        flag,
+    )
 
 
 # Web servers.
@@ -321,7 +296,7 @@ def _check_size(size: int, what: str) -> None:
 
 def _from_web(name: str) -> Weights:
     url, _, fragment = name.partition("#")
-    known = known_weights.find(name)
+    known = next((w for w in KNOWN if url == w.source.partition("#")[0]), None)
     checksum = _checksum(known.source if known and not fragment else name)
     weights_file.check_ending(posixpath.basename(urllib.parse.urlsplit(url).path))
     if url.lower().startswith("http://") and len(checksum) < _SHA256_DIGITS:
@@ -329,19 +304,16 @@ def _from_web(name: str) -> Weights:
             f"{name} may be changed on its way: write https:// or append #sha256= and all 64 "
             "digits of the checksum."
         )
-    path = _download(url, name)
-    if not _fits(path, checksum):
-        os.remove(path)  # a file of the cache that is damaged, or older than the one at the server
-        path = _download(url, name)
-    if not _fits(path, checksum):
-        found = _sha256(path)
+    path = _download(url)
+    found = hashlib.sha256(files.read_bytes(path)).hexdigest()
+    if not found.startswith(checksum):
         os.remove(path)
         raise UserError(
-            f"{url} has another checksum than {checksum}, namely {found}: the file there has "
-            "changed or is damaged, so nothing is imported."
+            f"{url} has the checksum {found}, not {checksum}: if the file of an earlier download "
+            "was damaged or old, the same command fetches it anew; otherwise the file there has "
+            "changed."
         )
-    described = known.description if known else None
-    return Weights(path, url, url, described or description.Description())
+    return Weights(path, url, url, known.description if known else Description())
 
 
 def _checksum(name: str) -> str:
@@ -358,48 +330,95 @@ def _checksum(name: str) -> str:
     return match[1].lower()
 
 
-def _fits(path: str, checksum: str) -> bool:
-    return not checksum or _sha256(path).startswith(checksum)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
-
-
-def _download(url: str, name: str) -> str:
+def _download(url: str) -> str:
     """Returns the path of a URL's file in the cache, which it enters only when it is complete."""
-    pooch = _library("pooch", "pooch", name)
+    pooch = _library("pooch")
     import requests  # pooch downloads with it
 
     pooch.get_logger().setLevel(python_logging.ERROR)
     bar = _LimitedBar()
-    # A compressed answer would not tell the size of the file.
-    headers = {"Accept-Encoding": "identity"}
+    downloader = pooch.HTTPDownloader(
+        progressbar=bar,
+        chunk_size=1 << 16,
+        headers={"Accept-Encoding": "identity"},  # a compressed answer would not tell the size
+        timeout=_READ_S,
+    )
     try:
         return pooch.retrieve(
-            url, known_hash=None, path=pooch.os_cache("mnasnet-tpu"),
-            downloader=pooch.HTTPDownloader(
-                progressbar=bar, chunk_size=1 << 16, headers=headers, timeout=_READ_S
-            ),
-        )  # fmt: skip
-    except requests.exceptions.HTTPError as e:
-        raise NotFetchedError(
-            f"{url} cannot be fetched: the server says {quoted(str(e))}; check the address."
-        ) from e
-    except requests.exceptions.ChunkedEncodingError as e:
-        raise NotFetchedError(f"{url} did not arrive whole: {_AGAIN}.") from e
+            url, known_hash=None, path=pooch.os_cache("mnasnet-tpu"), downloader=downloader
+        )
     except requests.exceptions.RequestException as e:
         raise NotFetchedError(
-            f"{url} cannot be fetched: the server cannot be reached ({_innermost(e)}); check "
-            "address and network, or fetch the file elsewhere and name its path."
+            f"{url} cannot be fetched ({_innermost(e)}): check address and network, or fetch the "
+            "file elsewhere and name its path."
         ) from e
     finally:
         bar.close()
 
 
-def _innermost(error: BaseException) -> str:
-    """Returns the words of the system behind an error that names the objects of two libraries."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return excerpt(str(error) or type(error).__name__)
+# Known weights.
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """Published weights.
+
+    Attributes:
+      name: what the publisher calls them.
+      network: name of the network here.
+      multiplier: depth multiplier.
+      top_1: published top-1 on ImageNet's validation pictures, in percent, as text.
+      source: what --weights and --init_checkpoint take.
+      licence: SPDX identifier of the licence that the publisher names.
+      resized: torchvision, without a config.json, resizes the shorter side to so many pixels
+        bilinearly and cuts out 224; 0 for weights of timm.
+    """
+
+    name: str
+    network: str
+    multiplier: str
+    top_1: str
+    source: str
+    licence: str = "Apache-2.0"
+    resized: int = 0
+
+    @property
+    def description(self) -> Description:
+        """What the publisher says elsewhere than in a config.json."""
+        if not self.resized:
+            return Description()
+        return Description(
+            "torchvision:mnasnet",
+            tuple(labels.read("imagenet", settings.IMAGENET_CLASSES)),
+            {
+                "input_image_size": 224,
+                "resize_method": "bilinear",
+                "eval_crop_share": 224 / self.resized,
+            },
+        )
+
+
+def _timm(name: str, network: str, multiplier: str, top_1: str) -> Known:
+    return Known(name, network, multiplier, top_1, f"hf://timm/{name}")
+
+
+def _torchvision(multiplier: str, top_1: str, file: str, digest: str, resized: int) -> Known:
+    """Returns weights of torchvision.models.mnasnet; files' names begin their SHA-256."""
+    name = f"mnasnet{multiplier.replace('.', '_')}"
+    source = f"https://download.pytorch.org/models/{file}-{digest}.pth#sha256={digest}"
+    return Known(name, "mnasnet-b1", multiplier, top_1, source, "BSD-3-Clause", resized)
+
+
+# The accuracies of timm are those of its release notes and results, of torchvision those in its
+# code (torchvision/models/mnasnet.py, version 0.29).
+MNASNET_A1 = _timm("semnasnet_100.rmsp_in1k", "mnasnet-a1", "1.0", "75.45")
+KNOWN = (
+    MNASNET_A1,
+    _timm("semnasnet_075.rmsp_in1k", "mnasnet-a1", "0.75", "73.0"),
+    _timm("mnasnet_100.rmsp_in1k", "mnasnet-b1", "1.0", "74.67"),
+    _timm("mnasnet_small.lamb_in1k", "mnasnet-small", "1.0", "66.2"),
+    _torchvision("0.5", "67.73", "mnasnet0.5_top1_67.823", "3ffadce67e", 256),
+    _torchvision("0.75", "71.18", "mnasnet0_75", "7090bc5f", 232),
+    _torchvision("1.0", "73.46", "mnasnet1.0_top1_73.512", "f206786ef8", 256),
+    _torchvision("1.3", "76.51", "mnasnet1_3", "a4c69d6f", 232),
+)

