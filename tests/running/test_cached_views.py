@@ -166,7 +166,6 @@ def test_a_damaged_file_is_computed_again(digits_dir, trained, copy, caplog):
         ({"use_tpu": True, "tpu": "name"}, "is for GPU and CPU"),
         ({"data_dir": "null"}, "needs the TFRecord files of a --data_dir"),
         ({"cached_views": -1}, "at least 0"),
-        ({"cached_views": 1001}, "at most 1000"),
     ],
 )
 def test_where_views_cannot_be_cached(digits_dir, tmp_path, given, words):

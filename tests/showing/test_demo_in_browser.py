@@ -225,8 +225,8 @@ def test_what_is_wrong_is_said(chromium, page_dir):
         loaded(tab, address)
         tab.set_input_files("#files", str(pathlib.Path(__file__)))
         expect(tab.locator("#problems")).to_have_text(
-            "test_in_browser.py is not a picture that this browser can read: choose a JPEG, PNG "
-            "or WebP file."
+            "test_demo_in_browser.py is not a picture that this browser can read: choose a JPEG, "
+            "PNG or WebP file."
         )
         tab.click("#camera")  # without the permission
         expect(tab.locator("#problems")).to_contain_text("The browser may not use the camera")

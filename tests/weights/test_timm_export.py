@@ -75,7 +75,7 @@ def test_an_exported_built_in_model_comes_back_as_itself(use_keras, tmp_path):
     assert described(tmp_path / "back") == network.describe(params)
     conversion.import_weights(path, str(tmp_path / "named"), "timm:mnasnet")
     named = described(tmp_path / "named")
-    assert (network["model_name"], network["padding"]) == ("mnasnet_050", "symmetric")
+    assert (named["model_name"], named["padding"]) == ("mnasnet_050", "symmetric")
 
 
 @pytest.mark.parametrize(
