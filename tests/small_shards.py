@@ -3,7 +3,7 @@
 import pytest
 from built_data import features
 
-from utils.building import data_set, shards
+from utils.building import shards
 from utils.building.shards import Item, Made
 from utils.reading import examples
 from utils.reading.pictures import Unreadable
@@ -35,7 +35,7 @@ class Maker:
 
 def build(folder, make=None, plan_=None, description=DESCRIPTION, num_threads=2, **more):
     """Builds the data set; returns its description."""
-    return data_set.build(
+    return shards.build(
         str(folder), description, plan_ or plan(), make or Maker(), num_threads=num_threads, **more
     )
 

@@ -17,7 +17,7 @@ from small_shards import (
 )
 
 from utils.base.errors import UserError
-from utils.building import data_set, shards
+from utils.building import shards
 from utils.building.shards import Shard
 from utils.reading import dataset_info, records
 
@@ -53,7 +53,7 @@ def test_files_and_description(tmp_path):
 
 @pytest.mark.parametrize("num_threads", [1, 3, 16])
 def test_the_same_bytes_whatever_the_number_of_threads(tmp_path, clean, num_threads):
-    data_set.build(str(tmp_path), DESCRIPTION, plan(), Maker(), num_threads=num_threads)
+    shards.build(str(tmp_path), DESCRIPTION, plan(), Maker(), num_threads=num_threads)
     assert content(tmp_path) == clean
 
 
@@ -180,12 +180,12 @@ def test_in_a_bucket(clean):
     """A remote file system: TensorFlow's in-memory one."""
     folder = "ram://test_shards/in_a_bucket"
     with pytest.raises(RuntimeError):
-        data_set.build(folder, DESCRIPTION, plan(), Maker(fail_at="item 45"), num_threads=2)
-    data_set.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+        shards.build(folder, DESCRIPTION, plan(), Maker(fail_at="item 45"), num_threads=2)
+    shards.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
     assert bucket_content(folder) == clean
     tf.io.gfile.remove(f"{folder}/train-00004-of-00008")
     assert not shards.is_finished(folder, DESCRIPTION)
-    data_set.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
+    shards.build(folder, DESCRIPTION, plan(), Maker(), num_threads=2)
     assert bucket_content(folder) == clean
 
 

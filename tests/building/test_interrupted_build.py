@@ -16,10 +16,8 @@ from built_data import content
 
 from utils.building import build_folder
 from utils.building.build_folder import Options
-from utils.building.task_folders import Task
 
 ROOT = pathlib.Path(__file__).parents[2]
-LIMIT_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
@@ -109,58 +107,3 @@ def test_a_signal_stops_the_build_and_the_next_resumes_it(tmp_path, many, caplog
     assert content(target) == clean
     for path, changed in times.items():
         assert os.stat(str(path).removesuffix(".tmp-done")).st_mtime_ns == changed
-
-
-@pytest.fixture
-def started():
-    """Starts builds, as `start` does; ends those that a test leaves behind."""
-    processes = []
-
-    def start_one(*arguments):
-        processes.append(start(*arguments))
-        return processes[-1]
-
-    yield start_one
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def test_four_tasks_of_which_one_is_killed(tmp_path, many, started):
-    source, clean = many
-    target = tmp_path / "out"
-    tasks = [started(source, target, f"--task={n}/4", "--num_threads=1") for n in range(4)]
-    finished = wait_for_files(tasks[2], target / "tasks.tmp" / "2-of-4", 1)
-    tasks[2].kill()
-    logs = [task.communicate(timeout=LIMIT_SECONDS)[1] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0, -signal.SIGKILL, 0]
-    last_lines = [log.splitlines()[-1] for number, log in enumerate(logs) if number != 2]
-    assert any("3 of 4 tasks are done: task 2 is missing" in line for line in last_lines)
-    assert all(name.startswith("tasks.tmp/") for name in content(target))
-    times = {path.name: path.stat().st_mtime_ns for path in finished}
-    again = started(source, target, "--task=2/4")
-    log = again.communicate(timeout=LIMIT_SECONDS)[1]
-    assert again.returncode == 0, log
-    assert "files are finished." in log and "Traceback" not in log
-    assert content(target) == clean
-    assert times
-    for name, changed in times.items():
-        assert (target / name.removesuffix(".tmp-done")).stat().st_mtime_ns == changed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_tasks_killed_at_random(tmp_path, many, started, seed):
-    """Some kills come while the last task moves the files of all."""
-    source, clean = many
-    target, rng = tmp_path / "out", random.Random(seed)
-    for number in range(3):
-        assert started(source, target, f"--task={number}/4").wait(timeout=LIMIT_SECONDS) == 0
-    for part in range(8):
-        last = started(source, target, "--task=3/4")
-        wait_for_files(last, target / "tasks.tmp" / "3-of-4", part)
-        time.sleep(rng.uniform(0, 0.2))
-        last.kill()
-        last.wait()
-    build(source, target, task=Task(3, 4))
-    assert content(target) == clean

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from utils.base.errors import UserError
-from utils.building import data_set, picture_folders, shards
+from utils.building import shards
+from utils.building import picture_folders
 from utils.reading import examples, pictures
 
 NUM_TRAIN_SHARDS = 4
@@ -73,7 +74,7 @@ def build(output_dir: str) -> None:
     picture_folders.write_samples(
         output_dir, {f"digit-{digit}.jpg": _jpeg(held_out[digit]) for digit in sorted(held_out)}
     )
-    data_set.build(output_dir, description, plan, make)
+    shards.build(output_dir, description, plan, make)
 
 
 def _plan(split: str, num_shards: int, order: np.ndarray, labels: np.ndarray) -> list[shards.Shard]:

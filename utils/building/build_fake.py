@@ -11,8 +11,8 @@ import random
 from typing import Any, NamedTuple
 
 from utils.base.errors import UserError
-from utils.building import data_set, picture_folders, shards, shared_arguments
-from utils.building.task_folders import Task
+from utils.building import shards, shared_arguments
+from utils.building import picture_folders
 from utils.reading import pictures
 
 NAME = "random pictures"
@@ -37,8 +37,6 @@ class Options(NamedTuple):
     num_classes: int = 10
     seed: int = 0
     num_threads: int | None = None
-    task: Task | None = None
-    finish: bool = False
 
 
 def build(options: Options) -> None:
@@ -66,10 +64,7 @@ def build(options: Options) -> None:
         *_plan(options, shards.TRAIN, options.num_train),
         *_plan(options, shards.VALIDATION, options.num_validation),
     ]
-    data_set.build(
-        options.output_dir, description, plan, make, 0, options.num_threads, options.task,
-        options.finish,
-    )  # fmt: skip
+    shards.build(options.output_dir, description, plan, make, 0, options.num_threads)
 
 
 def _plan(options: Options, split: str, count: int) -> list[shards.Shard]:

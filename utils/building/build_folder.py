@@ -14,9 +14,9 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.building import data_set, picture_folders, shards, shared_arguments
+from utils.building import shards, shared_arguments
+from utils.building import picture_folders
 from utils.building.picture_folders import Found
-from utils.building.task_folders import Task
 from utils.reading import foreign, labels, pictures
 
 SHARE = 0.1
@@ -46,8 +46,6 @@ class Options(NamedTuple):
     seed: int = 0
     max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
-    task: Task | None = None
-    finish: bool = False
 
 
 def build(options: Options) -> None:
@@ -65,7 +63,7 @@ def build(options: Options) -> None:
         return
     splits = _splits(options)
     class_names = sorted(splits[shards.TRAIN])
-    data_set.build(
+    shards.build(
         options.output_dir,
         shards.describe(name, builder, class_names, picture_folders.FEATURES),
         [
@@ -76,8 +74,6 @@ def build(options: Options) -> None:
         picture_folders.PictureMaker(options.input_dir, class_names),
         options.max_bad_share,
         options.num_threads or picture_folders.num_threads(options.input_dir),
-        options.task,
-        options.finish,
     )
 
 

@@ -11,9 +11,9 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.building import data_set, picture_folders, shards, shared_arguments
+from utils.building import shards, shared_arguments
+from utils.building import picture_folders
 from utils.building.picture_folders import Found
-from utils.building.task_folders import Task
 from utils.config import settings
 from utils.reading import foreign, pictures
 from utils.reading.labels import IMAGENET_FILE
@@ -48,8 +48,6 @@ class Options(NamedTuple):
     seed: int = 0
     max_bad_share: float = shards.MAX_BAD_SHARE
     num_threads: int | None = None
-    task: Task | None = None
-    finish: bool = False
 
 
 def build(options: Options) -> None:
@@ -80,7 +78,7 @@ def build(options: Options) -> None:
     ):
         items = [shards.Item(file.path, labels[synset], file.stamp) for file, synset in found]
         plan += shards.split(split, items, count)
-    data_set.build(
+    shards.build(
         options.output_dir,
         shards.describe(NAME, builder, label_names, FEATURES),
         plan,
@@ -90,8 +88,6 @@ def build(options: Options) -> None:
         ),
         options.max_bad_share,
         options.num_threads or picture_folders.num_threads(options.input_dir),
-        options.task,
-        options.finish,
     )
 
 

@@ -35,7 +35,8 @@ import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.building import data_set, picture_folders, shards
+from utils.building import shards
+from utils.building import picture_folders
 from utils.reading import examples, pictures
 
 GRID = 5
@@ -194,7 +195,7 @@ def build(output_dir: str) -> None:
             for label, crops_of_label in zip(label_names, jpegs[shards.VALIDATION], strict=True)
         },
     )
-    data_set.build(output_dir, description, plan, make)
+    shards.build(output_dir, description, plan, make)
 
 
 def _plan(split, num_shards, by_class, rng) -> list[shards.Shard]:

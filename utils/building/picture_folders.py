@@ -9,9 +9,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
-
 from absl import logging
-
 from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
@@ -19,6 +17,7 @@ from utils.base.tensorflow_version import tf
 from utils.building import shards
 from utils.reading import examples, foreign, pictures
 from utils.reading.pictures import Unreadable
+
 
 # Endings of files that are often among pictures. Every other file must be a picture: an error is
 # better than a picture that is left out.

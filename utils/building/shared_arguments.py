@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from utils.base import files
 from utils.building import shards
-from utils.building.task_folders import MOST_TASKS, Task
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +31,6 @@ def add_building(parser: argparse.ArgumentParser, seed_of: str = "the shuffling"
         "--num_threads",
         type=count,
         help="files written at a time (default: two a core, and 64 if the input is in a bucket)",
-    )
-    tasks = parser.add_mutually_exclusive_group()
-    tasks.add_argument(
-        "--task", type=task, metavar="I/N",
-        help="build the files of one of N tasks alone, numbered from 0; the last one publishes",
-    )  # fmt: skip
-    tasks.add_argument(
-        "--finish", action="store_true", help="publish what tasks have built, and build nothing"
     )
 
 
@@ -69,26 +59,6 @@ def count(text: str) -> int:
         if int(text) >= 1:
             return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is invalid: it must be a whole number, at least 1")
-
-
-def task(text: str) -> Task:
-    """Returns one of several tasks for argparse: I/N, with I from 0 to N - 1."""
-    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-    if not match:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is invalid: it must be I/N, such as 0/4 for the first of 4 tasks"
-        )
-    found = Task(int(match[1]), int(match[2]))
-    if not 1 <= found.total <= MOST_TASKS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is invalid: there must be 1 to {MOST_TASKS} tasks"
-        )
-    if found.number >= found.total:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is invalid: tasks are numbered from 0, so the last of {found.total} is "
-            f"{found.total - 1}/{found.total}"
-        )
-    return found
 
 
 def options(kind, arguments: argparse.Namespace):
