@@ -18,18 +18,10 @@ from typing import Any
 import preprocessing
 from preprocessing import MEAN_RGB, STDDEV_RGB  # noqa: F401  (published here too)
 from utils.base import memory
-from utils.reading import (
-    bigtable,
-    bigtable_dataset,
-    dataset_options,
-    examples,
-    reading_order,
-    records,
-)
+from utils.reading import bigtable, examples, reading_order, records
 from utils.reading.bigtable import BigtableSelection  # published here, too
 from utils.reading.examples import PUBLISHED, RecordFormat
-from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX  # published here, too
-from utils.reading.segments import Segment
+from utils.reading.records import EVAL_PREFIX, TRAIN_PREFIX, Segment  # published here, too
 
 import tensorflow.compat.v1 as tf
 
@@ -220,7 +212,7 @@ class ImageNetTFExampleInput:
         # Threads may overtake each other in a training, unless a seed asks for the same batches.
         deterministic = not self.is_training or self.seed is not None
         # Two batches hide the decoding behind the step; more would only take memory.
-        return dataset_options.apply(dataset.prefetch(2), deterministic)
+        return records.apply(dataset.prefetch(2), deterministic)
 
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
         """Returns shuffled examples without end."""
@@ -332,7 +324,7 @@ class ImageNetInput(ImageNetTFExampleInput):
             return super().input_fn(params)
         batch_size = params["batch_size"]
         dataset = black_batches(batch_size, self.image_size, self.use_bfloat16, 0)
-        return dataset_options.apply(self._with_layout(dataset, batch_size))
+        return records.apply(self._with_layout(dataset, batch_size))
 
     def _has_other_source(self) -> bool:
         """Returns whether a subclass says itself where its examples are."""
@@ -401,7 +393,7 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         rows = bigtable.RowReader(self.selection, self.num_classes, self.record_format)
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts
-        dataset = bigtable_dataset.dataset(
+        dataset = bigtable.dataset(
             rows, first, end, shuffle=self.is_training, seed=self._seed_from_here(),
             deterministic=not self.is_training or self.seed is not None,
         )  # fmt: skip

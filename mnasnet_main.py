@@ -27,23 +27,20 @@ with importing_later():
     from utils.exporting import export as exporting  # `export` is a published function
     from utils.reading import records
     from utils.running import cached_views, estimator, loop
-    from utils.showing import report
+    from utils.showing import report_page
     from utils.training import (
         averages,
         checkpoints,
         configuration,
         evaluations,
-        explanations,
         hooks,
         inputs,
-        metrics,
         model_files,
         optimization,
-        summaries,
         warm_start,
     )
     from utils.weights import conversion
-    from utils.workers import rendezvous, tasks, votes, watchdog
+    from utils.workers import rendezvous, tasks, watchdog
 
 DESCRIPTION = "Trains, evaluates and exports MnasNet on a TPU, GPU or CPU."
 
@@ -76,7 +73,7 @@ def mnasnet_model_fn(features, labels, mode, params):
     logits = _logits(_network_images(features, mode, params), mode, params)
     if mode == tf.estimator.ModeKeys.PREDICT:
         return _predict_spec(logits, params)
-    cross_entropy = metrics.cross_entropy(logits, labels, params)
+    cross_entropy = evaluations.cross_entropy(logits, labels, params)
     squares = [tf.nn.l2_loss(v) for v in optimization.regularized_variables()]
     loss = cross_entropy + params["weight_decay"] * tf.add_n(squares)
     if mode == tf.estimator.ModeKeys.EVAL:
@@ -140,11 +137,11 @@ def _predict_spec(logits, params):
 
 
 def _eval_spec(logits, labels, loss, params):
-    losses = metrics.cross_entropies(logits, labels, params)
+    losses = evaluations.cross_entropies(logits, labels, params)
     return tf.estimator.tpu.TPUEstimatorSpec(
         mode=tf.estimator.ModeKeys.EVAL,
         loss=loss,
-        eval_metrics=(metrics.of_batch, [labels, logits, losses]),
+        eval_metrics=(evaluations.of_batch, [labels, logits, losses]),
         scaffold_fn=averages.averages_scaffold(True),
     )
 
@@ -153,7 +150,7 @@ def _train_spec(loss, cross_entropy, params):
     global_step = tf.train.get_or_create_global_step()
     rate = optimization.learning_rate(global_step, params)
     op = optimization.train_op(loss, rate, global_step, params)
-    stop_hook = votes.stop_hook()
+    stop_hook = rendezvous.stop_hook()
     scalars = {
         "cross_entropy": cross_entropy,
         "learning_rate": rate,
@@ -163,7 +160,7 @@ def _train_spec(loss, cross_entropy, params):
         mode=tf.estimator.ModeKeys.TRAIN,
         loss=loss,
         train_op=op,
-        host_call=summaries.of_training(loss, scalars, global_step, params),
+        host_call=hooks.of_training(loss, scalars, global_step, params),
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
         training_hooks=[*hooks.saver_hooks(params), stop_hook],
@@ -207,11 +204,11 @@ def train(
     all_hooks = [hooks.ShapesHook(checkpoint), watchdog.hook(task, params["step_timeout"])]
     if task.is_chief:
         all_hooks += [
-            summaries.EventsHook(params, step, split),
+            hooks.EventsHook(params, step, split),
             *([views.hook()] if views else []),
             hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
         ]
-    with explanations.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
+    with configuration.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
         trainer = estimator.of_split(split, params, lambda: build_estimator(params, training=True))
         source = views.input() if views else split.input(step)
         estimator.train(trainer, source, until, all_hooks)
@@ -232,7 +229,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
         lambda: estimator.Evaluator(build_estimator(params, training=False), split),
     )
     start = time.monotonic()
-    with explanations.explaining_errors(split), hooks.closing([evaluator.progress]):
+    with configuration.explaining_errors(split), hooks.closing([evaluator.progress]):
         values = evaluator.evaluate(checkpoint)
     found = evaluations.metrics_of(values, split.num_skipped)
     split.check_count(found["images"] + found["skipped_images"])
@@ -251,7 +248,7 @@ def run_training(params: Mapping[str, Any]) -> None:
         splits = inputs.checked_splits(params)
         files.make_writable_dir(params["model_dir"], "model_dir")
         exporting.check(params)
-        report.check(params)
+        report_page.check(params)
         with folder_lock.hold(params["model_dir"], "model_dir", "training"):
             prepared = loop.prepare(params)
             step = checkpoints.step_of(checkpoints.latest(params["model_dir"]))
@@ -288,7 +285,7 @@ def _finish(params: Mapping[str, Any]) -> None:
     """Exports and reports, if export_dir and report are given."""
     if params["export_dir"]:
         run_export(params)
-    report.finish(params, mnasnet_model_fn)
+    report_page.finish(params, mnasnet_model_fn)
 
 
 def _evaluate_once(params: Mapping[str, Any], checkpoint: str | None, split: inputs.Split) -> None:
@@ -305,7 +302,7 @@ def run_evaluation(params: Mapping[str, Any]) -> None:
     model_files.check_what_is_there(model_dir)
     model_files.log_class_order(params)
     exporting.check(params)
-    report.check(params)
+    report_page.check(params)
     evaluated = 0
     for checkpoint in checkpoints.follow(model_dir, params["eval_timeout"]):
         step = checkpoints.step_of(checkpoint)
@@ -385,7 +382,7 @@ def main(argv: list[str]) -> int | None:
         if loop.is_idle(params):
             return None
         configuration.log_summary(params)
-        with explanations.naming_what_is_saved(params):
+        with configuration.naming_what_is_saved(params):
             loading.call_as_absl_does(MODES[params["mode"]], params)
     return None
 

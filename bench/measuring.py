@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.base import progress, tables
+from utils.base import program, progress
 from utils.base.errors import UserError
-from utils.exporting import latency
+from utils.exporting import measure
 from utils.reading import dataset_info, examples
 
 import tensorflow.compat.v1 as tf
@@ -32,7 +32,7 @@ Figures = Mapping[str, float]  # name with its unit -> value
 
 def machine() -> str:
     """Returns the processor, without which no figure tells anything, and the cores."""
-    found = latency.machine()
+    found = measure.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     wide = cpuinfo.exists() and "avx512f" in cpuinfo.read_text("utf-8")
     avx = "AVX-512" if wide else "no AVX-512"
@@ -72,7 +72,7 @@ def _table(found: Mapping[str, Sequence[Figures]], base: float) -> str:
                 *(_number(statistics.median(run[other] for run in runs)) for other in others),
             ]
         )
-    return tables.markdown(["", first, "least to most", "ratio", *others], rows)
+    return program.markdown(["", first, "least to most", "ratio", *others], rows)
 
 
 def _number(value: float) -> str:

@@ -15,15 +15,7 @@ from utils import data as data_command
 from utils.base import memory
 from utils.base.errors import UserError
 from utils.building import bigtable_load
-from utils.reading import (
-    bigtable,
-    bigtable_client,
-    bigtable_dataset,
-    dataset_options,
-    examples,
-    records,
-    segments,
-)
+from utils.reading import bigtable, examples, records
 
 import tensorflow.compat.v1 as tf
 
@@ -61,12 +53,12 @@ def _read(kind: str, data_dir: str) -> dict[str, float]:
         if kind == "decoding alone":
             dataset = tf.data.TFRecordDataset(paths).repeat()
             dataset = dataset.map(_decode, num_parallel_calls=2 * memory.cores()).batch(BATCH)
-            dataset = dataset_options.apply(dataset)
+            dataset = records.apply(dataset)
         else:
             source = imagenet_input.ImageNetInput(
                 kind == "training input", False, False, data_dir, 224,
                 # One long pass, so that an evaluation does not start again every half a second.
-                segments=PASSES * [segments.Segment(path) for path in paths],
+                segments=PASSES * [records.Segment(path) for path in paths],
             )  # fmt: skip
             dataset = source.input_fn({"batch_size": BATCH})
         # Only labels are fetched: handing images to Python is not part of the input.
@@ -143,7 +135,7 @@ def bigtable_rows(folder: str, turns: int) -> None:
 
 def _raw(rows: bigtable.RowReader) -> None:
     """Scans all rows once with the client's stream, without any check."""
-    table = bigtable_client.table_of(rows.selection)
+    table = bigtable.table_of(rows.selection)
     for _ in table.read_rows_stream(rows.query(0, ROWS)):
         pass
 
@@ -155,7 +147,7 @@ def _paged(rows: bigtable.RowReader) -> None:
 
 def _source(rows: bigtable.RowReader) -> None:
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = bigtable_dataset.dataset(rows, 0, ROWS, shuffle=True, deterministic=False)
+        dataset = bigtable.dataset(rows, 0, ROWS, shuffle=True, deterministic=False)
         # Other rows are dropped inside tf.data: handing them to Python is not part of the source.
         dataset = dataset.shard(KEPT_ROW, KEPT_ROW - 1)
         length = tf.strings.length(tf.data.make_one_shot_iterator(dataset).get_next())

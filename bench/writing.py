@@ -11,12 +11,11 @@ import numpy as np
 import mnasnet_main
 import mnasnet_models
 from bench import measuring
-from utils.base import standard_streams
+from utils.base import program
 from utils.config import settings
-from utils.exporting import latency, tflite
-from utils.reading import examples
-from utils.reading import labels as class_names
-from utils.showing import content, models, predictions, report
+from utils.exporting import measure, tflite
+from utils.reading import dataset_info, examples
+from utils.showing import models, predictions, report_page
 
 import tensorflow.compat.v1 as tf
 
@@ -76,10 +75,10 @@ def tflite_files(folder: str, turns: int) -> None:
     params = {**settings.default_params(), "model_name": "mnasnet-a1", "use_tpu": False}
     files = {"bare network, float32": _bare(params)}
     kinds = tuple(tflite.SUFFIXES)
-    files.update(latency.random_files(params, mnasnet_main.mnasnet_model_fn, kinds))
+    files.update(measure.random_files(params, mnasnet_main.mnasnet_model_fn, kinds))
 
     def run(name: str) -> dict[str, float]:
-        milliseconds = latency.medians({name: files[name]}, LATENCY_ROUNDS)[name]
+        milliseconds = measure.medians({name: files[name]}, LATENCY_ROUNDS)[name]
         return {"ms": milliseconds, "MB": len(files[name]) / 1e6}
 
     works = {name: functools.partial(run, name) for name in files}
@@ -89,7 +88,7 @@ def tflite_files(folder: str, turns: int) -> None:
 def _bare(params) -> bytes:
     """Returns a float file of the network alone."""
     size = params["input_image_size"]
-    with tf.Graph().as_default(), tf.Session() as session, standard_streams.hold_native_output():
+    with tf.Graph().as_default(), tf.Session() as session, program.hold_native_output():
         images = tf.placeholder(tf.float32, [1, size, size, 3])
         logits, _ = mnasnet_models.build_mnasnet_model(images, params["model_name"], False)
         session.run(tf.global_variables_initializer())
@@ -143,11 +142,11 @@ def make_report(folder: str, count: int, pictures: list[bytes]) -> Callable[[], 
                 picture = pictures[number % len(pictures)]
                 writer.write(examples.example(picture, int(labels[number]) + 1))
     pathlib.Path(folder, "report").mkdir()
-    names = class_names.read("imagenet", CLASSES)
+    names = dataset_info.read_labels("imagenet", CLASSES)
     model = models.Model("benchmark", "made up", "-", CLASSES, names, lambda pictures: np.empty(0))
-    subject = content.Subject(model, folder, "validation")
+    subject = report_page.Subject(model, folder, "validation")
     source = predictions.Source(paths, CLASSES)
-    return functools.partial(report.write, subject, source, found, f"{folder}/report")
+    return functools.partial(report_page.write, subject, source, found, f"{folder}/report")
 
 
 def sizes(folder: str) -> dict[str, int]:

@@ -14,9 +14,9 @@ import sys
 
 import mnasnet_main
 from g3doc import cost_tables
-from utils.base import files, program, standard_streams
+from utils.base import files, program
 from utils.config import settings
-from utils.exporting import latency
+from utils.exporting import measure
 
 import tensorflow.compat.v1 as tf
 
@@ -35,12 +35,12 @@ def _a1_files(multiplier: float, size: int) -> dict[str, bytes]:
     params.update(
         model_name="mnasnet-a1", depth_multiplier=multiplier, input_image_size=size, use_tpu=False
     )
-    return latency.random_files(params, mnasnet_main.mnasnet_model_fn)
+    return measure.random_files(params, mnasnet_main.mnasnet_model_fn)
 
 
 def _mobilenet_v2_files(multiplier: float, size: int) -> dict[str, bytes]:
     """Returns files like those of A1: they normalize pixels and give probabilities."""
-    with tf.Graph().as_default(), tf.Session() as session, standard_streams.hold_native_output():
+    with tf.Graph().as_default(), tf.Session() as session, program.hold_native_output():
         images = tf.placeholder(tf.float32, [1, size, size, 3])
         tf.keras.backend.set_session(session)
         tf.keras.backend.set_learning_phase(0)
@@ -49,14 +49,14 @@ def _mobilenet_v2_files(multiplier: float, size: int) -> dict[str, bytes]:
         session.run(tf.global_variables_initializer())
         return {
             kind: _converter(session, images, probabilities, kind).convert()
-            for kind in latency.KINDS
+            for kind in measure.KINDS
         }
 
 
 def _converter(session, images, probabilities, kind: str):
     converter = tf.lite.TFLiteConverter.from_session(session, [images], [probabilities])
     if kind == "int8":
-        pictures = latency.random_pictures(images.shape[1])
+        pictures = measure.random_pictures(images.shape[1])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([picture[None]] for picture in pictures)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -67,7 +67,7 @@ def _converter(session, images, probabilities, kind: str):
 _MAKERS = {cost_tables.A1: _a1_files, cost_tables.MOBILENET_V2: _mobilenet_v2_files}
 
 
-def measure() -> dict:
+def measured() -> dict:
     """Returns the content of the file: machine, date, rounds and one row a network."""
     contents = {}
     for model, make in _MAKERS.items():
@@ -75,14 +75,14 @@ def measure() -> dict:
             for kind, content in make(multiplier, size).items():
                 contents[model, multiplier, size, kind] = content
             print(f"made {model} {multiplier:g} @ {size}", file=sys.stderr, flush=True)
-    machine = latency.machine()  # the load before the measurement, which is a load itself
-    found = latency.medians(contents, ROUNDS)
+    machine = measure.machine()  # the load before the measurement, which is a load itself
+    found = measure.medians(contents, ROUNDS)
     rows = [
         {
             "model": model,
             "depth_multiplier": multiplier,
             "image_size": size,
-            **{kind: round(found[model, multiplier, size, kind], 3) for kind in latency.KINDS},
+            **{kind: round(found[model, multiplier, size, kind], 3) for kind in measure.KINDS},
         }
         for model in _MAKERS
         for multiplier, size in configurations(model)
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     """Measures and writes the file."""
     files.write_text(
         argv[1] if len(argv) > 1 else str(cost_tables.MEASURED),
-        json.dumps(measure(), indent=1) + "\n",
+        json.dumps(measured(), indent=1) + "\n",
     )
 
 

@@ -9,8 +9,8 @@ import os
 
 from g3doc import cost_tables
 from utils import complexity
-from utils.base import files, program, tables
-from utils.exporting import latency
+from utils.base import files, program
+from utils.exporting import measure
 
 _HEAD = """\
 # Published numbers
@@ -95,11 +95,11 @@ def network(model_name: str, depth_multiplier: float | None = None) -> complexit
 
 def markdown() -> str:
     """Returns the content of numbers.md."""
-    published = tables.markdown(
+    published = program.markdown(
         _COLUMNS, [_row(row) for row in cost_tables.texts(cost_tables.A1)], left=0
     )
     tail = _TAIL.format(definition=complexity.DEFINITIONS["multiply_adds"])
-    others = tables.markdown(_OTHER_COLUMNS, [_other(*pair) for pair in _OTHERS.items()])
+    others = program.markdown(_OTHER_COLUMNS, [_other(*pair) for pair in _OTHERS.items()])
     return f"{_HEAD}{published}{tail}{others}{_measured()}"
 
 
@@ -133,9 +133,9 @@ def _measured() -> str:
         for model in rows for row in rows[model] if row["image_size"] == 224
     ]  # fmt: skip
     return _MEASURED.format(
-        date=found["date"], rounds=found["rounds"], machine=latency.describe(found["machine"]),
-        gains=tables.markdown(_GAIN_COLUMNS, gains),
-        all_rows=tables.markdown(_LATENCY_COLUMNS, all_rows),
+        date=found["date"], rounds=found["rounds"], machine=measure.describe(found["machine"]),
+        gains=program.markdown(_GAIN_COLUMNS, gains),
+        all_rows=program.markdown(_LATENCY_COLUMNS, all_rows),
     )  # fmt: skip
 
 

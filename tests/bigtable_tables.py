@@ -7,7 +7,7 @@ import pytest
 from record_files import example_of
 
 from utils.building import bigtable_load
-from utils.reading import bigtable, bigtable_client, bigtable_dataset, examples, records
+from utils.reading import bigtable, examples, records
 
 import tensorflow.compat.v1 as tf
 
@@ -75,9 +75,9 @@ def load(paths, selection):
 
 
 def delete_rows(rows, *numbers):
-    mutations = bigtable_client.data_module().mutations
+    mutations = bigtable.data_module().mutations
     for number in numbers:
-        table = bigtable_client.table_of(rows.selection)
+        table = bigtable.table_of(rows.selection)
         table.mutate_row(rows.key(number), mutations.DeleteAllFromRow())
 
 
@@ -89,8 +89,8 @@ def large_example():
 def failure(rows, end=200):
     """The error of reading all rows, which is latched."""
     with pytest.raises(tf.errors.OpError):
-        read_all(bigtable_dataset.dataset(rows, 0, end))
-    return str(bigtable_dataset.first_error())
+        read_all(bigtable.dataset(rows, 0, end))
+    return str(bigtable.first_error())
 
 
 def pictures(digits_dir, count):

@@ -9,7 +9,7 @@ import pytest
 import mnasnet_main
 from utils.base import files
 from utils.config import settings
-from utils.exporting import export, export_report
+from utils.exporting import export, measure
 
 import tensorflow.compat.v1 as tf
 
@@ -57,7 +57,7 @@ def make_export(params):
 
 
 def report_of(export_dir):
-    return json.loads(files.read_text(os.path.join(export_dir, export_report.FILE_NAME)))
+    return json.loads(files.read_text(os.path.join(export_dir, measure.FILE_NAME)))
 
 
 def saved_model_in(export_dir):

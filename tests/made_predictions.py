@@ -4,7 +4,7 @@ import numpy as np
 from shades import jpeg
 
 from utils.reading import examples
-from utils.showing import content, models, predictions
+from utils.showing import models, predictions, report_page
 
 import tensorflow.compat.v1 as tf
 
@@ -28,7 +28,7 @@ def of(labels, top, probabilities, label_probabilities, num_classes, paths=("dat
 def subject(names, **more):
     """What a report is about: a model without a training, unless its folder is given."""
     model = models.Model("net", "checkpoint", "m/model.ckpt-3", len(names), names, None, **more)
-    return content.Subject(model, "some/data", "validation")
+    return report_page.Subject(model, "some/data", "validation")
 
 
 def write_records(folder, labels):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imagenet_input import ImageNetInput
-from utils.reading import dataset_options, examples
+from utils.reading import examples, records
 
 import tensorflow.compat.v1 as tf
 
@@ -74,7 +74,7 @@ def numbers_of_host(source, index, num_hosts):
     """Labels of one pass over the records of a host."""
     numbers = []
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = dataset_options.apply(source.make_source_dataset(index, num_hosts))
+        dataset = records.apply(source.make_source_dataset(index, num_hosts))
         record = tf.data.make_one_shot_iterator(dataset).get_next()
         while True:
             try:

@@ -297,13 +297,6 @@ def test_the_training_of_several_machines_parses(folder):
     check_script(script, folder)
 
 
-def test_the_array_job_has_each_task_once():
-    [script] = scripts((ROOT / "g3doc/data.md").read_text())
-    [(first, last)] = re.findall(r"^#SBATCH --array=(\d+)-(\d+)$", script, re.M)
-    [count] = re.findall(r"--task=\"\$SLURM_ARRAY_TASK_ID/(\d+)\"", script)
-    assert (int(first), int(last)) == (0, int(count) - 1)
-
-
 @each_page
 def test_words_in_the_text_exist(page):
     """Checks flags, targets and commands in the prose."""

@@ -24,7 +24,7 @@ import preprocessing
 from imagenet_input import PADDING
 from utils.base.errors import UserError
 from utils.reading import examples, records, scan
-from utils.reading.segments import Segment
+from utils.reading.records import Segment
 
 import tensorflow.compat.v1 as tf
 

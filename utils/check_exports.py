@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.base import files, program, tables
+from utils.base import files, program
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
     import preprocessing
     from utils.checks import environments
-    from utils.exporting import export, export_report, latency, samples, tflite, tflite_metadata
+    from utils.exporting import export, measure, metadata, samples, tflite
 
 DEFAULT_ENV = ".venv-exports"
 # A runtime -> (its packages, how much they take on the disk).
@@ -66,19 +66,19 @@ def main(argv: list[str]) -> int:
     problems: list[str] = []
     pythons = _set_up(flags.env, problems)
     if pythons:
-        print(tables.markdown_head(COLUMNS, left=2), flush=True)
+        print(program.markdown_head(COLUMNS, left=2), flush=True)
         for folder, report in reports.items():
             for row in _rows(folder, report, flags.pictures, pythons, problems):
-                print(tables.markdown_row(row), flush=True)
+                print(program.markdown_row(row), flush=True)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
 def _read_report(export_dir: str) -> dict[str, Any]:
-    report = export_report.read(export_dir)
+    report = measure.read(export_dir)
     if report is None:
-        raise UserError(f"{export_dir} holds no {export_report.FILE_NAME}: export a model there.")
+        raise UserError(f"{export_dir} holds no {measure.FILE_NAME}: export a model there.")
     if files.is_remote(export_dir):
         raise UserError(f"{export_dir} is not on this machine: copy it to a folder here first.")
     return report
@@ -180,7 +180,7 @@ def _in_litert(
     """Returns the agreement on cropped pictures, and the milliseconds of both interpreters."""
     tensors = [interpreter.prepared(picture.cropped) for picture in pictures]
     answer = _run(python, "run_litert", tensors, path=path, turns=TURNS)
-    (ours,) = latency.medians({path: pathlib.Path(path).read_bytes()}, TURNS).values()
+    (ours,) = measure.medians({path: pathlib.Path(path).read_bytes()}, TURNS).values()
     outputs = [interpreter.run(tensor) for tensor in tensors]
     theirs = [np.array(output, outputs[0].dtype) for output in answer["outputs"]]
     agreement = _agreement(*(map(interpreter.dequantized, o) for o in (outputs, theirs)))
@@ -196,7 +196,7 @@ def _in_mediapipe(
       UserError: MediaPipe fails, or names a class otherwise than the file's label list.
     """
     answer = _run(python, "run_mediapipe", [picture.whole for picture in pictures], path=path)
-    labels = tflite_metadata.label_names(path)
+    labels = metadata.label_names(path)
     found = []
     for categories in answer["results"]:
         scores = np.zeros(interpreter.num_classes, np.float32)

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.base import program, tables
+from utils.base import program
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
@@ -24,7 +24,7 @@ with importing_later():
     import mnasnet_main
     import mnasnet_models
     from utils.config import network, settings
-    from utils.exporting import latency
+    from utils.exporting import measure
 
 DEFINITIONS = {
     "parameters": "numbers in trainable variables",
@@ -278,12 +278,12 @@ def table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     cells = [[name, *(text(figures) for _, _, text in _COLUMNS)] for name, figures in rows]
     meanings = [f"{title}: {DEFINITIONS[key]}." for title, key, _ in _COLUMNS]
     if any("latency_ms" in figures for _, figures in rows):
-        header += [f"{kind} ms" for kind in latency.KINDS]
+        header += [f"{kind} ms" for kind in measure.KINDS]
         for line, (_, figures) in zip(cells, rows, strict=True):
             found = figures.get("latency_ms", {})  # stages have none
-            line += [f"{found[kind]:.2f}" if found else "" for kind in latency.KINDS]
-        meanings.append(f"float32 ms, int8 ms: {latency.definition()}.")
-    return "\n".join([tables.plain(header, cells), "", *meanings])
+            line += [f"{found[kind]:.2f}" if found else "" for kind in measure.KINDS]
+        meanings.append(f"float32 ms, int8 ms: {measure.definition()}.")
+    return "\n".join([program.plain(header, cells), "", *meanings])
 
 
 def _list_of(name: str, text: str | None) -> list[Any]:
@@ -348,8 +348,8 @@ def main(argv: list[str]) -> None:
             rows.append({**identity, **report(built, size, precision, flags.per_stage)})
     definitions = DEFINITIONS
     if flags.latency:
-        definitions = {**DEFINITIONS, "latency_ms": latency.definition()}
-        found = latency.of_networks(networks, mnasnet_main.mnasnet_model_fn)
+        definitions = {**DEFINITIONS, "latency_ms": measure.definition()}
+        found = measure.of_networks(networks, mnasnet_main.mnasnet_model_fn)
         for row, milliseconds in zip(rows, found, strict=True):
             row["latency_ms"] = milliseconds
     if flags.json:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from utils.base import files, program, progress, tables
+from utils.base import files, program, progress
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
@@ -23,7 +23,7 @@ with importing_later():
     import imagenet_input
     from utils.config import loading, settings
     from utils.exporting import classifiers, measure
-    from utils.reading import dataset_info, examples, labels, records
+    from utils.reading import dataset_info, examples, records
     from utils.showing import figures, models, predictions
 
 _HEADER = ("class", "images", "precision %", "recall %", "F1 %", "most confused with")
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     paths = records.list_files(arguments.data_dir, imagenet_input.EVAL_PREFIX, data)
     names = classifiers.label_names(arguments.model, arguments.labels, model.num_classes)
     order = models.class_order(names, model.num_classes, arguments.data_dir, arguments.labels)
-    labels.log_order(order, names or (), arguments.data_dir)
+    dataset_info.log_order(order, names or (), arguments.data_dir)
     form = examples.record_format(data)
     source = predictions.Source(
         paths, model.num_classes, arguments.images, form=form, class_order=order
@@ -140,7 +140,7 @@ def _text(found: dict[str, Any]) -> str:
     )
     if "classes" not in found:
         return line
-    return f"{line}\n{tables.plain(_HEADER, map(_row, found['classes']))}"
+    return f"{line}\n{program.plain(_HEADER, map(_row, found['classes']))}"
 
 
 def _row(entry: dict[str, Any]) -> list[str]:
@@ -160,7 +160,7 @@ def _percent(share: float) -> str:
 def _log_unequal(evaluation: _Evaluation, names: list[str]) -> None:
     """Logs if the largest classes decide the accuracy, and how to see the others."""
     sizes = np.bincount(evaluation.labels, minlength=len(names)).tolist()
-    unequal = labels.unequal_sizes(names, sizes)
+    unequal = dataset_info.unequal_sizes(names, sizes)
     if unequal:
         logging.info("The %s: --per_class shows how good each is.", unequal)
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils.base import program, tables
+from utils.base import program
 from utils.base.errors import UserError
-from utils.base.tensorflow_version import importing_later
-
-with importing_later():
-    from utils.exporting import export_report
+from utils.exporting import measure
 
 NAMES = {
     "SavedModel": "SavedModel",
@@ -24,14 +21,14 @@ NAMES = {
     "float16": "float16",
     "int8": "int8",
 }
-HEADER = ("model", "file", *export_report.MEASURED)
+HEADER = ("model", "file", *measure.MEASURED)
 
 
 def read(export_dir: str) -> dict[str, Any]:
     """Returns the report of an export; UserError if there is none."""
-    report = export_report.read(export_dir)
+    report = measure.read(export_dir)
     if report is None:
-        raise UserError(f"{export_dir} holds no {export_report.FILE_NAME}: export a model there.")
+        raise UserError(f"{export_dir} holds no {measure.FILE_NAME}: export a model there.")
     return report
 
 
@@ -40,7 +37,7 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
     model = report["identity"]["model_name"]
     by_kind = {row["kind"]: row for row in report["files"].values()}
     return [
-        [model, name, *export_report.measured(by_kind[kind])]
+        [model, name, *measure.measured(by_kind[kind])]
         for kind, name in NAMES.items()
         if kind in by_kind
     ]
@@ -63,7 +60,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--max_loss", type=float, help="largest loss of top-1 by int8, in points")
     arguments = parser.parse_args(argv[1:])
     reports = {folder: read(folder) for folder in arguments.export_dirs}
-    print(tables.markdown(HEADER, [row for r in reports.values() for row in rows(r)], left=2))
+    print(program.markdown(HEADER, [row for r in reports.values() for row in rows(r)], left=2))
     if arguments.max_loss is None:
         return
     for folder, report in reports.items():

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     add("--model_dir", required=True, help="folder for the checkpoint")
     add(
         "--source",
-        choices=recognition.SOURCE_NAMES,
+        metavar="PROGRAM:MODEL",
         help="which program the file is from, if it fits more than one",
     )
     add("--labels", help="file of class names, one a line, or 'imagenet'")
@@ -58,7 +58,13 @@ def main(argv: list[str]) -> None:
         "use_keras": "",
     }.items():
         add(f"--{name}", help=when + settings.SETTINGS[name].help)
-    run(vars(parser.parse_args(argv[1:])))
+    arguments = parser.parse_args(argv[1:])
+    if arguments.source not in (None, *recognition.SOURCE_NAMES):
+        parser.error(
+            f"--source={arguments.source} is not known: choose one of "
+            f"{', '.join(recognition.SOURCE_NAMES)}"
+        )
+    run(vars(arguments))
 
 
 def run(arguments: dict[str, Any]) -> None:

@@ -14,12 +14,12 @@ import os
 
 from absl import logging
 
-from utils.base import files, program, tables
+from utils.base import files, program
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
 with importing_later():
-    from utils.reading import labels
+    from utils.reading import dataset_info
     from utils.training import checkpoints, model_files
     from utils.weights import conversion, hub
 
@@ -75,7 +75,7 @@ def prepare_mnasnet(mnasnet_dir: str, otherwise: str) -> None:
 def _is_prepared(model_dir: str, model_name: str, flag: str) -> bool:
     """Whether a folder holds a model with labels; UserError if it is another model."""
     files.check_dir_name(model_dir, flag)
-    labels_path = os.path.join(model_dir, labels.FILE_NAME)
+    labels_path = os.path.join(model_dir, dataset_info.LABELS_FILE)
     if not checkpoints.latest(model_dir) or not tf.io.gfile.exists(labels_path):
         return False
     stored = model_files.stored_params(model_dir) or {}
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv[1:])
     if arguments.list:
         rows = [[w.name, w.network, w.multiplier, w.top_1, w.source, w.licence] for w in hub.KNOWN]
-        print(tables.plain(_HEADER, [*rows, _LITE0_ROW], left=len(_HEADER)))
+        print(program.plain(_HEADER, [*rows, _LITE0_ROW], left=len(_HEADER)))
         return
     if not arguments.model_dir:
         parser.error("--model_dir or --list is required")

@@ -16,8 +16,8 @@ from utils.base.tensorflow_version import importing_later
 with importing_later():
     import mnasnet_main
     from utils.config import loading, settings
-    from utils.reading import dataset_info, examples, labels, records
-    from utils.showing import content, models, predictions, report
+    from utils.reading import dataset_info, examples, records
+    from utils.showing import models, predictions, report_page
 
 
 def main(argv: list[str]) -> None:
@@ -37,13 +37,13 @@ def main(argv: list[str]) -> None:
     model = models.load(
         arguments.model, arguments.data_dir, mnasnet_main.mnasnet_model_fn, arguments.labels, data
     )
-    report.check_folder(arguments.output_dir, "output_dir")
-    labels.log_order(model.class_order, model.label_names, arguments.data_dir)
+    report_page.check_folder(arguments.output_dir, "output_dir")
+    dataset_info.log_order(model.class_order, model.label_names, arguments.data_dir)
     source = predictions.Source(
         paths, model.num_classes, arguments.images, form=form, class_order=model.class_order
     )
-    subject = content.Subject(model, arguments.data_dir, arguments.split)
-    path = report.measure_and_write(
+    subject = report_page.Subject(model, arguments.data_dir, arguments.split)
+    path = report_page.measure_and_write(
         subject, source, arguments.images or _total(info, prefix), arguments.output_dir
     )
     print(f"Wrote {path}: open it in a browser.")

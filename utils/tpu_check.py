@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from utils.base import program, tables
+from utils.base import program
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 
@@ -210,13 +210,13 @@ def row(params: dict[str, Any], name: str, batch_size: int, result: dict[str, An
     cells = [params["model_name"], params["precision"], name]
     cells += [str(batch_size), str(params["input_image_size"])]
     if "error" in result:
-        return tables.markdown_row([*cells, f"DOES NOT COMPILE: {result['error']}"])
+        return program.markdown_row([*cells, f"DOES NOT COMPILE: {result['error']}"])
     memory = TOPOLOGIES[name].memory
     share = f"{result['total'] / 2**30:.2f} of {memory} GiB" + ("" if result["fits"] else " NO")
     cells += [f"{result[part] / 2**20:.0f}" for part in ("arguments", "temporaries", "code")]
     cells += [share, f"{result['flops']:.3g}", f"{result['bytes_accessed']:.3g}"]
     cells.append(f"{result['compile_seconds']:.0f} s")
-    return tables.markdown_row(cells)
+    return program.markdown_row(cells)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -290,7 +290,7 @@ def main(argv: list[str]) -> int:
     todo = cases(flags)
     python = set_up(flags.env)
     if not flags.json:
-        head = tables.markdown_head(COLUMNS, left=3)
+        head = program.markdown_head(COLUMNS, left=3)
         print(f"Compiled ahead of time for one device, not run:\n\n{head}", flush=True)
     fits = True
     for topology, batch_size, params in todo:

@@ -17,7 +17,7 @@ import pytest
 
 from utils.base import folder_lock, stopping
 from utils.base.errors import UserError
-from utils.workers import votes
+from utils.workers import rendezvous
 
 import tensorflow.compat.v1 as tf
 
@@ -176,7 +176,7 @@ def test_who_lost_the_folder_ends_training_without_saving(bucket, tmp_path, quic
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
     both = [
-        votes.StopHook(),
+        rendezvous.StopHook(),
         tf.train.CheckpointSaverHook(str(tmp_path), save_steps=10**9, save_graph_def=False),
     ]
     end = time.monotonic() + LIMIT_SECONDS

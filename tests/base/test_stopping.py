@@ -13,7 +13,7 @@ from utils import tpu_check
 from utils.base import stopping
 from utils.config import settings
 from utils.training import checkpoints
-from utils.workers import votes
+from utils.workers import rendezvous
 
 import tensorflow.compat.v1 as tf
 
@@ -41,7 +41,7 @@ def train(after_step, steps=50):
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
     last = 0
-    with tf.train.SingularMonitoredSession([votes.StopHook()]) as session:
+    with tf.train.SingularMonitoredSession([rendezvous.StopHook()]) as session:
         while last < steps and not session.should_stop():
             last = session.run(increment)
             after_step(last)
@@ -103,7 +103,7 @@ def tpu_hooks(monkeypatch, tmp_path):
     params = tpu_check.tpu_params(model_dir=str(tmp_path), train_batch_size=64, **TINY)
     tpu_graphs.estimator_graph(params, training=True)
     # The others need the device.
-    return [h for h in given if isinstance(h, InstallSignalHandlerHook | votes.StopHook)]
+    return [h for h in given if isinstance(h, InstallSignalHandlerHook | rendezvous.StopHook)]
 
 
 def test_ctrl_c_ends_a_training_on_a_tpu_after_the_step(tpu_hooks):

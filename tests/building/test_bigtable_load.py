@@ -13,7 +13,7 @@ from bigtable_tables import (
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.building import bigtable_load
-from utils.reading import bigtable, bigtable_client, examples
+from utils.reading import bigtable, examples
 
 
 def test_loading_twice_writes_the_same_rows(server, tmp_path):
@@ -28,9 +28,7 @@ def test_loading_twice_writes_the_same_rows(server, tmp_path):
     assert rows.count() == 300
     assert rows.read(0, 300) == serialized
     assert bigtable_load.verify_split(paths, selection) == 300
-    every_cell = bigtable_client.table_of(selection).read_rows(
-        bigtable_client.data_module().ReadRowsQuery()
-    )
+    every_cell = bigtable.table_of(selection).read_rows(bigtable.data_module().ReadRowsQuery())
     assert [len(row.cells) for row in every_cell] == [1] * 300
 
 
@@ -81,8 +79,8 @@ def test_loading_again_mends_a_table(server, tmp_path, damage, pages):
 def test_loading_replaces_a_newer_cell_of_another_program(loaded, tmp_path):
     rows, serialized = loaded
     paths = write_files(tmp_path, serialized)
-    cell = bigtable_client.data_module().SetCell("tfexample", "example", b"newer")
-    bigtable_client.table_of(rows.selection).mutate_row(rows.key(3), cell)
+    cell = bigtable.data_module().SetCell("tfexample", "example", b"newer")
+    bigtable.table_of(rows.selection).mutate_row(rows.key(3), cell)
     assert rows.values(3, 4) == [b"newer"]
     load(paths, rows.selection)
     assert rows.values(0, 200) == serialized

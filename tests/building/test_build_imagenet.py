@@ -13,7 +13,7 @@ from utils.base.errors import UserError
 from utils.building import build_imagenet
 from utils.building.build_imagenet import Options
 from utils.config import settings
-from utils.reading import dataset_info, labels
+from utils.reading import dataset_info
 
 import tensorflow.compat.v1 as tf
 
@@ -185,7 +185,7 @@ def test_validation_pictures_of_other_synsets_are_left_out(imagenet, tmp_path, c
 
 
 def test_the_label_map_of_all_of_imagenet():
-    lines = files.read_text(labels.IMAGENET_FILE).splitlines()
+    lines = files.read_text(dataset_info.IMAGENET_FILE).splitlines()
     synsets = [line.split("\t")[0] for line in lines]
     assert len(synsets) == settings.IMAGENET_CLASSES
     assert synsets == sorted(synsets)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from utils import data as data_command
 from utils.base.errors import UserError
-from utils.building import build_fake, contact_sheet, inspection, splits
+from utils.building import build_fake, inspection, splits
 from utils.building.build_fake import Options
 from utils.config import settings
 from utils.reading import dataset_info, examples
@@ -218,7 +218,7 @@ def test_the_contact_sheet(folder, tmp_path):
     sheet = Image.open(path)
     assert sheet.format == "PNG"
     # The first picture is where it belongs, in its colours.
-    left, side = contact_sheet.GAP, contact_sheet.SIDE
+    left, side = inspection.GAP, inspection.SIDE
     top = left + (side - side * picture_files.HEIGHT // picture_files.WIDTH) // 2
     shown = np.asarray(sheet.convert("RGB"), int)[top : top + side * 3 // 4, left : left + side]
     expected = Image.fromarray(picture_files.smooth(0)).resize((side, side * 3 // 4))

@@ -9,7 +9,7 @@ import pytest
 from utils.base.errors import UserError
 from utils.building import picture_folders
 from utils.building.shards import Item
-from utils.reading import foreign, pictures
+from utils.reading import pictures, records
 from utils.reading.pictures import Unreadable
 
 import tensorflow.compat.v1 as tf
@@ -70,7 +70,7 @@ def test_the_log_counts_what_is_skipped(tmp_path, caplog):
     ],
 )  # fmt: skip
 def test_splits_that_names_tell(name, split, rest):
-    assert foreign.split_of(name) == (split, rest)
+    assert records.split_of(name) == (split, rest)
 
 
 def test_a_change_shows_in_the_stamp(tmp_path):

@@ -5,15 +5,7 @@ import numpy as np
 import pytest
 from exports import SIZE, make_export, report_of, saved_model_in, settings_of
 
-from utils.exporting import (
-    classifiers,
-    contracts,
-    export_report,
-    samples,
-    saved_model,
-    tflite,
-    tflite_metadata,
-)
+from utils.exporting import classifiers, measure, metadata, samples, saved_model, tflite
 
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
@@ -35,7 +27,7 @@ def published(model_dir, digits_dir, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=contracts.CONTRACTS.values(), ids=contracts.CONTRACTS)
+@pytest.fixture(params=metadata.CONTRACTS.values(), ids=metadata.CONTRACTS)
 def contract(request):
     return request.param
 
@@ -69,7 +61,7 @@ def test_tensors_and_signature(contract, folder, kind):
     assert before["shape"].tolist() == [1, SIZE, SIZE, 3] and after["shape"].tolist() == [1, 10]
     expected = np.uint8 if kind == "int8" else np.float32
     assert before["dtype"] == after["dtype"] == expected
-    if kind == "int8" and contract == contracts.APP:
+    if kind == "int8" and contract == metadata.APP:
         assert before["quantization"] == (1.0, 0) and after["quantization"] == (1 / 256, 0)
 
 
@@ -82,10 +74,10 @@ def test_the_signature_computes_what_the_checkpoint_does(contract, folder, kind,
     run = interpreter.get_signature_runner("serving_default")
     pixels, logits = sample
     if contract.takes_normalized:
-        mean, stddev = tflite_metadata.normalization(content)
+        mean, stddev = metadata.normalization(content)
         pixels = (pixels - mean) / stddev
     else:
-        assert tflite_metadata.normalization(content) is None
+        assert metadata.normalization(content) is None
     if kind == "int8":
         scale, zero = before["quantization"]
         pixels = np.rint(pixels / scale + zero)
@@ -95,7 +87,7 @@ def test_the_signature_computes_what_the_checkpoint_does(contract, folder, kind,
     if kind == "int8":
         scale, zero = after["quantization"]
         found = (found - zero) * scale
-    expected = contracts.softmax(logits) if contract.gives_probabilities else logits
+    expected = metadata.softmax(logits) if contract.gives_probabilities else logits
     np.testing.assert_allclose(found, expected, atol=DIFFERENCES[kind] * np.abs(expected).max())
     if contract.gives_probabilities:
         assert found.min() >= 0 and found.sum() == pytest.approx(1, abs=0.03)
@@ -104,7 +96,7 @@ def test_the_signature_computes_what_the_checkpoint_does(contract, folder, kind,
 @pytest.mark.parametrize("kind", tflite.SUFFIXES)
 def test_a_file_says_its_contract(contract, folder, kind):
     content = content_of(folder, kind)
-    assert tflite_metadata.contract(content) == contract
+    assert metadata.contract(content) == contract
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     said = {m.name: bytes(bytearray(model.buffers[m.buffer].data)) for m in model.metadata}
     assert said[b"mnasnet_contract"] == contract.name.encode()
@@ -136,17 +128,15 @@ def test_classify_applies_the_softmax_where_the_output_are_logits(exported, publ
 def test_the_cost_of_a_squeeze_is_in_the_report_of_the_float32_file(exported, published, plain):
     for folder in (exported, published):
         for name, row in report_of(folder)["files"].items():
-            assert (export_report.SQUEEZED in row) == (name == "tiny.tflite")
-    assert export_report.SQUEEZED not in report_of(plain)["files"]["tiny.tflite"]
-    squeezed = [r[export_report.SQUEEZED] for r in (
+            assert (measure.SQUEEZED in row) == (name == "tiny.tflite")
+    assert measure.SQUEEZED not in report_of(plain)["files"]["tiny.tflite"]
+    squeezed = [r[measure.SQUEEZED] for r in (
         report_of(folder)["files"]["tiny.tflite"] for folder in (exported, published)
     )]  # fmt: skip
     assert squeezed[0] == squeezed[1] and 0 <= squeezed[0] <= 1
     (line,) = [
         line
-        for line in export_report.table({"a": report_of(exported)["files"]["tiny.tflite"]}).split(
-            "\n"
-        )
+        for line in measure.table({"a": report_of(exported)["files"]["tiny.tflite"]}).split("\n")
         if line.startswith("a ")
     ]
     assert line.split()[4] == f"{100 * squeezed[0]:.2f}"

@@ -11,15 +11,15 @@ import pytest
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.exporting import export_report, placing
+from utils.exporting import measure, placing
 
 import tensorflow.compat.v1 as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The SavedModel has a new name each time; what only the old export has leaves.
-OLD = {"100": "SavedModel", "labels.txt": export_report.LABELS_KIND, "a.tflite": "float32",
+OLD = {"100": "SavedModel", "labels.txt": measure.LABELS_KIND, "a.tflite": "float32",
        "a_int8.tflite": "int8"}  # fmt: skip
-NEW = {"200": "SavedModel", "labels.txt": export_report.LABELS_KIND, "a.tflite": "float32"}
+NEW = {"200": "SavedModel", "labels.txt": measure.LABELS_KIND, "a.tflite": "float32"}
 MEASURED = {"bytes": 1, "top_1_accuracy": 1.0, "top_5_accuracy": 1.0, "agreement": 1.0,
             "largest_logit_difference": 0.0, "latency_ms": 1.0}  # fmt: skip
 # A child of the program dies at its N-th change of the file system, another one goes on from there.
@@ -73,7 +73,7 @@ print(json.dumps(found))
 
 def report_of(kinds, step):
     rows = {
-        name: {"kind": kind, **(MEASURED if kind != export_report.LABELS_KIND else {})}
+        name: {"kind": kind, **(MEASURED if kind != measure.LABELS_KIND else {})}
         for name, kind in kinds.items()
     }
     return {"identity": {"global_step": step, "model_name": "a"}, "files": rows}
@@ -92,14 +92,14 @@ def write(folder, kinds, text):
 def write_old(folder):
     tf.io.gfile.makedirs(folder)
     write(folder, OLD, "old")
-    export_report.write(folder, report_of(OLD, 1))
+    measure.write(folder, report_of(OLD, 1))
 
 
 def place_new(folder, more=None):
     with placing.unfinished(folder) as unfinished:
         write(unfinished, NEW, "new")
         report = {**report_of(NEW, 2), **(more or {})}
-        placing.place(folder, report, export_report.read(folder))
+        placing.place(folder, report, measure.read(folder))
 
 
 def state(folder):
@@ -109,7 +109,7 @@ def state(folder):
         for name in names:
             path = os.path.join(place, name)
             text = files.read_text(path)
-            if name == export_report.FILE_NAME:
+            if name == measure.FILE_NAME:
                 text = f"report {json.loads(text)['identity']['global_step']}"
             found[path.removeprefix(folder).lstrip("/")] = text
     return found
@@ -180,7 +180,7 @@ def test_the_first_export(folder):
 def test_a_disk_that_takes_no_more_before_the_files_are_placed(tmp_path, file_size_limit):
     write_old(str(tmp_path))
     # The copies of the old files fit, the new report does not.
-    limit = (tmp_path / export_report.FILE_NAME).stat().st_size
+    limit = (tmp_path / measure.FILE_NAME).stat().st_size
     more = {"notes": "x" * limit}
     with file_size_limit(limit), pytest.raises(UserError, match=r"cannot be written: File too"):
         place_new(str(tmp_path), more)

@@ -10,7 +10,7 @@ import mnasnet_main
 import preprocessing
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.exporting import contracts, tflite, tflite_metadata
+from utils.exporting import metadata, tflite
 
 import tensorflow.compat.v1 as tf
 
@@ -63,7 +63,7 @@ def opened(params, path):
         mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
         tf.train.Saver().restore(session, path)
         logits = session.run("logits:0", {placeholder: images()})
-        yield tflite.Network(session, params), np.stack([contracts.softmax(row) for row in logits])
+        yield tflite.Network(session, params), np.stack([metadata.softmax(row) for row in logits])
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def converted(trained):
 def described(network, kind, calibration=()):
     """A file with its description."""
     mean, stddev = network.input_normalization(kind)
-    description = tflite_metadata.Description(network.contract, "tiny", (), mean, stddev)
-    return tflite_metadata.add(network.convert(kind, calibration), description)
+    description = metadata.Description(network.contract, "tiny", (), mean, stddev)
+    return metadata.add(network.convert(kind, calibration), description)
 
 
 def run(content):
@@ -89,7 +89,7 @@ def test_interpreter_agrees_with_the_network(trained, converted):
     expected, content, _ = converted
     assert expected.shape == (4, CLASSES)
     assert np.abs(trained[1]).max() > 0.1
-    np.testing.assert_allclose(expected, [contracts.softmax(row) for row in trained[1]], rtol=1e-4)
+    np.testing.assert_allclose(expected, [metadata.softmax(row) for row in trained[1]], rtol=1e-4)
     assert expected.std(0).min() > 1e-3  # the images are told apart
     np.testing.assert_allclose(run(content), expected, atol=1e-5)
 

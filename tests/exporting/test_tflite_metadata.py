@@ -6,7 +6,7 @@ import zipfile
 import flatbuffers
 import numpy as np
 
-from utils.exporting import contracts, tflite, tflite_metadata
+from utils.exporting import metadata, tflite
 
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
@@ -23,10 +23,10 @@ def tiny():
         return tf.lite.TFLiteConverter.from_session(session, [images], [logits]).convert()
 
 
-def described(content, contract=contracts.PUBLISHED, **fields):
+def described(content, contract=metadata.PUBLISHED, **fields):
     """The file with a description."""
     fields = {"model_name": "tiny", "label_names": NAMES, **fields}
-    return tflite_metadata.add(content, tflite_metadata.Description(contract, **fields))
+    return metadata.add(content, metadata.Description(contract, **fields))
 
 
 class Table:
@@ -103,12 +103,12 @@ def test_normalization_color_space_and_label_file():
 
 def test_normalization_by_the_caller():
     content = tiny()
-    assert tflite_metadata.normalization(content) is None
+    assert metadata.normalization(content) is None
     raw = described(content)
-    assert tflite_metadata.normalization(raw) is None
+    assert metadata.normalization(raw) is None
     mean, stddev = [127.0, 128.0, 0.0], [128.0, 64.0, 255.0]
     normalized = described(content, mean=mean, stddev=stddev)
-    assert tflite_metadata.normalization(normalized) == (mean, stddev)
+    assert metadata.normalization(normalized) == (mean, stddev)
     (image,) = metadata_of(normalized).tables(3)[0].tables(2)
     options = image.tables(4)[0].table(1)
     assert options.floats(0) == mean and options.floats(1) == stddev
@@ -145,7 +145,7 @@ def test_equal_vectors_are_written_once():
 def test_label_names_are_inside(tmp_path):
     path = tmp_path / "tiny.tflite"
     path.write_bytes(described(tiny()))
-    assert tflite_metadata.label_names(str(path)) == NAMES
+    assert metadata.label_names(str(path)) == NAMES
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None and archive.namelist() == ["labels.txt"]
 
@@ -153,7 +153,7 @@ def test_label_names_are_inside(tmp_path):
 def test_without_names_there_is_no_label_file(tmp_path):
     path = tmp_path / "tiny.tflite"
     path.write_bytes(described(tiny(), label_names=()))
-    assert tflite_metadata.label_names(str(path)) is None
+    assert metadata.label_names(str(path)) is None
     (subgraph,) = metadata_of(path.read_bytes()).tables(3)
     assert subgraph.tables(3)[0].text(0) == "logits"
 
@@ -165,10 +165,10 @@ def test_adding_twice_replaces():
 
 def test_the_resize_method_is_inside():
     content = tiny()
-    assert tflite_metadata.resize_method(content) is None
+    assert metadata.resize_method(content) is None
     for method in ("bilinear", "bicubic"):
         made = described(content, resize_method=method)
-        assert tflite_metadata.resize_method(made) == method
+        assert metadata.resize_method(made) == method
         assert tflite.Interpreter(content=made).resize_method == method
     again = described(made, resize_method="bilinear")
-    assert tflite_metadata.resize_method(again) == "bilinear"
+    assert metadata.resize_method(again) == "bilinear"

@@ -18,7 +18,7 @@ from other_records import KAGGLE, write_kaggle
 import imagenet_input
 from utils.base.errors import UserError
 from utils.building import bigtable_load
-from utils.reading import bigtable, bigtable_dataset, examples, records
+from utils.reading import bigtable, examples, records
 
 import tensorflow.compat.v1 as tf
 
@@ -63,9 +63,9 @@ def test_rows_of_another_format(server, numbered_dir, tmp_path):
 def test_training_shuffles_and_feeds_every_row(loaded, monkeypatch):
     monkeypatch.setattr(bigtable, "PAGE_ROWS", 16)
     rows, serialized = loaded
-    read = read_all(bigtable_dataset.dataset(rows, 0, 200, shuffle=True, seed=1))
+    read = read_all(bigtable.dataset(rows, 0, 200, shuffle=True, seed=1))
     assert read != serialized and sorted(read) == sorted(serialized)
-    assert read == read_all(bigtable_dataset.dataset(rows, 0, 200, shuffle=True, seed=1))
+    assert read == read_all(bigtable.dataset(rows, 0, 200, shuffle=True, seed=1))
 
 
 @pytest.mark.parametrize("num_hosts", [1, 4, 7])
@@ -84,7 +84,7 @@ def test_values_keep_trailing_zero_bytes(server):
     rows = bigtable.RowReader(selection)
     serialized = [examples.example(b"ends in zeros\0\0\0", 1) + b"\x12\x00"] * 3
     rows.write(0, serialized)
-    assert read_all(bigtable_dataset.dataset(rows, 0, 3)) == serialized
+    assert read_all(bigtable.dataset(rows, 0, 3)) == serialized
 
 
 def test_more_hosts_than_rows(server):
@@ -100,9 +100,9 @@ def test_more_hosts_than_rows(server):
 def test_a_scan_names_the_row(loaded, digits_dir, value, reason):
     rows = bigtable.RowReader(loaded[0].selection, num_classes=10)
     rows.write(0, pictures(digits_dir, 200))
-    assert bigtable_dataset.first_bad_row(rows, 200) is None
+    assert bigtable.first_bad_row(rows, 200) is None
     rows.write(150, [value, value])
-    assert f"row train_0000000150: {reason}" in str(bigtable_dataset.first_bad_row(rows, 200))
+    assert f"row train_0000000150: {reason}" in str(bigtable.first_bad_row(rows, 200))
 
 
 # Faults while running.
@@ -146,7 +146,7 @@ def test_restarted_empty_server(loaded, server, monkeypatch):
 def test_a_run_goes_on_when_the_server_comes_back_with_its_data(loaded, server):
     rows, serialized = loaded
     with tf.Session() as session:
-        dataset = bigtable_dataset.dataset(rows, 0, 200, parallel=1)
+        dataset = bigtable.dataset(rows, 0, 200, parallel=1)
         value = tf.data.make_one_shot_iterator(dataset).get_next()
         read = [session.run(value) for _ in range(10)]
         server.kill()

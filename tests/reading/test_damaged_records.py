@@ -10,7 +10,7 @@ import imagenet_input
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.reading import bad_images, records, scan
+from utils.reading import records, scan
 
 import tensorflow.compat.v1 as tf
 
@@ -101,7 +101,7 @@ def test_what_can_be_skipped_is_left_out(paths, scans, tmp_path):
         **settings.default_params(), "skip_bad_images": True, "data_dir": str(tmp_path / "data"),
         "model_dir": str(tmp_path / "model"), "num_label_classes": damaged_records.CLASSES,
     }  # fmt: skip
-    split = bad_images.of_split(params, "train-")
+    split = scan.of_split(params, "train-")
     assert left_out <= {(problem.path, problem.record) for problem in split.problems}
     assert len(left_out) > 20
 
@@ -121,5 +121,5 @@ def test_what_the_checks_refuse_the_input_refuses_too(is_training):
             try:
                 session.run(parsed, {serialized: record})
                 pytest.fail(f"{name} is fed")
-            except scan.DATA_ERRORS:
+            except scan.data_errors():
                 pass

@@ -3,7 +3,7 @@
 import pytest
 
 import imagenet_input
-from utils.reading import bigtable, bigtable_dataset, records, scan
+from utils.reading import bigtable, records, scan
 
 import tensorflow.compat.v1 as tf
 
@@ -31,7 +31,7 @@ def test_input_from_bigtable(is_training):
     )
     dataset = source.input_fn({"batch_size": 4})
     assert dataset.options().autotune.enabled is False
-    rows = bigtable_dataset.dataset(bigtable.RowReader(selection), 0, 10)
+    rows = bigtable.dataset(bigtable.RowReader(selection), 0, 10)
     assert rows.map(tf.strings.length).options().autotune.enabled is False
 
 

@@ -5,10 +5,10 @@ import unicodedata
 import pytest
 
 from utils.base import files
-from utils.reading import labels
-from utils.reading.labels import Comparison
+from utils.reading import dataset_info
+from utils.reading.dataset_info import Comparison
 
-LINES = [line.split("\t") for line in files.read_text(labels.IMAGENET_FILE).splitlines()]
+LINES = [line.split("\t") for line in files.read_text(dataset_info.IMAGENET_FILE).splitlines()]
 SYNSETS, NAMES = zip(*LINES, strict=True)
 DECOMPOSED = unicodedata.normalize("NFD", "Grävensteiner")
 
@@ -34,7 +34,7 @@ DECOMPOSED = unicodedata.normalize("NFD", "Grävensteiner")
     ],
 )
 def test_names_of_the_same_classes(of_model, of_data, order):
-    assert labels.compare(of_model, of_data) == Comparison(order)
+    assert dataset_info.compare_names(of_model, of_data) == Comparison(order)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_names_of_the_same_classes(of_model, of_data, order):
     ],
 )
 def test_names_of_other_classes(of_model, of_data, named):
-    found = labels.compare(of_model, of_data)
+    found = dataset_info.compare_names(of_model, of_data)
     assert found.order is None
     for name in named:
         assert name in found.difference
 
 
 def test_classes_of_very_unequal_size():
-    assert labels.unequal_sizes(["a", "b", "c"], [10, 0, 100]) is None
-    said = labels.unequal_sizes(["a", "b", "c"], [10, 0, 101])
+    assert dataset_info.unequal_sizes(["a", "b", "c"], [10, 0, 100]) is None
+    said = dataset_info.unequal_sizes(["a", "b", "c"], [10, 0, 101])
     assert "10 ('a')" in said and "101 ('c')" in said
-    assert "1 (class 1)" in labels.unequal_sizes([], [99, 1])
+    assert "1 (class 1)" in dataset_info.unequal_sizes([], [99, 1])

@@ -7,8 +7,8 @@ import string
 import pytest
 from other_records import compressed
 
-from utils.reading import dataset_info, dataset_options, reading_order, records
-from utils.reading.segments import Segment
+from utils.reading import dataset_info, reading_order, records
+from utils.reading.records import Segment
 
 import tensorflow.compat.v1 as tf
 
@@ -39,8 +39,7 @@ def read_all(make_datasets, count=-1):
     with tf.Graph().as_default(), tf.Session() as session:
         batches = [make().take(count).batch(10_000) for make in make_datasets]
         following = [
-            tf.data.make_one_shot_iterator(dataset_options.apply(batch)).get_next()
-            for batch in batches
+            tf.data.make_one_shot_iterator(records.apply(batch)).get_next() for batch in batches
         ]
         try:
             return [[name.decode() for name in names] for names in session.run(following)]

@@ -9,7 +9,7 @@ from other_records import compressed
 from record_files import BAD, CLASSES, example_of, good, picture, write
 
 from utils.base.errors import UserError
-from utils.reading import examples, records, scan, segments
+from utils.reading import examples, records, scan
 
 import tensorflow.compat.v1 as tf
 
@@ -74,7 +74,7 @@ def read(chosen):
     with tf.Graph().as_default(), tf.Session() as session:
         found = []
         for segment in chosen:
-            dataset = segments.dataset([segment])
+            dataset = records.dataset([segment])
             following = tf.data.make_one_shot_iterator(dataset).get_next()
             while True:
                 try:

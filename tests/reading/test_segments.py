@@ -5,8 +5,8 @@ import uuid
 import pytest
 from record_files import write
 
-from utils.reading import examples, records, segments
-from utils.reading.segments import Segment
+from utils.reading import examples, records
+from utils.reading.records import Segment
 
 import tensorflow.compat.v1 as tf
 
@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 )
 def test_shares_are_even_and_whole(counts, num_shares):
     whole = [Segment(str(n), count=count) for n, count in enumerate(counts)]
-    shares = [segments.share(whole, index, num_shares) for index in range(num_shares)]
+    shares = [records.share(whole, index, num_shares) for index in range(num_shares)]
     numbers = [[(s.path, s.skip + n) for s in part for n in range(s.count)] for part in shares]
     everything = [(str(n), k) for n, count in enumerate(counts) for k in range(count)]
     assert sum(numbers, []) == everything
@@ -27,9 +27,9 @@ def spread_numbers(some_segments, count):
     """(path, number) of the records that `segments.spread` chooses."""
     found = []
     with tf.Graph().as_default(), tf.Session() as session:
-        chosen = segments.spread(some_segments, count)
+        chosen = records.spread(some_segments, count)
         if chosen:
-            dataset = segments.dataset(chosen)
+            dataset = records.dataset(chosen)
             record = tf.data.make_one_shot_iterator(dataset).get_next()
             with pytest.raises(tf.errors.OutOfRangeError):
                 while True:

@@ -10,7 +10,7 @@ from record_files import BAD, good, write
 import mnasnet_main
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.reading import bad_images, examples
+from utils.reading import examples, scan
 from utils.showing import models, predictions
 
 
@@ -101,7 +101,7 @@ def test_bad_images_are_left_out_and_numbers_stay(tmp_path):
         **settings.default_params(), "data_dir": str(tmp_path), "skip_bad_images": True,
         "model_dir": str(tmp_path / "model"), "num_label_classes": 10,
     }  # fmt: skip
-    kept = bad_images.of_split(params, "validation-")
+    kept = scan.of_split(params, "validation-")
     source = predictions.Source([path], 10, good=kept)
     assert [(one.record, one.label) for one in source] == [(0, 0), (2, 2), (4, 4), (5, 5)]
     assert [one.record for one in source.pick([(0, 4)])] == [4]

@@ -15,8 +15,8 @@ from sklearn import metrics
 
 from bench import measuring, writing
 from utils.base.errors import UserError
-from utils.reading import pictures as picture_reading
-from utils.showing import content, predictions, report
+from utils.reading import pictures
+from utils.showing import predictions, report_page
 from utils.training import evaluations
 
 HOSTILE = ["</script><script>alert(1)</script>", "<!--", "a\"b'c, d\n", "\u2028 /*DATA*/ ü"]
@@ -54,18 +54,18 @@ def written(folder, labels, top, names, **more):
     )  # fmt: skip
     source = predictions.Source([path], len(names))
     output_dir = str(folder / "report")
-    report.check_folder(output_dir, "output_dir")
-    page = report.write(made_predictions.subject(names, **more), source, found, output_dir)
+    report_page.check_folder(output_dir, "output_dir")
+    page = report_page.write(made_predictions.subject(names, **more), source, found, output_dir)
     return page, json.loads(Page(page).scripts[0])
 
 
 def figures_in(folder):
-    with open(os.path.join(folder, report.FIGURES)) as f:
+    with open(os.path.join(folder, report_page.FIGURES)) as f:
         return json.load(f)
 
 
 def rows_in(folder):
-    with open(os.path.join(folder, report.TABLE), newline="") as f:
+    with open(os.path.join(folder, report_page.TABLE), newline="") as f:
         return list(csv.DictReader(f))
 
 
@@ -156,18 +156,18 @@ def test_a_report_is_written_again(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [report.PAGE, report.FIGURES, report.TABLE])
+@pytest.mark.parametrize("name", [report_page.PAGE, report_page.FIGURES, report_page.TABLE])
 def test_files_of_others_stay(tmp_path, name):
     (tmp_path / name).write_bytes(b"\xff my own")
     with pytest.raises(UserError, match=f"{name} is there already and is not of a report"):
-        report.check_folder(str(tmp_path), "output_dir")
+        report_page.check_folder(str(tmp_path), "output_dir")
     assert (tmp_path / name).read_bytes() == b"\xff my own"
 
 
 def test_a_folder_in_the_way(tmp_path):
-    (tmp_path / report.PAGE).mkdir()
+    (tmp_path / report_page.PAGE).mkdir()
     with pytest.raises(UserError, match="is there already"):
-        report.check_folder(str(tmp_path), "output_dir")
+        report_page.check_folder(str(tmp_path), "output_dir")
 
 
 def test_a_full_disk_leaves_the_report_of_before(tmp_path, file_size_limit):
@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_report_of_before(tmp_path, file_size_limit):
 
 
 def test_a_training_writes_the_report_of_its_last_evaluation(trained):
-    folder = os.path.join(trained, report.FOLDER)
+    folder = os.path.join(trained, report_page.FOLDER)
     found, last = figures_in(folder), evaluations.read(trained)[-1]
     assert found["headline"]["images"] == last["images"] == 360
     assert found["headline"]["accuracy"] == pytest.approx(last["top_1_accuracy"], abs=1e-6)
@@ -200,14 +200,14 @@ def test_a_training_writes_the_report_of_its_last_evaluation(trained):
 
 def test_an_evaluation_writes_one_too(trained, digits_dir, tmp_path, caplog):
     folder = shutil.copytree(trained, tmp_path / "model")
-    shutil.rmtree(folder / report.FOLDER)
+    shutil.rmtree(folder / report_page.FOLDER)
     with caplog.at_level("INFO", "absl"):
         run_here(
             "--mode=eval", f"--data_dir={digits_dir}", f"--model_dir={folder}", "--report",
             "--train_steps=20", "--eval_batch_size=360",
         )  # fmt: skip
     assert f"Wrote {folder}/report/report.html: open it in a browser." in caplog.messages
-    assert figures_in(folder / report.FOLDER)["headline"]["images"] == 360
+    assert figures_in(folder / report_page.FOLDER)["headline"]["images"] == 360
 
 
 def test_bad_images_are_left_out_as_in_the_evaluation(trained, tmp_path):
@@ -219,9 +219,9 @@ def test_bad_images_are_left_out_as_in_the_evaluation(trained, tmp_path):
         "--mode=eval", f"--data_dir={data}", f"--model_dir={folder}", "--report",
         "--skip_bad_images", "--num_eval_images=10", "--train_steps=20", "--num_label_classes=10",
     )  # fmt: skip
-    found = figures_in(folder / report.FOLDER)
+    found = figures_in(folder / report_page.FOLDER)
     assert (found["headline"]["images"], found["data"]["skipped_images"]) == (9, 1)
-    assert [row["record"] for row in rows_in(folder / report.FOLDER)] == [*"0123456", "8", "9"]
+    assert [row["record"] for row in rows_in(folder / report_page.FOLDER)] == [*"0123456", "8", "9"]
 
 
 def test_what_is_refused_before_the_training(digits_dir, tmp_path):
@@ -251,10 +251,11 @@ def test_what_is_refused_before_the_training(digits_dir, tmp_path):
 
 def test_a_thousand_classes(tmp_path):
     writing.make_report(str(tmp_path), 2000, [made_predictions.jpeg(80)])()
-    assert set(writing.sizes(tmp_path)) == {report.PAGE, report.FIGURES, report.TABLE}
-    data = json.loads(Page(tmp_path / "report" / report.PAGE).scripts[0])
+    names = {report_page.PAGE, report_page.FIGURES, report_page.TABLE}
+    assert set(writing.sizes(tmp_path)) == names
+    data = json.loads(Page(tmp_path / "report" / report_page.PAGE).scripts[0])
     assert len(data["classes"]) == 1000
-    assert len(data["pairs"]) == content.MOST_PAIRS
+    assert len(data["pairs"]) == report_page.MOST_PAIRS
     assert sum(images for *_, images in data["confusion"]) == 2000
 
 
@@ -262,9 +263,9 @@ def test_a_thousand_classes(tmp_path):
 def test_fifty_thousand_pictures_fit_in_20_mb(tmp_path):
     """The pictures of the page are photographs, which take as much as ImageNet's."""
     large = measuring.make_pictures(20)
-    pictures = [picture_files.save(picture_reading.thumbnail(one, 160), "JPEG") for one in large]
+    pictures = [picture_files.save(pictures.thumbnail(one, 160), "JPEG") for one in large]
     writing.make_report(str(tmp_path), 50_000, pictures)()
     sizes = writing.sizes(tmp_path)
-    assert 2e6 < sizes[report.PAGE] < 10e6
+    assert 2e6 < sizes[report_page.PAGE] < 10e6
     assert sum(sizes.values()) < 20e6
     assert len(rows_in(tmp_path / "report")) == 50_000

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from bench import writing
-from utils.showing import content, predictions, report
+from utils.showing import predictions, report_page
 
 PHONE = {"width": 390, "height": 800}
 
@@ -34,7 +34,7 @@ def opened(chromium):
         tab.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
         tab.on("request", lambda asked: problems.append(asked.url) if ":" in asked.url[:6] and
                not asked.url.startswith(("file:", "data:")) else None)  # fmt: skip
-        tab.goto(pathlib.Path(folder, report.PAGE).absolute().as_uri())
+        tab.goto(pathlib.Path(folder, report_page.PAGE).absolute().as_uri())
         return tab
 
     yield open_page
@@ -44,7 +44,7 @@ def opened(chromium):
 
 
 def figures_in(folder):
-    with open(os.path.join(folder, report.FIGURES)) as f:
+    with open(os.path.join(folder, report_page.FIGURES)) as f:
         return json.load(f)
 
 
@@ -70,14 +70,14 @@ def write(folder, num_classes, labels, predicted):
         [p if a == b else 0.01 for p, a, b in zip(sure, labels, predicted, strict=True)],
         num_classes, [path],
     )  # fmt: skip
-    report.check_folder(str(folder / "report"), "output_dir")
+    report_page.check_folder(str(folder / "report"), "output_dir")
     source = predictions.Source([path], num_classes)
-    report.write(made_predictions.subject(names), source, found, str(folder / "report"))
+    report_page.write(made_predictions.subject(names), source, found, str(folder / "report"))
     return folder / "report"
 
 
 def test_the_report_of_a_training(opened, trained):
-    folder = os.path.join(trained, report.FOLDER)
+    folder = os.path.join(trained, report_page.FOLDER)
     found = figures_in(folder)
     tab = opened(folder)
     headline = found["headline"]
@@ -96,7 +96,7 @@ def test_the_report_of_a_training(opened, trained):
 
 
 def test_a_click_on_a_cell_shows_its_pictures(opened, trained):
-    folder = os.path.join(trained, report.FOLDER)
+    folder = os.path.join(trained, report_page.FOLDER)
     found = figures_in(folder)
     label, predicted, images = max(
         (cell for cell in found["confusion"] if cell[0] != cell[1]), key=lambda cell: cell[2]
@@ -127,7 +127,7 @@ def test_a_click_on_a_cell_shows_its_pictures(opened, trained):
 
 
 def test_the_table_sorts(opened, trained):
-    folder = os.path.join(trained, report.FOLDER)
+    folder = os.path.join(trained, report_page.FOLDER)
     recalls = [one["recall"] for one in figures_in(folder)["classes"]]
     shown = [f"{100 * recall:.1f} %" for recall in recalls]
     tab = opened(folder)
@@ -145,7 +145,7 @@ def test_the_table_sorts(opened, trained):
 
 
 def test_mistakes_begin_with_the_most_confident(opened, trained):
-    folder = os.path.join(trained, report.FOLDER)
+    folder = os.path.join(trained, report_page.FOLDER)
     found = figures_in(folder)
     tab = opened(folder)
     cards = tab.locator("#mistakes .picture")
@@ -161,7 +161,7 @@ def test_mistakes_begin_with_the_most_confident(opened, trained):
 
 
 def test_curves_by_step_and_by_time(opened, trained):
-    tab = opened(os.path.join(trained, report.FOLDER))
+    tab = opened(os.path.join(trained, report_page.FOLDER))
     titles = tab.locator("#training h3").all_inner_texts()
     assert titles == ["Accuracy of the evaluations", "Loss", "Learning rate", "Speed"]
     charts = tab.locator("#training svg")
@@ -206,7 +206,7 @@ def test_a_thousand_classes(opened, tmp_path):
     ]  # fmt: skip
     assert tab.locator(".pair:visible").count() == 10
     tab.locator("#pairs .more").click()
-    assert tab.locator(".pair:visible").count() == content.MOST_PAIRS
+    assert tab.locator(".pair:visible").count() == report_page.MOST_PAIRS
     # A click finds the nearest cell; browsers round to pixels, and a class is less than one.
     canvas = tab.locator("canvas#matrix")
     label = found["classes"].index(max(found["classes"], key=lambda row: row["right"]))
@@ -221,7 +221,7 @@ def test_a_thousand_classes(opened, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_in_light_and_dark(opened, trained, scheme):
-    tab = opened(os.path.join(trained, report.FOLDER), viewport=PHONE, color_scheme=scheme)
+    tab = opened(os.path.join(trained, report_page.FOLDER), viewport=PHONE, color_scheme=scheme)
     assert fits(tab)
     ink, paper = tab.evaluate(
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
@@ -234,8 +234,8 @@ def test_names_are_never_markup(opened, tmp_path):
     names = ["<img src=x onerror=alert(1)>", "</script><b>b</b>"]
     path = made_predictions.write_records(tmp_path, [0, 1])
     found = made_predictions.of([0, 1], [[1, 0], [1, 0]], [[0.8, 0.2]] * 2, [0.2, 0.8], 2, [path])
-    report.check_folder(str(tmp_path / "report"), "output_dir")
-    report.write(
+    report_page.check_folder(str(tmp_path / "report"), "output_dir")
+    report_page.write(
         made_predictions.subject(names), predictions.Source([path], 2), found,
         str(tmp_path / "report"),
     )  # fmt: skip
@@ -248,7 +248,7 @@ def test_names_are_never_markup(opened, tmp_path):
 
 
 def test_on_paper(opened, trained):
-    tab = opened(os.path.join(trained, report.FOLDER))
+    tab = opened(os.path.join(trained, report_page.FOLDER))
     tab.emulate_media(media="print", color_scheme="dark")
     assert tab.locator("nav").is_hidden()
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

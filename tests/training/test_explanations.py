@@ -10,7 +10,7 @@ from saved_checkpoints import save
 
 from utils.base import stopping
 from utils.base.errors import UserError
-from utils.training import explanations
+from utils.training import configuration
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def test_a_stop_names_the_saved_step(model_dir, caplog, mode, scope, steps):
     with (
         caplog.at_level("INFO", "absl"),
         pytest.raises((stopping.Stop, AttributeError)),
-        explanations.naming_what_is_saved(params),
+        configuration.naming_what_is_saved(params),
         scope(),
     ):
         raise stopping.Stop(signal.SIGINT)
@@ -54,7 +54,7 @@ def test_a_full_disk_names_the_checkpoint_that_is_kept(model_dir):
     params = {"mode": "train", "model_dir": model_dir}
     with (
         pytest.raises(UserError, match=r"No space left .*model\.ckpt-3 is kept"),
-        explanations.naming_what_is_saved(params),
+        configuration.naming_what_is_saved(params),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), model_dir)
 
@@ -64,7 +64,7 @@ def test_an_error_is_no_stop(model_dir, caplog):
     with (
         caplog.at_level("INFO", "absl"),
         pytest.raises(ValueError),
-        explanations.naming_what_is_saved(params),
+        configuration.naming_what_is_saved(params),
     ):
         raise ValueError("of another kind")
     assert caplog.messages == []

@@ -11,7 +11,7 @@ from main_runs import tiny_params, values_of
 from PIL import Image
 
 import mnasnet_main
-from utils.training import checkpoints, inputs, summaries
+from utils.training import checkpoints, hooks, inputs
 
 import tensorflow.compat.v1 as tf
 
@@ -140,7 +140,7 @@ def test_a_tpu_writes_the_same_from_its_host(digits_dir, tmp_path, monkeypatch):
         digits_dir, tmp_path, add_summaries=True, add_histograms=True, use_tpu=True,
         precision="bfloat16", use_keras=False,
     )  # fmt: skip
-    hook = summaries.EventsHook(params, 0, inputs.Split(params, is_training=True))
+    hook = hooks.EventsHook(params, 0, inputs.Split(params, is_training=True))
 
     class Begins(tpu_graphs._KeepGraph):
         def begin(self):

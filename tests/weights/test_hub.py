@@ -16,7 +16,7 @@ from main_runs import log_of, refusal
 from torch_files import Call, pth_file, zip_file
 
 from utils import checkpoint_tool, pretrained
-from utils.reading import labels
+from utils.reading import dataset_info
 from utils.running import loop
 from utils.training import configuration
 from utils.weights import conversion, recognition, weights_file
@@ -107,7 +107,7 @@ def test_what_cannot_be_done_is_left_out_with_a_word(changes, setting, flag, tmp
     found = hub_module._of_timm_config(str(path), "hf://timm/x")
     assert setting not in {**found.settings, **found.normalization} and len(found.settings) >= 2
     assert flag in caplog.text and "hf://timm/x" in caplog.text
-    assert found.labels == tuple(labels.read("imagenet", 1000))
+    assert found.labels == tuple(dataset_info.read_labels("imagenet", 1000))
     content = json.loads(path.read_bytes())  # an old one, all at one level
     path.write_text(json.dumps({**content, **content.pop("pretrained_cfg")}))
     assert hub_module._of_timm_config(str(path), "hf://timm/x") == found
@@ -359,7 +359,7 @@ def test_mnasnet_comes_from_the_hub_where_it_can_be_reached(hub, tmp_path, caplo
         pretrained.main(arguments)
     assert f"MnasNet-A1 of hf://{A1} is used, published top-1 75.45 %" in caplog.text
     lines = (tmp_path / "a1" / "labels.txt").read_text().splitlines()
-    assert lines == labels.read("imagenet", 1000)
+    assert lines == dataset_info.read_labels("imagenet", 1000)
     hub.fails_with = 503
     pretrained.main(arguments)  # a second time does nothing
     assert prepared == ["lite0"]

@@ -11,14 +11,14 @@ from main_runs import run_here
 
 from utils import classify, pretrained
 from utils.base.errors import UserError
-from utils.reading import labels
+from utils.reading import dataset_info
 from utils.training import evaluations
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_labels_are_the_thousand_of_imagenet():
-    lines = pathlib.Path(labels.IMAGENET_FILE).read_text().splitlines()
+    lines = pathlib.Path(dataset_info.IMAGENET_FILE).read_text().splitlines()
     synsets, names = zip(*(line.split("\t") for line in lines), strict=True)
     assert len(set(synsets)) == 1000 and list(synsets) == sorted(synsets)
     assert len(set(names)) == 1000 and all(names)
@@ -27,9 +27,9 @@ def test_labels_are_the_thousand_of_imagenet():
 
 def test_labels_of_another_number_are_refused(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    assert labels.read(str(tmp_path / "labels.txt"), 2) == ["cat", "dog"]
+    assert dataset_info.read_labels(str(tmp_path / "labels.txt"), 2) == ["cat", "dog"]
     with pytest.raises(UserError, match="2 names for 3 classes"):
-        labels.read(str(tmp_path / "labels.txt"), 3)
+        dataset_info.read_labels(str(tmp_path / "labels.txt"), 3)
 
 
 def test_photographs_get_their_names(tmp_path, capsys):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from utils.workers import gang, gpus
+from utils.workers import gang
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Workers append what they see to a file, and then do what their script says.
@@ -160,7 +160,7 @@ def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
 
 
 def test_each_worker_sees_one_gpu(run_here, monkeypatch):
-    monkeypatch.setenv(gpus.VARIABLE, "3,5,7")
+    monkeypatch.setenv(gang.VARIABLE, "3,5,7")
     _, _, seen, *_ = run_here("")
     assert {me: name for me, _, _, name in seen} == {0: "3", 1: "5", 2: "7"}
 

@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from utils.workers import gpus
+from utils.workers import gang
 
 
 @pytest.fixture
 def smi(tmp_path, monkeypatch):
     """Puts an nvidia-smi on the path that shows some GPUs."""
-    monkeypatch.delenv(gpus.VARIABLE, raising=False)
+    monkeypatch.delenv(gang.VARIABLE, raising=False)
 
     def show(count):
         lines = "".join(f"GPU {n}: Some GPU (UUID: GPU-{n})\\n" for n in range(count))
@@ -25,7 +25,7 @@ def smi(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [0, 1, 8])
 def test_nvidia_smi_counts(smi, count):
     smi(count)
-    assert gpus.visible() == [str(number) for number in range(count)]
+    assert gang.visible() == [str(number) for number in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def test_nvidia_smi_counts(smi, count):
 )
 def test_the_variable_comes_first(smi, monkeypatch, value, found):
     smi(8)
-    monkeypatch.setenv(gpus.VARIABLE, value)
-    assert gpus.visible() == found
+    monkeypatch.setenv(gang.VARIABLE, value)
+    assert gang.visible() == found
 
 
 def test_without_a_driver_there_is_none(monkeypatch, tmp_path):
-    monkeypatch.delenv(gpus.VARIABLE, raising=False)
+    monkeypatch.delenv(gang.VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus.visible() == []
+    assert gang.visible() == []
 
 
 @pytest.mark.parametrize(("local", "taken"), [(0, "4"), (1, "6"), (2, "4"), (None, "4")])
 def test_a_worker_takes_one(monkeypatch, local, taken):
-    monkeypatch.setenv(gpus.VARIABLE, "4,6")
-    assert gpus.take_one(local) == 2
-    assert os.environ[gpus.VARIABLE] == taken
+    monkeypatch.setenv(gang.VARIABLE, "4,6")
+    assert gang.take_one(local) == 2
+    assert os.environ[gang.VARIABLE] == taken

@@ -10,7 +10,7 @@ import pytest
 
 from utils.base.errors import UserError
 from utils.workers import gang, rendezvous, tasks
-from utils.workers.lost import WorkerLost
+from utils.workers.rendezvous import WorkerLost
 
 SETTINGS = {"train_batch_size": 32, "model_spec": {"stages": ["a"]}, "weight_decay": 1e-5}
 PLAN = {"step": 40}

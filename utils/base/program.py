@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
 import logging as python_logging
 import os
 import platform
@@ -14,14 +15,173 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from absl import flags, logging
 
-from utils.base import disk_errors, files, memory, standard_streams, stopping, tensorflow_version
+from utils.base import files, memory, stopping, tensorflow_version
 from utils.base.errors import UserError, excerpt
 from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Returns a table in Markdown, without a line feed at its end.
+
+    Args:
+      header: titles of the columns.
+      rows: the cells of each row.
+      left: number of columns that are aligned left.
+    """
+    return "\n".join([markdown_head(header, left), *map(markdown_row, rows)])
+
+
+def markdown_head(header: Sequence[str], left: int = 1) -> str:
+    """Returns the two lines above the rows, for a caller that prints each row when it is known."""
+    return f"{markdown_row(header)}\n|{'---|' * left}{'---:|' * (len(header) - left)}"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """Returns one line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def plain(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Returns a table whose columns are as wide as their widest cell, two spaces apart.
+
+    Args:
+      header: titles of the columns.
+      rows: the cells of each row, as many as the header has.
+      left: number of columns that are aligned left.
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+_NAMES = ("stdin", "stdout", "stderr")
+
+
+def open_missing() -> None:
+    """Opens /dev/null for each stream that the program was started without, as by `>&-`.
+
+    Otherwise the next file that is opened would get the number of the stream, and native libraries,
+    which write to that number, would write into the file.
+    """
+    for name in _NAMES:
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+
+
+def check_locale(argv: list[str]) -> None:
+    """Raises UserError for an argument that the locale cannot spell, for no file has its name."""
+    encoding = sys.getfilesystemencoding()
+    for argument in argv:
+        if encoding != "utf-8" and not argument.isascii():
+            raise UserError(
+                f"{excerpt(argument)} has letters that this locale ({encoding}) cannot spell: set "
+                "the environment variable PYTHONUTF8=1, or LC_ALL=C.UTF-8."
+            )
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Makes print() raise UserError if stdout cannot be written, and flushes stdout at the end.
+
+    Letters that the encoding of stdout lacks are written as escapes. A BrokenPipeError stays as it
+    is, for a reader that has read enough is no mistake.
+    """
+    plain = sys.stdout
+    if isinstance(plain, io.TextIOWrapper):
+        plain.reconfigure(errors="backslashreplace")
+    checked: Any = _CheckedOutput(plain)
+    sys.stdout = checked
+    try:
+        try:
+            yield
+        finally:
+            checked.flush()
+    except _OutputError:
+        discard_output()
+        raise
+    finally:
+        sys.stdout = plain
+
+
+def discard_output() -> None:
+    """Drops what stdout still holds, because Python flushes stdout once more when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+class _OutputError(UserError):
+    """Says that stdout cannot be written."""
+
+    def __init__(self, error: OSError):
+        super().__init__(
+            f"the output cannot be written ({error.strerror}): make room, or write it elsewhere."
+        )
+
+
+class _CheckedOutput:
+    """Wraps a stream and tells its own errors from those of other files."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._checked(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._checked(self._stream.flush)
+
+    def _checked(self, method, *arguments):
+        try:
+            return method(*arguments)
+        except BrokenPipeError:
+            raise
+        except OSError as e:
+            raise _OutputError(e) from e
+
+
+@contextlib.contextmanager
+def hold_native_output() -> Iterator[None]:
+    """Holds back what C++ code writes to stdout and stderr; an exception lets the text out.
+
+    TensorFlow Lite's converter and interpreter print notes at every use, whatever the log level.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(min(verbosity, logging.WARNING))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {number: os.dup(number) for number in (1, 2)}
+    with tempfile.TemporaryFile() as held:
+        for number in saved:
+            os.dup2(held.fileno(), number)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved[2], held.read())
+            raise
+        finally:
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)
+            logging.set_verbosity(verbosity)
+
 
 DEBUG_FLAG = "--debug"
 DEBUG_HELP = f"{DEBUG_FLAG} shows the stack trace of an error."
@@ -66,7 +226,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     debug = DEBUG_FLAG in argv
     argv = [argument for argument in argv if argument != DEBUG_FLAG]
     memory.keep_freed_memory()
-    standard_streams.open_missing()
+    open_missing()
     set_up_logging()
     stopping.install()
     threading.excepthook = _print_trace_unless_of_a_file
@@ -74,11 +234,11 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     _collect_garbage_less_often()
     _name_cache_if_homeless()
     try:
-        with standard_streams.checked_output():
-            standard_streams.check_locale(argv)
+        with checked_output():
+            check_locale(argv)
             status = main(argv)
     except BrokenPipeError:  # as by `... | head`, which has read enough
-        standard_streams.discard_output()
+        discard_output()
         status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
@@ -143,7 +303,7 @@ def _name_cache_if_homeless() -> None:
 def _print_trace_unless_of_a_file(given: threading.ExceptHookArgs) -> None:
     """Ends a thread; TensorFlow raises in the main thread what was wrong with its event files."""
     error = given.exc_value
-    if error is None or not (disk_errors.find(error) or files.is_of_bucket(error)):
+    if error is None or not (files.find(error) or files.is_of_bucket(error)):
         threading.__excepthook__(given)
 
 
@@ -153,7 +313,7 @@ def _foreseen(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, flags.Error):
         return f"{_sentence(error)} --help lists the flags."
-    if failure := disk_errors.find(error):
+    if failure := files.find(error):
         return f"{failure}."
     if _is_of_tensorflow(error, "PermissionDeniedError", "UnauthenticatedError"):
         return f"access denied: {files.reason(error)}."

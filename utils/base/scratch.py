@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from utils.base import disk_errors, folder_lock
+from utils.base import files, folder_lock
 from utils.base.errors import UserError
 
 
@@ -31,8 +31,8 @@ def folder(prefix: str) -> Iterator[str]:
     path, lock = _make_locked(prefix)
     try:
         yield path
-    except disk_errors.types() as e:
-        failure = disk_errors.find(e)
+    except files.types() as e:
+        failure = files.find(e)
         if failure is None or not (failure.path or "").startswith(path):
             raise
         raise UserError(

@@ -13,7 +13,7 @@ from absl import logging
 from utils.base import progress
 from utils.base.errors import UserError
 from utils.config import loading, settings
-from utils.reading import bigtable, bigtable_client, records
+from utils.reading import bigtable, records
 from utils.reading.bigtable import BigtableSelection
 
 PARALLEL = 8
@@ -40,7 +40,7 @@ def create_table(selection: BigtableSelection) -> None:
             table.column_family(selection.column_family, rule).create()
     except Exception as e:  # errors of gRPC, google.auth and google.api_core
         raise UserError(
-            f"The table {selection.table} cannot be created: {bigtable_client.cause(e)}."
+            f"The table {selection.table} cannot be created: {bigtable.cause(e)}."
         ) from e
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from utils.base.errors import UserError
-from utils.building import shards
-from utils.building import picture_folders
+from utils.building import picture_folders, shards
 from utils.reading import examples, pictures
 
 NUM_TRAIN_SHARDS = 4

@@ -11,8 +11,7 @@ import random
 from typing import Any, NamedTuple
 
 from utils.base.errors import UserError
-from utils.building import shards, shared_arguments
-from utils.building import picture_folders
+from utils.building import picture_folders, shards, shared_arguments
 from utils.reading import pictures
 
 NAME = "random pictures"

@@ -14,10 +14,9 @@ from typing import NamedTuple
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.building import shards, shared_arguments
-from utils.building import picture_folders
+from utils.building import picture_folders, shards, shared_arguments
 from utils.building.picture_folders import Found
-from utils.reading import foreign, labels, pictures
+from utils.reading import dataset_info, pictures, records
 
 SHARE = 0.1
 PICTURES_A_SHARD = 1024
@@ -177,7 +176,7 @@ def _log_splits(
         f"; left out: {', '.join(left_out)}" if left_out else "",
         min(train), max(train),
     )  # fmt: skip
-    unequal = labels.unequal_sizes([*train], [len(found) for found in train.values()])
+    unequal = dataset_info.unequal_sizes([*train], [len(found) for found in train.values()])
     if unequal:
         logging.warning("The training's %s: look at each class's own accuracy.", unequal)
 
@@ -190,7 +189,7 @@ def _split_folders(root: str, names: list[str]) -> tuple[str, str] | None:
     Raises:
       UserError: folders are named like splits, but it is not clear which split each is.
     """
-    split_of = {name: foreign.split_of(name) for name in names}
+    split_of = {name: records.split_of(name) for name in names}
     pairs, like_splits = {}, set()
     trains = [name for name in names if split_of[name][0] == shards.TRAIN]
     others = [name for name in names if split_of[name][0] not in (None, shards.TRAIN)]
@@ -231,7 +230,7 @@ def _check_no_split(root: str, like_splits: list[str]) -> None:
     with_classes = [
         folder for folder, classes in (_levels(root, name)[-1] for name in like_splits) if classes
     ]
-    is_test = any(foreign.split_of(name)[0] == foreign.TEST for name in like_splits)
+    is_test = any(records.split_of(name)[0] == records.TEST for name in like_splits)
     # Trains may be a class, too, but unlabelled pictures for a test hardly.
     if not like_splits or (len(like_splits) == 1 and not with_classes and not is_test):
         return
@@ -315,7 +314,7 @@ def _check_class(root: str, path: str, found: list[Found], inner: set[str]) -> N
     if not found:
         raise UserError(f"The class folder {folder} has no pictures: fill it or remove it.")
     _check_name(os.path.basename(path), os.path.dirname(folder))
-    splits = {foreign.split_of(name)[0]: name for name in inner}
+    splits = {records.split_of(name)[0]: name for name in inner}
     if shards.TRAIN in splits and len(splits.keys() - {None}) > 1:
         raise UserError(
             f"The class folder {folder} holds splits, such as {splits[shards.TRAIN]}: move their "

@@ -11,12 +11,11 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.building import shards, shared_arguments
-from utils.building import picture_folders
+from utils.building import picture_folders, shards, shared_arguments
 from utils.building.picture_folders import Found
 from utils.config import settings
-from utils.reading import foreign, pictures
-from utils.reading.labels import IMAGENET_FILE
+from utils.reading import pictures, records
+from utils.reading.dataset_info import IMAGENET_FILE
 
 NAME = "ImageNet (ILSVRC2012)"
 TRAIN_SHARDS, VALIDATION_SHARDS = 1024, 128
@@ -141,7 +140,7 @@ def _by_synset(root: str, split: str) -> list[tuple[Found, str]]:
 def _split_folder(root: str, split: str) -> str:
     """Returns the folder of a split: train, or ILSVRC2012_img_train; UserError if none is there."""
     names = picture_folders.folders(root)
-    found = [name for name in names if foreign.split_of(name)[0] == split]
+    found = [name for name in names if records.split_of(name)[0] == split]
     if not found:
         raise UserError(
             f"--input_dir={root} has no folder {split}: add it, or name the folder that has it (in "

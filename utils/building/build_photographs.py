@@ -35,8 +35,7 @@ import numpy as np
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.building import shards
-from utils.building import picture_folders
+from utils.building import picture_folders, shards
 from utils.reading import examples, pictures
 
 GRID = 5

@@ -9,15 +9,16 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
 from absl import logging
+
 from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.tensorflow_version import tf
 from utils.building import shards
-from utils.reading import examples, foreign, pictures
+from utils.reading import examples, pictures, records
 from utils.reading.pictures import Unreadable
-
 
 # Endings of files that are often among pictures. Every other file must be a picture: an error is
 # better than a picture that is left out.
@@ -80,8 +81,8 @@ def plainest(root: str, names: Iterable[str]) -> str:
     Raises:
       UserError: there are two such folders.
     """
-    first, *others = sorted(names, key=lambda name: (len(foreign.words(name)), name))
-    if others and len(foreign.words(first)) == len(foreign.words(others[0])):
+    first, *others = sorted(names, key=lambda name: (len(records.words(name)), name))
+    if others and len(records.words(first)) == len(records.words(others[0])):
         raise UserError(
             f"--input_dir={root} has both {first} and {others[0]}: move one of them away."
         )

@@ -36,7 +36,7 @@ from utils.base.errors import UserError
 from utils.base.progress import Progress
 from utils.base.tensorflow_version import tf
 from utils.base.version import __version__
-from utils.reading import dataset_info, labels, records
+from utils.reading import dataset_info, records
 from utils.reading.dataset_info import DatasetInfo
 from utils.reading.pictures import Unreadable
 
@@ -46,7 +46,7 @@ UNREADABLE_FILE_NAME = "unreadable.txt"
 MAX_BAD_SHARE = 0.01
 TEMPORARY, DONE, MADE = ".tmp-", ".tmp-done", ".tmp-made"
 _OURS = re.compile(
-    rf"(({'|'.join(PREFIXES.values())})\d+-of-\d+|{dataset_info.FILE_NAME}|{labels.FILE_NAME}"
+    rf"(({'|'.join(PREFIXES.values())})\d+-of-\d+|{dataset_info.FILE_NAME}|{dataset_info.LABELS_FILE}"
     rf"|{UNREADABLE_FILE_NAME})({TEMPORARY}.*)?"
 )
 _LOGGED = 20  # unreadable pictures named in the log; the file names all

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from utils.base import files
-from utils.reading import examples, framing, records, scan
-from utils.reading.segments import Segment
+from utils.reading import examples, records, scan
+from utils.reading.records import Segment
 
 # The number of classes if it is unknown: GREATEST_LABEL itself stands for all labels beyond it.
 _ANY_LABEL = examples.GREATEST_LABEL - 1
@@ -95,14 +95,14 @@ def _read(
 ) -> list[tuple[bytes, int]]:
     """Returns (encoded picture, label) of records of a segment, given their numbers in order."""
     count = numbers[-1] + 1
-    if files.is_remote(segment.path) or framing.compression(segment.path):
+    if files.is_remote(segment.path) or records.compression(segment.path):
         # What is skipped is sent or decompressed as well, and each step back begins anew.
-        contents = framing.contents(segment.path, segment.offset, count)
+        contents = records.contents(segment.path, segment.offset, count)
         wanted = {*numbers}
         found = [content for number, content in enumerate(contents) if number in wanted]
     else:
-        frames = list(itertools.islice(framing.frames(segment.path, segment.offset), count))
-        found = [framing.content(segment.path, frames[number]) for number in numbers]
+        frames = list(itertools.islice(records.frames(segment.path, segment.offset), count))
+        found = [records.content(segment.path, frames[number]) for number in numbers]
     return [
         records.unpack(content, segment.path, number, form)
         for number, content in zip(numbers, found, strict=True)

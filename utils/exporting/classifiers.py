@@ -10,8 +10,8 @@ from absl import logging
 import preprocessing
 from utils.base import files
 from utils.base.errors import UserError
-from utils.exporting import contracts, export_report, saved_model, tflite, tflite_metadata
-from utils.reading import labels
+from utils.exporting import measure, metadata, saved_model, tflite
+from utils.reading import dataset_info
 
 import tensorflow.compat.v1 as tf
 
@@ -62,7 +62,7 @@ class TFLiteClassifier:
         """Returns what `SavedModelClassifier.probabilities` returns; the errors are the same."""
         image = self._session.run(self._image, {self._bytes: image_bytes})
         scores = _finite(self._interpreter.scores(image), self._path)
-        return scores if self._interpreter.gives_probabilities else contracts.softmax(scores)
+        return scores if self._interpreter.gives_probabilities else metadata.softmax(scores)
 
 
 def _finite(values: np.ndarray, path: str) -> np.ndarray:
@@ -83,7 +83,7 @@ def load(path: str) -> SavedModelClassifier | TFLiteClassifier:
     """
     if is_tflite(path):
         return TFLiteClassifier(path)
-    report = export_report.read(path)
+    report = measure.read(path)
     if report is None:
         return SavedModelClassifier(path)
     names = {row["kind"]: name for name, row in report["files"].items()}
@@ -120,13 +120,13 @@ def label_names(path: str, given: str | None, num_classes: int) -> list[str] | N
 
 def _stored_names(path: str) -> list[str] | None:
     """Returns the names inside a model, or in the label file next to it."""
-    inside = tflite_metadata.label_names(path) if is_tflite(path) else None
+    inside = metadata.label_names(path) if is_tflite(path) else None
     if inside:
         return inside
     path = files.absolute(path)
     # In a SavedModel, in an export's folder, next to a file.
     for folder in (os.path.join(path, "assets.extra"), path, os.path.dirname(path)):
-        candidate = os.path.join(folder, labels.FILE_NAME)
+        candidate = os.path.join(folder, dataset_info.LABELS_FILE)
         if tf.io.gfile.exists(candidate):
             return files.read_text(candidate).splitlines()
     return None

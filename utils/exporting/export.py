@@ -17,20 +17,11 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils.base import disk_errors, files, folder_lock, memory, scratch
+from utils.base import files, folder_lock, memory, scratch
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.exporting import (
-    contracts,
-    export_report,
-    measure,
-    placing,
-    samples,
-    saved_model,
-    tflite,
-    tflite_metadata,
-)
-from utils.reading import labels, records
+from utils.exporting import measure, metadata, placing, samples, saved_model, tflite
+from utils.reading import dataset_info, records
 from utils.training import checkpoints, model_files
 
 import tensorflow.compat.v1 as tf
@@ -58,10 +49,10 @@ def check(params: Mapping[str, Any]) -> None:
     files.make_writable_dir(params["export_dir"], "export_dir")
     with folder_lock.hold(params["export_dir"], "export_dir", "export"):
         placing.finish(params["export_dir"])
-    earlier = export_report.read(params["export_dir"])
+    earlier = measure.read(params["export_dir"])
     made = [_tflite_name(params, kind) for kind in _kinds(params)]
     if model_files.label_names(params):
-        made.append(labels.FILE_NAME)
+        made.append(dataset_info.LABELS_FILE)
     _check_not_foreign(params["export_dir"], made, earlier)
     _check_images(params)
 
@@ -108,7 +99,7 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
         placing.unfinished(export_dir) as folder,
         memory.no_collection(),
     ):
-        earlier = export_report.read(export_dir)
+        earlier = measure.read(export_dir)
         with _local(folder) as made_in:
             made = _make(params, checkpoint, model_fn, made_in)
             _check_not_foreign(export_dir, list(made), earlier)
@@ -136,8 +127,8 @@ def _local(folder: str) -> Iterator[str]:
 def _explaining_full_disk(export_dir: str) -> Iterator[None]:
     try:
         yield
-    except disk_errors.types() as e:
-        failure = disk_errors.find(e)
+    except files.types() as e:
+        failure = files.find(e)
         if failure is None or export_dir not in (failure.path or ""):
             raise
         raise UserError(f"--export_dir={export_dir} cannot be written: {failure}.") from e
@@ -168,8 +159,8 @@ def _make(
     made: dict[str, dict[str, Any]] = {}
     names = model_files.label_names(params)
     if names:
-        labels.write(folder, names)
-        made[labels.FILE_NAME] = {"kind": export_report.LABELS_KIND}
+        dataset_info.write_labels(folder, names)
+        made[dataset_info.LABELS_FILE] = {"kind": measure.LABELS_KIND}
     with futures.ThreadPoolExecutor(1) as pool:
         # Reading runs next to building graphs, which takes one core.
         calibration = pool.submit(_calibration_images, params)
@@ -183,11 +174,11 @@ def _make(
                 name = _tflite_name(params, kind)
                 content = network.convert(kind, calibration.result())
                 mean, stddev = network.input_normalization(kind)
-                description = tflite_metadata.Description(
+                description = metadata.Description(
                     network.contract, params["model_name"], names, mean, stddev,
                     params["resize_method"], params["eval_crop_share"],
                 )  # fmt: skip
-                content = tflite_metadata.add(content, description)
+                content = metadata.add(content, description)
                 files.write_bytes(os.path.join(folder, name), content)
                 made[name] = {"kind": kind, "bytes": len(content)}
     _measure(params, served, folder, made)
@@ -239,7 +230,7 @@ def _measure(
 
     Files are compared with the SavedModel by what their contract gives.
     """
-    contract = contracts.CONTRACTS[params["tflite_contract"]]
+    contract = metadata.CONTRACTS[params["tflite_contract"]]
     reference = os.path.basename(served.path)
     opened = {reference: _scores_of_logits(served.logits, contract)}
     for name, row in made.items():
@@ -253,14 +244,14 @@ def _measure(
         made[name].update(measurement.report(labelled, difference))
         if made[name]["kind"] == "float32" and labelled:
             squeezed = samples.squeezed_images(params)
-            made[name][export_report.SQUEEZED] = measure.top_1(opened[name], squeezed, total)
+            made[name][measure.SQUEEZED] = measure.top_1(opened[name], squeezed, total)
     images = max(measurement.images for measurement in found.values())
     measured = {name: made[name] for name in opened}
-    logging.info("Measured on %d images:\n%s", images, export_report.table(measured))
+    logging.info("Measured on %d images:\n%s", images, measure.table(measured))
 
 
 def _check_agreement(
-    name: str, kind: str, measurement: measure.Measurement, contract: contracts.Contract
+    name: str, kind: str, measurement: measure.Measurement, contract: metadata.Contract
 ) -> None:
     """Raises UserError if the file in float32 does not compute what the SavedModel does."""
     difference = measurement.largest_difference
@@ -272,12 +263,12 @@ def _check_agreement(
 
 
 def _scores_of_logits(
-    logits: measure.Classifier, contract: contracts.Contract
+    logits: measure.Classifier, contract: metadata.Contract
 ) -> measure.Classifier:
     """Returns a classifier that gives what a contract wants, of one that gives logits."""
     if not contract.gives_probabilities:
         return logits
-    return lambda image: contracts.softmax(logits(image))
+    return lambda image: metadata.softmax(logits(image))
 
 
 def _check_not_foreign(

@@ -5,15 +5,223 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
+import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from utils.base import memory, progress
+from utils.base import files, memory, program, progress
 from utils.base.errors import UserError
+from utils.base.tensorflow_version import importing_later, tf
+from utils.exporting import metadata
+
+with importing_later():
+    from utils.exporting import tflite
+
+KINDS = ("float32", "int8")
+ROUNDS = 60
+
+_Key = TypeVar("_Key")
+
+
+def definition() -> str:
+    """Returns what the figures of `of_networks` mean, with the name of this machine."""
+    how = f"median of {ROUNDS} runs in turns, with random weights, for one image"
+    return f"{how}, {describe(machine())}"
+
+
+def of_networks(
+    networks: Sequence[Mapping[str, Any]], model_fn: Callable
+) -> list[dict[str, float]]:
+    """Returns each network's milliseconds for one image, by kind of file.
+
+    Args:
+      networks: complete settings of each.
+      model_fn: the model function of an estimator.
+
+    Raises:
+      UserError: a network cannot be converted to int8.
+    """
+    contents = {}
+    for number, params in enumerate(networks):
+        for kind, content in random_files(params, model_fn).items():
+            contents[number, kind] = content
+    found = medians(contents)
+    return [{kind: found[number, kind] for kind in KINDS} for number in range(len(networks))]
+
+
+def random_files(
+    params: Mapping[str, Any], model_fn: Callable, kinds: tuple[str, ...] = KINDS
+) -> dict[str, bytes]:
+    """Returns the .tflite files of a network with random weights, by kind.
+
+    Args:
+      params: complete settings of the network.
+      model_fn: the model function of an estimator.
+      kinds: of `tflite.SUFFIXES`.
+
+    Raises:
+      UserError: the network cannot be converted to int8.
+    """
+    params = {**params, "use_tpu": False}
+    pictures = random_pictures(params["input_image_size"])
+    with tempfile.TemporaryDirectory(prefix="mnasnet-latency-") as folder:
+        checkpoint = _random_checkpoint(params, model_fn, folder)
+        with tflite.restored(model_fn, params, checkpoint) as network:
+            return {
+                kind: metadata.add(
+                    network.convert(kind, pictures),
+                    metadata.Description(
+                        network.contract, params["model_name"], (),
+                        *network.input_normalization(kind),
+                    ),
+                )
+                for kind in kinds
+            }  # fmt: skip
+
+
+def random_pictures(size: int, count: int = 8) -> np.ndarray:
+    """Returns noise that stands for pictures, float32 [count, size, size, 3] in [0, 255]."""
+    rng = np.random.RandomState(0)
+    return rng.uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+def _random_checkpoint(params, model_fn: Callable, folder: str) -> str:
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.float32, [1, None, None, 3])
+        tf.train.get_or_create_global_step()
+        model_fn(images, None, tf.estimator.ModeKeys.PREDICT, params)
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, folder + "/model.ckpt", 0)
+
+
+def medians(contents: Mapping[_Key, bytes], rounds: int = ROUNDS) -> dict[_Key, float]:
+    """Returns the median milliseconds that each .tflite file takes for an image.
+
+    Only the network is timed, not the conversion of pixels to the type of its input. It runs on
+    this thread, whose own time counts: what other programs take in between does not. They still
+    compete for caches and memory, so the files take turns, and a disturbance meets all of them. At
+    its turn a file runs twice, and the second run counts, which finds the weights in the caches.
+    """
+    interpreters = {key: tflite.Interpreter(content=content) for key, content in contents.items()}
+    for interpreter in interpreters.values():
+        interpreter.scores(random_pictures(interpreter.image_size, 1)[0])
+    seconds: dict[_Key, list[float]] = {key: [] for key in contents}
+    for _ in range(rounds):
+        for key, interpreter in interpreters.items():
+            interpreter.run_again()
+            start = time.thread_time()
+            interpreter.run_again()
+            seconds[key].append(time.thread_time() - start)
+    return {key: 1000 * float(np.median(times)) for key, times in seconds.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Returns what latencies depend on: processor, cores, load, threads and interpreter."""
+    return {
+        "processor": _processor(),
+        "cores": memory.cores(),
+        "load": round(os.getloadavg()[0], 2),
+        "threads": 1,
+        "interpreter": f"TensorFlow {tf.__version__}",
+    }
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Returns a clause that names a machine, as `machine` gives it."""
+    return (
+        f"through the interpreter of {found['interpreter']} on one thread of {found['processor']} "
+        f"({found['cores']} cores, load average {found['load']:g})"
+    )
+
+
+def _processor() -> str:
+    """Returns the name of the processor, or of its architecture if the system does not tell."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            names = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+FILE_NAME = "export_report.json"
+LABELS_KIND = "names of the classes"
+# Top-1 on pictures that are squeezed whole into the input, as MediaPipe prepares them.
+SQUEEZED = "squeezed_top_1_accuracy"
+
+
+def read(export_dir: str) -> dict[str, Any] | None:
+    """Returns the report of the export in a folder; None if there is none.
+
+    Raises:
+      UserError: the file is not a report of this program.
+    """
+    path = os.path.join(export_dir, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    remedy = "remove it, or choose another --export_dir"
+    return files.read_json(path, "a report of this program", remedy, _checked)
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    """Returns the report if it has all that its readers take for granted."""
+    identity = files.member(content, "identity", dict)
+    files.member(identity, "global_step", int)
+    for name, row in files.member(content, "files", dict).items():
+        files.name_in_folder(name)
+        files.member(row, "kind", str)
+        if row["kind"] != LABELS_KIND:
+            _check_measured(identity, row)
+    return content
+
+
+def _check_measured(identity: dict[str, Any], row: dict[str, Any]) -> None:
+    files.member(identity, "model_name", str)
+    files.member(row, "bytes", int)
+    for name in (_difference(row), "latency_ms"):
+        files.member(row, name, int, float)
+    for name in ("top_1_accuracy", "top_5_accuracy", "agreement"):
+        files.member(row, name, int, float, type(None))
+    if SQUEEZED in row:  # only float32 files have it, and none of before
+        files.member(row, SQUEEZED, int, float, type(None))
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """Returns the name of a file's largest difference, which says what was compared."""
+    return DIFFERENCES[DIFFERENCES[True] in row]
+
+
+def write(export_dir: str, report: dict[str, Any]) -> None:
+    """Writes the report, which makes the export in a folder count as complete."""
+    files.write_json(os.path.join(export_dir, FILE_NAME), report)
+
+
+MEASURED = ("MB", "top-1 %", "top-5 %", "squeezed %", "agreement %", "difference", "ms")
+
+
+def measured(row: Mapping[str, Any]) -> list[str]:
+    """Returns the cells under the titles MEASURED for one file of a report."""
+    shares = [
+        "-" if row.get(name) is None else f"{100 * row[name]:.2f}"
+        for name in ("top_1_accuracy", "top_5_accuracy", SQUEEZED, "agreement")
+    ]
+    return [
+        f"{row['bytes'] / 1e6:.2f}", *shares,
+        f"{row[_difference(row)]:.1g}", f"{row['latency_ms']:.2f}",
+    ]  # fmt: skip
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the measurements of files, by their names, as a table for a terminal."""
+    lines = ([name, *measured(row)] for name, row in rows.items())
+    return program.plain(["file", *MEASURED], lines)
+
 
 # Whether scores are probabilities -> how a report names their largest difference.
 DIFFERENCES = {False: "largest_logit_difference", True: "largest_probability_difference"}

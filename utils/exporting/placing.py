@@ -22,7 +22,7 @@ from typing import Any
 from absl import logging
 
 from utils.base import files
-from utils.exporting import export_report
+from utils.exporting import measure
 
 import tensorflow.compat.v1 as tf
 
@@ -57,14 +57,14 @@ def place(export_dir: str, report: dict[str, Any], earlier: Mapping[str, Any] | 
       earlier: the report of the export that is in export_dir; None if there is none.
     """
     folder = os.path.join(export_dir, UNFINISHED_DIR)
-    export_report.write(folder, report)
-    placing = [*report["files"], export_report.FILE_NAME]  # the report comes last
+    measure.write(folder, report)
+    placing = [*report["files"], measure.FILE_NAME]  # the report comes last
     plan: dict[str, Any] = {"placing": placing, "leaving": [], "earlier": None}
     if earlier:
         step = earlier["identity"]["global_step"]
         plan["earlier"] = _new_name(os.path.join(export_dir, EARLIER_DIR), f"step-{step}")
         plan["leaving"] = sorted({*earlier["files"]} - {*report["files"]})
-        _copy_replaced(export_dir, [*earlier["files"], export_report.FILE_NAME], plan["leaving"])
+        _copy_replaced(export_dir, [*earlier["files"], measure.FILE_NAME], plan["leaving"])
     files.write_json(os.path.join(folder, _PLAN_FILE), plan)
     finish(export_dir)
 

@@ -11,16 +11,7 @@ from absl import logging
 import imagenet_input
 import preprocessing
 from utils.base.errors import UserError
-from utils.reading import (
-    bad_images,
-    dataset_info,
-    examples,
-    labels,
-    pictures,
-    records,
-    scan,
-    segments,
-)
+from utils.reading import dataset_info, examples, pictures, records, scan
 from utils.training import inputs, model_files
 
 import tensorflow.compat.v1 as tf
@@ -94,13 +85,13 @@ def _source(
     kind: type[imagenet_input.ImageNetInput] = imagenet_input.ImageNetInput,
 ) -> imagenet_input.ImageNetInput:
     """Returns the input of a split whose images are prepared as for evaluation, or as by `kind`."""
-    good = bad_images.of_split(params, file_prefix)
+    good = scan.of_split(params, file_prefix)
     paths = records.list_files(params["data_dir"], file_prefix, params)
     source = kind(
         False, False, False, params["data_dir"], params["input_image_size"],
         resize_method=params["resize_method"], eval_crop_share=params["eval_crop_share"],
         num_classes=params["num_label_classes"], record_format=examples.record_format(params),
-        segments=good.segments if good else [segments.Segment(path) for path in paths],
+        segments=good.segments if good else [records.Segment(path) for path in paths],
         class_order=_compared(params).order,
     )  # fmt: skip
     source.file_prefix = file_prefix
@@ -127,15 +118,15 @@ def num_evaluation_images(params: Mapping[str, Any]) -> tuple[bool, int]:
             "accuracies.", params["data_dir"],
             compared.difference or f"{others} instead of {params['num_label_classes']}",
         )  # fmt: skip
-    labels.log_order(compared.order, model_files.label_names(params), params["data_dir"])
+    dataset_info.log_order(compared.order, model_files.label_names(params), params["data_dir"])
     wanted = params["export_eval_images"] or params["num_eval_images"]
     return labelled, min(wanted, params["num_eval_images"])
 
 
-def _compared(params: Mapping[str, Any]) -> labels.Comparison:
+def _compared(params: Mapping[str, Any]) -> dataset_info.Comparison:
     """Compares the names of the model's classes with those of the data set."""
     given = dataset_info.label_names(params["data_dir"])
-    return labels.compare(model_files.label_names(params), given)
+    return dataset_info.compare_names(model_files.label_names(params), given)
 
 
 def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
@@ -174,7 +165,7 @@ def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
       UserError: the files hold no image, or a damaged one.
     """
     source = _source(params, imagenet_input.TRAIN_PREFIX, _UprightInput)
-    source.segments = segments.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
+    source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
     if not source.segments:
         raise UserError(
             f"--quantize=int8 needs training images for calibration, but the files "
@@ -195,7 +186,7 @@ def _read(
                 images, found_labels = session.run(batch)
             except tf.errors.OutOfRangeError:
                 return
-            except scan.DATA_ERRORS as e:
+            except scan.data_errors() as e:
                 is_training = source.file_prefix == imagenet_input.TRAIN_PREFIX
                 raise inputs.Split(params, is_training).explain(e) or e from e
             for image, label in zip(images, found_labels, strict=True):

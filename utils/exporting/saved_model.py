@@ -11,7 +11,7 @@ import numpy as np
 import imagenet_input
 from utils.base import files
 from utils.base.errors import UserError
-from utils.reading import labels
+from utils.reading import dataset_info
 from utils.training import devices
 
 import tensorflow.compat.v1 as tf
@@ -31,7 +31,8 @@ def write(params: Mapping[str, Any], checkpoint: str, model_fn: Callable, folder
     Raises:
       UserError: the checkpoint is of another network.
     """
-    label_file = os.path.join(folder, labels.FILE_NAME)
+    label_file = os.path.join(folder, dataset_info.LABELS_FILE)
+    assets = {dataset_info.LABELS_FILE: label_file} if os.path.exists(label_file) else None
     try:
         path = _estimator(params, model_fn).export_saved_model(
             folder,
@@ -40,7 +41,7 @@ def write(params: Mapping[str, Any], checkpoint: str, model_fn: Callable, folder
                 resize_method=params["resize_method"],
                 eval_crop_share=params["eval_crop_share"],
             ),
-            assets_extra={labels.FILE_NAME: label_file} if os.path.exists(label_file) else None,
+            assets_extra=assets,
             checkpoint_path=checkpoint,
         )
     except (ValueError, tf.errors.InvalidArgumentError) as e:

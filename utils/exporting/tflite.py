@@ -11,10 +11,10 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from utils.base import standard_streams
+from utils.base import program
 from utils.base.errors import UserError
 from utils.config import network
-from utils.exporting import contracts, tflite_metadata
+from utils.exporting import metadata
 
 import tensorflow.compat.v1 as tf
 
@@ -50,7 +50,7 @@ class Network:
         self._session = session
         self._size = params["input_image_size"]
         self._normalization = network.mean_and_stddev(params)
-        self.contract = contracts.CONTRACTS[params["tflite_contract"]]
+        self.contract = metadata.CONTRACTS[params["tflite_contract"]]
         self._converters: dict[bool, tf.lite.TFLiteConverter] = {}
 
     def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
@@ -74,7 +74,7 @@ class Network:
           UserError: the network cannot be converted to int8, or a float operator would be left.
         """
         mean, stddev = self.input_normalization(kind)
-        with standard_streams.hold_native_output():
+        with program.hold_native_output():
             converter = self._converter(is_raw=(mean, stddev) == ([0.0], [1.0]))
             converter.optimizations = [] if kind == "float32" else [tf.lite.Optimize.DEFAULT]
             converter.target_spec = tf.lite.TargetSpec()
@@ -274,16 +274,16 @@ class Interpreter:
         if content is None:
             with tf.io.gfile.GFile(path, "rb") as f:
                 content = f.read()
-        with standard_streams.hold_native_output():
+        with program.hold_native_output():
             self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
             self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
         _check_is_classifier(self._input["shape"].tolist(), self._output["shape"].tolist())
-        self._normalization = tflite_metadata.normalization(content)
-        self.contract = tflite_metadata.contract(content)
-        self.resize_method = tflite_metadata.resize_method(content)
-        self.eval_crop_share = tflite_metadata.eval_crop_share(content)
+        self._normalization = metadata.normalization(content)
+        self.contract = metadata.contract(content)
+        self.resize_method = metadata.resize_method(content)
+        self.eval_crop_share = metadata.eval_crop_share(content)
 
     @property
     def image_size(self) -> int:

@@ -1,21 +1,94 @@
-"""Reads, checks and writes the rows of a Cloud Bigtable table, one serialized example a row.
-
-The rows are read in pages. One long scan would be killed, because google-cloud-bigtable counts the
-time that a slow consumer takes towards the timeout of the operation. The keys of every page are
-compared with the expected ones: a wrong prefix, a missing column family and a table emptied during
-a run all look like "no more rows".
-"""
+"""Reads, checks, writes and feeds the rows of a Cloud Bigtable table, one example a row."""
 
 from __future__ import annotations
 
+import http
+import re
+import threading
 import time
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
+from utils.base import memory
 from utils.base.errors import UserError
-from utils.reading import bigtable_client, examples
+from utils.base.tensorflow_version import tf
+from utils.reading import examples, records, scan
+
+_client_lock = threading.Lock()
+_tables: dict[tuple[str, str, str], object] = {}
+
+
+def data_module():
+    """Imports and returns `google.cloud.bigtable.data`.
+
+    Raises:
+      UserError: the package is not installed.
+    """
+    try:
+        from google.cloud.bigtable import data
+    except ImportError as e:
+        raise UserError(
+            "Reading from Bigtable needs google-cloud-bigtable: pip install "
+            "'google-cloud-bigtable>=2.38,<2.40'."
+        ) from e
+    return data
+
+
+def table_of(selection):
+    """Returns the client's table of a `BigtableSelection`, opened once a process.
+
+    Raises:
+      UserError: the package is not installed, or Bigtable refuses the credentials.
+    """
+    key = (selection.project, selection.instance, selection.table)
+    with _client_lock:
+        if key not in _tables:
+            data = data_module()
+            try:
+                with warnings.catch_warnings():
+                    # The client warns that it talks to an emulator; the user asked for it.
+                    warnings.simplefilter("ignore", RuntimeWarning)
+                    client = data.BigtableDataClient(project=selection.project)
+            except Exception as e:  # google.auth has errors of its own
+                raise UserError(
+                    f"Bigtable refuses the credentials ({cause(e)}): run 'gcloud auth "
+                    "application-default login', or set BIGTABLE_EMULATOR_HOST."
+                ) from e
+            _tables[key] = client.get_table(selection.instance, selection.table)
+        return _tables[key]
+
+
+def cause(error: BaseException) -> str:
+    """Returns the line of a client's error that says something: the last attempt's."""
+    group = error if hasattr(error, "exceptions") else error.__cause__
+    attempts = getattr(group, "exceptions", None)
+    if attempts:
+        return cause(attempts[-1])
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+def is_not_found(error: BaseException | None) -> bool:
+    """Returns whether the server answered that a table or an instance does not exist."""
+    return getattr(error, "code", None) == http.HTTPStatus.NOT_FOUND
+
+
+def is_too_large(reason: str) -> bool:
+    """Returns whether an error's text says that a message is larger than client or server accept.
+
+    The client receives at most 4 MB from the emulator.
+    """
+    return "larger than max" in reason
+
+
+def sizes_of_too_large(reason: str) -> str:
+    """Returns the sizes that such an error names, in brackets; an empty text if it names none."""
+    size = re.search(r"\((\d+) vs\. (\d+)\)", reason)
+    return f" ({size[1]} bytes, and {size[2]} are the most)" if size else ""
+
 
 PAGE_ROWS = 128  # larger pages cost memory, smaller ones calls: measure by make bench
 START_TIMEOUT_S = 10.0  # before a run, when the user waits for an answer
@@ -95,7 +168,7 @@ class RowReader:
           limit: most rows to return.
           values: False returns empty cells, which says at little cost whether a row exists.
         """
-        data = bigtable_client.data_module()
+        data = data_module()
         from google.cloud.bigtable.data import row_filters
 
         s = self.selection
@@ -115,25 +188,25 @@ class RowReader:
     def _read(self, query, timeout: float | None = None):
         timeout = timeout or START_TIMEOUT_S
         try:
-            return bigtable_client.table_of(self.selection).read_rows(
+            return table_of(self.selection).read_rows(
                 query, operation_timeout=timeout, attempt_timeout=timeout
             )
         except UserError:
             raise
         except Exception as e:  # errors of gRPC, of google.api_core and of the client
             remedy = "Is the server there, and are the names right?"
-            if bigtable_client.is_not_found(e):
+            if is_not_found(e):
                 remedy = (
                     "Are the names right? (mnasnet-data bigtable-load --create makes the table.)"
                 )
-            raise UserError(f"{self} cannot be read: {bigtable_client.cause(e)}. {remedy}") from e
+            raise UserError(f"{self} cannot be read: {cause(e)}. {remedy}") from e
 
     def has_table(self) -> bool:
         """Returns whether the table exists; UserError if the server does not say."""
         try:
             self.exists(0, column=False)
         except UserError as e:
-            if bigtable_client.is_not_found(e.__cause__):
+            if is_not_found(e.__cause__):
                 return False
             raise
         return True
@@ -183,7 +256,7 @@ class RowReader:
             rows = self._read(self.query(first, end), timeout)
         except UserError as e:
             reason = str(e)
-            if not bigtable_client.is_too_large(reason):
+            if not is_too_large(reason):
                 raise
             if end - first == 1:
                 raise self.too_large(first, reason) from e
@@ -228,7 +301,7 @@ class RowReader:
 
     def too_large(self, number: int, reason: str) -> CorruptRowError:
         """Returns the error that names a row too large for a message of client or server."""
-        sizes = bigtable_client.sizes_of_too_large(reason)
+        sizes = sizes_of_too_large(reason)
         return CorruptRowError(
             f"{self}, row {self.key(number).decode()}: it is too large for a message{sizes}: "
             "replace its picture by a smaller one in the files and load them again (mnasnet-data "
@@ -241,7 +314,7 @@ class RowReader:
         Raises:
           UserError: the server refuses a row, or does not answer.
         """
-        data = bigtable_client.data_module()
+        data = data_module()
         s = self.selection
         qualifier = s.column_qualifier.encode()
         entries = [
@@ -256,7 +329,7 @@ class RowReader:
             for offset, example in enumerate(serialized)
         ]
         try:
-            bigtable_client.table_of(s).bulk_mutate_rows(
+            table_of(s).bulk_mutate_rows(
                 entries, operation_timeout=RUN_TIMEOUT_S, attempt_timeout=RUN_TIMEOUT_S
             )
         except UserError:
@@ -264,13 +337,13 @@ class RowReader:
         except Exception as e:
             refused = getattr(e, "exceptions", None)  # one a row
             last = (refused[-1].__cause__ or refused[-1]) if refused else e
-            reason = bigtable_client.cause(last)
-            if bigtable_client.is_too_large(reason) and len(serialized) > 1:
+            reason = cause(last)
+            if is_too_large(reason) and len(serialized) > 1:
                 middle = len(serialized) // 2
                 self.write(first, serialized[:middle])
                 self.write(first + middle, serialized[middle:])
                 return
-            if bigtable_client.is_too_large(reason):
+            if is_too_large(reason):
                 raise self.too_large(first, reason) from e
             raise UserError(
                 f"{self} cannot be written: {reason}. Is the server there, and has the table the "
@@ -353,3 +426,96 @@ class RowReader:
 def _exactly(text: str) -> str:
     """Returns a regular expression (RE2) that matches this text and no other."""
     return "".join(c if c.isalnum() or c == "_" else f"\\{c}" for c in text)
+
+
+_lock = threading.Lock()
+_first_error: UserError | None = None
+
+
+def first_error() -> UserError | None:
+    """Returns the first error of a page read in this process; None if there was none.
+
+    All later reads raise this error at once, so that a run ends soon and with its true cause.
+    """
+    return _first_error
+
+
+def forget_error() -> None:
+    """Forgets the first error, so that a new run can read."""
+    global _first_error
+    _first_error = None
+
+
+def _keep_first(error: UserError) -> UserError:
+    global _first_error
+    with _lock:
+        _first_error = _first_error or error
+        return _first_error
+
+
+def dataset(
+    rows: RowReader,
+    first: int,
+    end: int,
+    shuffle: bool = False,
+    seed: int | None = None,
+    deterministic: bool = True,
+    parallel: int = 2,
+) -> tf.data.Dataset:
+    """Returns the examples of rows first..end-1, once, as scalar strings.
+
+    An error of a page ends the dataset with a RuntimeError; `first_error` then has the error.
+
+    Args:
+      rows: reads the rows.
+      first: number of the first row.
+      end: number of the last row, and one.
+      shuffle: whether to shuffle the pages; the rows of a page stay in order.
+      seed: fixes the order of the pages.
+      deterministic: whether pages keep this order even if a later one arrives first.
+      parallel: pages to read at the same time.
+    """
+    forget_error()
+
+    def read_page(start: np.int64) -> np.ndarray:
+        error = first_error()
+        if error is None:
+            try:
+                page = rows.read_patiently(int(start), min(int(start) + PAGE_ROWS, end))
+                # dtype S would strip trailing zero bytes
+                return np.array(page, dtype=object)
+            except UserError as e:
+                error = _keep_first(e)
+        # StopIteration would end the data silently; any other error stops the run.
+        raise RuntimeError(str(error))
+
+    @tf.autograph.experimental.do_not_convert
+    def page(start):
+        serialized = tf.numpy_function(read_page, [start], tf.string)
+        serialized.set_shape([None])
+        return serialized
+
+    starts = tf.data.Dataset.range(first, end, PAGE_ROWS)
+    if shuffle:
+        starts = starts.shuffle(max(1, -(-(end - first) // PAGE_ROWS)), seed)
+    pages = starts.map(page, num_parallel_calls=parallel, deterministic=deterministic)
+    return records.apply(pages.unbatch())
+
+
+def first_bad_row(rows: RowReader, num_rows: int) -> UserError | None:
+    """Decodes rows 0..num_rows-1; returns the error that names the first unusable one, or None."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        facts = dataset(rows, 0, num_rows).map(
+            lambda serialized: scan.facts(serialized, rows.form),
+            num_parallel_calls=2 * memory.cores(),
+        )
+        following = session.make_callable(tf.data.make_one_shot_iterator(facts).get_next())
+        for number in range(num_rows):
+            try:
+                following()
+            except scan.data_errors() as e:
+                reason = examples.undecodable(rows.read(number, number + 1)[0], rows.form)
+                return rows.corrupt(number, reason or examples.undecodable_because(e))
+            except tf.errors.OpError:
+                return first_error()
+    return None

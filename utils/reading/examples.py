@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from utils.base import files
 from utils.base.errors import UserError, excerpt
 from utils.base.tensorflow_version import importing_later, tf
-from utils.reading import picture_limits
+from utils.reading import pictures
 
 with importing_later():
     import preprocessing
@@ -223,7 +223,7 @@ class Decoding:
         given = {self._encoded: image_bytes}
         try:
             claimed = self._session.run(self._claimed, given)
-            too_large = picture_limits.size_problem(*claimed.tolist())
+            too_large = pictures.size_problem(*claimed.tolist())
             if too_large:
                 return too_large
             self._session.run(self._image, given)

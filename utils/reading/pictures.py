@@ -1,10 +1,4 @@
-"""Reads picture files of every kind that people have, as a viewer shows them.
-
-This is the one place where the bytes of a file become pixels. So builders of data sets, `classify`,
-calibration and reports see the same picture. An RGB or grey JPEG that TensorFlow decodes to the
-right pixels keeps its bytes. Pillow decodes anything else: the first frame, turned upright, of
-8 bits, over white. Pillow recognizes a file by its content, not by its name.
-"""
+"""Reads picture files of every kind that people have, as a viewer shows them."""
 
 from __future__ import annotations
 
@@ -21,7 +15,22 @@ import numpy as np
 from absl import logging
 
 from utils.base.errors import UserError
-from utils.reading import picture_limits
+
+# TensorFlow's decoders of JPEG and PNG refuse a picture of more values (pixels times channels).
+MOST_NUMBERS = 2**29 - 1
+_CHANNELS = 3  # a grey picture becomes RGB, too
+
+
+def size_problem(height: int, width: int, channels: int = _CHANNELS) -> str | None:
+    """Returns what is wrong with the size that a picture's header claims; None if nothing is."""
+    most_pixels = MOST_NUMBERS // max(channels, _CHANNELS)
+    if height * width <= most_pixels:
+        return None
+    return (
+        f"the picture has {width} x {height} pixels by its header, and more than {most_pixels} "
+        "cannot be decoded: replace it by a smaller one."
+    )
+
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "HEIF")
 NAMES = "JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, HEIC or AVIF"
@@ -268,7 +277,7 @@ def _check_sizes(image: Any) -> None:
         height, width = (int(image.tag_v2.get(tag, 0)) for tag in (_TILE_HEIGHT, _TILE_WIDTH))
         sizes.append((height, width))
     for height, width in sizes:
-        if picture_limits.size_problem(height, width):
+        if size_problem(height, width):
             raise Unreadable(f"its header claims {width} x {height} pixels, too many to decode")
 
 

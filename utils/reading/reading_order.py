@@ -30,8 +30,8 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from utils.reading import dataset_info, records, segments
-from utils.reading.segments import Segment
+from utils.reading import dataset_info, records
+from utils.reading.records import Segment
 
 import tensorflow.compat.v1 as tf
 
@@ -170,12 +170,12 @@ def epoch_records(
         [len(share.segments)], tf.stack([tf.cast(value, tf.int64) for value in order_seed])
     )
     order = tf.argsort(keys)
-    columns = [tf.gather(column, order) for column in segments.columns(share.segments)]
+    columns = [tf.gather(column, order) for column in records.columns(share.segments)]
     if share.counts is not None:
         counts = tf.gather(tf.constant(share.counts, tf.int64), order)
         columns = _without_read(columns, counts, cycle, tf.cast(records_read, tf.int64))
     dataset = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
-        segments.records_of,
+        records.records_of,
         cycle_length=cycle,
         num_parallel_calls=min(cycle, parallel),
         deterministic=takes_turns or seed is not None,
@@ -224,11 +224,11 @@ def evaluation_records(
     """
     counted = _with_counts(all_segments, data_dir) if num_hosts > 1 else None
     if counted is None:
-        return segments.dataset(all_segments).shard(num_hosts, host)
-    of_host = segments.share(counted, host, num_hosts)
+        return records.dataset(all_segments).shard(num_hosts, host)
+    of_host = records.share(counted, host, num_hosts)
     if not of_host:  # fewer images than hosts
         return tf.data.Dataset.from_tensor_slices(tf.constant([], tf.string))
-    return segments.dataset(of_host)
+    return records.dataset(of_host)
 
 
 def _counts(some_segments: list[Segment], data_dir: str | None) -> list[int] | None:

@@ -1,25 +1,472 @@
-"""Finds, reads and checks the TFRecord files of a data set, and names the record that is bad.
-
-A data set has two splits, one for training and one for evaluation. Functions of `utils.reading`
-take a split as `file_prefix`, with which the names of its files begin: `TRAIN_PREFIX` or
-`EVAL_PREFIX`. The settings train_files and eval_files name files of other names.
-"""
+"""Finds, reads and checks the TFRecord files of a data set, and names the record that is bad."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import fnmatch
+import io
 import itertools
+import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from utils.base import files, memory
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import tf
-from utils.reading import examples, foreign, framing
+from utils.reading import examples
 from utils.reading.examples import PUBLISHED, RecordFormat
+
+_LENGTH_BYTES, _HEADER_BYTES = 8, 12
+FRAME_BYTES = 16  # what a record takes in a file beyond its content
+GZIP, ZLIB = "GZIP", "ZLIB"  # TensorFlow's names
+_GZIP_START = b"\x1f\x8b\x08"
+_ZLIB_STARTS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_START_BYTES = 10  # by which a compressed file is recognized
+_GZIP_HEADER, _EITHER_HEADER = 16 + zlib.MAX_WBITS, 32 + zlib.MAX_WBITS  # what zlib expects
+_BLOCK_BYTES, _PIECE_BYTES = 16 * 1024, 4 * 1024  # compressed and decompressed at a time
+
+
+class Frame(NamedTuple):
+    """Where a record is in its file.
+
+    Attributes:
+      begin: the byte at which its length stands.
+      length: bytes of its content, as the file says; damage may make it any number.
+    """
+
+    begin: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Returns the byte at which the next record begins; after damage, beyond the file's end."""
+        return self.begin + self.length + FRAME_BYTES
+
+
+def frames(path: str, offset: int = 0) -> Iterator[Frame]:
+    """Yields the frames of a file's records, from the one that begins at byte `offset` on.
+
+    Only the last of them may end beyond the file's end.
+    """
+    return (frame for frame, _ in checked_frames(path, offset))
+
+
+def checked_frames(path: str, offset: int = 0) -> Iterator[tuple[Frame, bool]]:
+    """Yields the frames as `frames` does, each with whether its record ends within the file."""
+    with _open(path) as f:
+        inflated = f if isinstance(f, _Inflated) else None
+        plain_size = 0 if inflated else _plain_size(path)
+        while inflated or offset < plain_size:
+            f.seek(offset)
+            length = f.read(_LENGTH_BYTES)
+            if inflated and not length and not inflated.is_cut:
+                return
+            frame = Frame(offset, int.from_bytes(length, "little"))
+            # Where a compressed file ends, reading it tells.
+            end = inflated.seek(frame.end) if inflated else plain_size
+            is_whole = frame.end <= end
+            yield frame, is_whole
+            if not is_whole:
+                return
+            offset = frame.end
+
+
+def count_whole(path: str, offset: int = 0) -> int:
+    """Counts the records from byte `offset` on that end within their file."""
+    return sum(is_whole for _, is_whole in checked_frames(path, offset))
+
+
+def whole_frame_at(path: str, offset: int) -> Frame | None:
+    """Returns the frame that begins at byte `offset`; None if it does not end within the file."""
+    frame, is_whole = next(checked_frames(path, offset), (None, False))
+    return frame if is_whole else None
+
+
+def content(path: str, frame: Frame) -> bytes:
+    """Returns the content of a record, unverified."""
+    with _open(path) as f:
+        f.seek(frame.begin + _HEADER_BYTES)
+        return f.read(frame.length)
+
+
+def contents(path: str, offset: int, count: int) -> Iterator[bytes]:
+    """Yields the contents, unverified, of `count` records from byte `offset` on, in one pass.
+
+    The records must be good: their lengths are believed.
+    """
+    with _open(path) as f:
+        f.seek(offset)
+        for _ in range(count):
+            header = f.read(_HEADER_BYTES)
+            yield f.read(int.from_bytes(header[:_LENGTH_BYTES], "little"))
+            f.read(FRAME_BYTES - _HEADER_BYTES)
+
+
+def size(path: str) -> int:
+    """Returns the size of a file's content in bytes.
+
+    A compressed file that is cut or damaged has a byte more than can be read of it. So a last
+    record that seems whole does not hide the damage.
+    """
+    if not compression(path):
+        return _plain_size(path)
+    with _Inflated(_open_plain(path)) as f:
+        return f.seek(sys.maxsize) + f.is_cut
+
+
+def compression(path: str) -> str:
+    """Returns `GZIP`, `ZLIB` or, for a file that is not compressed, an empty text."""
+    with _open_plain(path) as f:
+        return _compression(f.read(_START_BYTES))
+
+
+def _compression(start: bytes) -> str:
+    """Tells the compression by the first bytes of a file, with which a length may begin, too."""
+    if start.startswith(_GZIP_START) and start[8:9] in (b"\x00", b"\x02", b"\x04"):
+        return GZIP  # behind the length 0x88b1f, byte 8 would be 0xd0, of its checksum
+    if start.startswith(_ZLIB_STARTS) and any(start[4:8]):
+        return ZLIB  # a length with other bytes than zeros there would be of 4 GB
+    return ""
+
+
+def _open(path: str) -> io.IOBase:
+    f = _open_plain(path)
+    is_compressed = _compression(f.read(_START_BYTES))
+    f.seek(0)
+    return _Inflated(f) if is_compressed else f
+
+
+def _open_plain(path: str) -> io.BufferedIOBase:
+    # TensorFlow's file would read half a megabyte after each jump from one record to the next.
+    return tf.io.gfile.GFile(path, "rb") if files.is_remote(path) else open(path, "rb")
+
+
+def _plain_size(path: str) -> int:
+    return tf.io.gfile.stat(path).length if files.is_remote(path) else os.path.getsize(path)
+
+
+class _Inflated(io.RawIOBase):
+    """The content of a compressed file, which may consist of several compressed parts.
+
+    Attributes:
+      is_cut: whether reading has come to where the rest is missing or damaged.
+    """
+
+    def __init__(self, compressed: io.BufferedIOBase):
+        self._compressed = compressed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._compressed.seek(0)
+        self._part = zlib.decompressobj(_EITHER_HEADER)
+        self._waiting = b""  # compressed
+        self._ready = bytearray()
+        self._position = 0
+        self.is_cut = False
+
+    def read(self, count: int = -1) -> bytes:
+        while len(self._ready) < count and (piece := self._next_piece()):
+            self._ready += piece
+        found = bytes(self._ready[:count])
+        del self._ready[:count]
+        self._position += len(found)
+        return found
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to a byte, or to the end if that comes first; returns where it is."""
+        if offset < self._position:
+            self._begin()
+        while self._position < offset and self.read(min(_BLOCK_BYTES, offset - self._position)):
+            pass
+        return self._position
+
+    def _next_piece(self) -> bytes:
+        """Returns the next bytes of the content; none at the end.
+
+        A piece that holds an error is lost as a whole. All pieces are made alike, so that the
+        content ends at the same byte whoever reads it.
+        """
+        while not self.is_cut:
+            compressed = self._waiting or self._compressed.read(_BLOCK_BYTES)
+            if self._part.eof:
+                if not compressed:
+                    return b""
+                self._part = zlib.decompressobj(_GZIP_HEADER)  # alone has several parts
+            try:
+                piece = self._part.decompress(compressed, _PIECE_BYTES)
+            except zlib.error:
+                self.is_cut = True
+                return b""
+            self._waiting = self._part.unconsumed_tail or self._part.unused_data
+            if piece:
+                return piece
+            self.is_cut = not compressed and not self._part.eof
+        return b""
+
+    def close(self) -> None:
+        self._compressed.close()
+        super().close()
+
+
+_READ_BUFFER_BYTES = 256 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Consecutive records of a file.
+
+    Attributes:
+      path: path of the file.
+      offset: the byte of the content at which reading begins; a record begins there.
+      count: number of records in the segment; -1 stands for all that follow.
+      skip: records between `offset` and the segment's first record.
+    """
+
+    path: str
+    offset: int = 0
+    count: int = -1
+    skip: int = 0
+
+
+def columns(segments: Sequence[Segment]) -> tuple[tf.Tensor, ...]:
+    """Returns segments as vectors: the four fields, of which all but the paths are int64.
+
+    A fifth vector of strings says how the files are compressed.
+    """
+    paths, *numbers = zip(*(dataclasses.astuple(segment) for segment in segments), strict=True)
+    columns = [tf.constant(column, tf.int64) for column in numbers]
+    return tf.constant(paths), *columns, tf.constant(_compressions(paths))
+
+
+def _compressions(paths: Sequence[str]) -> list[str]:
+    """Returns how files are compressed; in a bucket the first tells, as each takes a request."""
+    if files.is_remote(paths[0]):
+        return [compression(paths[0])] * len(paths)
+    found = {path: compression(path) for path in set(paths)}
+    return [found[path] for path in paths]
+
+
+def dataset(segments: Sequence[Segment]) -> tf.data.Dataset:
+    """Returns the records of segments, one segment after the other, as scalar strings."""
+    return tf.data.Dataset.from_tensor_slices(columns(segments)).flat_map(records_of)
+
+
+def records_of(
+    path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, skip: tf.Tensor, compression: tf.Tensor
+) -> tf.data.Dataset:
+    """Returns the records of one segment, given as scalars: an entry of each of its `columns`.
+
+    Call it inside `flat_map` or `interleave`: TensorFlow fails to copy this dataset elsewhere.
+    """
+    # tf.data.TFRecordDataset cannot begin in the middle of a file.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path],
+        compression_type=compression,
+        buffer_size=_READ_BUFFER_BYTES,
+        byte_offsets=[offset],
+    )
+    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return records.skip(skip).take(count)
+
+
+def share(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segment]:
+    """Returns share `index` of segments whose counts are known.
+
+    Shares are contiguous, and none has more than one record more than another.
+    """
+    total = sum(segment.count for segment in segments)
+    first, end = total * index // num_shares, total * (index + 1) // num_shares
+    taken, start = [], 0
+    for segment in segments:
+        low, high = max(first, start), min(end, start + segment.count)
+        if low < high:
+            skip = segment.skip + low - start
+            taken.append(dataclasses.replace(segment, skip=skip, count=high - low))
+        start += segment.count
+    return taken
+
+
+def spread(segments: Sequence[Segment], count: int) -> list[Segment]:
+    """Returns segments of at most `count` records in all, taken from all over the given ones.
+
+    Of a segment in a bucket the first records are taken, because skipping a record costs there as
+    much as reading it. From a local file single records at even distances are taken.
+    """
+    step = max(1, len(segments) // count)
+    segments = segments[::step][:count]
+    most = -(-count // len(segments))
+    taken: list[Segment] = []
+    for segment in segments:
+        if files.is_remote(segment.path):
+            first_records = most if segment.count < 0 else min(most, segment.count)
+            taken.append(dataclasses.replace(segment, count=first_records))
+            continue
+        end = None if segment.count < 0 else segment.skip + segment.count
+        walked = frames(segment.path, segment.offset)
+        offsets = [frame.begin for frame in itertools.islice(walked, segment.skip, end)]
+        picks = np.linspace(0, len(offsets), min(most, len(offsets)), endpoint=False, dtype=int)
+        taken += [Segment(segment.path, offsets[pick], 1) for pick in picks]
+    return taken
+
+
+def apply(
+    dataset: tf.data.Dataset, deterministic: bool | None = None, rewrite: bool = True
+) -> tf.data.Dataset:
+    """Returns the dataset with options that let it end as soon as its reader does.
+
+    tf.data tunes datasets in a thread that sleeps for up to a minute at a time, and the end of a
+    training or of an evaluation waits for this thread. This package gives all degrees of
+    parallelism and all buffer sizes, so that nothing is left to tune.
+
+    Args:
+      dataset: any dataset; those made from the result keep the options.
+      deterministic: whether elements keep their order between threads; None leaves that as it is.
+      rewrite: whether tf.data may optimize the graph first, which takes longer than opening a file.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    if deterministic is not None:
+        options.deterministic = deterministic
+    if not rewrite:
+        options.experimental_optimization.apply_default_optimizations = False
+    return dataset.with_options(options)
+
+
+_RECORD_FILE = re.compile(r"\.(tfrec(ord)?s?|records?)\b|-\d+-of-\d+")
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# The words by which people name splits: seg_train, Training Set, val2017.
+_SPLIT_WORDS = {
+    "train": TRAIN, "training": TRAIN,
+    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
+    "dev": VALIDATION, "eval": VALIDATION, "evaluation": VALIDATION,
+    "test": TEST, "testing": TEST,
+}  # fmt: skip
+# Words that any split's name may have; _SET takes off the ends of trainset and traindata.
+_FILLERS = {"", "data", "image", "images", "img", "imgs", "picture", "pictures", "photos", "split"}
+_SET = re.compile(r"(set|data)$")
+_FIRST_RECORDS = 100  # which show whether labels count from 0
+
+
+def split_of(name: str) -> tuple[str | None, frozenset[str]]:
+    """Returns the split that a folder's name tells, if any, and the words it has besides.
+
+    seg_train is (train, {seg}), and so is Seg-TrainSet 2; val2017 is (validation, {}).
+    """
+    found = {_SET.sub("", word) for word in words(name) if not word.isdigit()}
+    splits = {_SPLIT_WORDS[word] for word in found if word in _SPLIT_WORDS}
+    return (
+        splits.pop() if len(splits) == 1 else None,
+        frozenset(found - _SPLIT_WORDS.keys() - _FILLERS),
+    )
+
+
+def words(name: str) -> list[str]:
+    """Returns the words and numbers of a name in lower case: train, set and 2 of TrainSet_2."""
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+
+
+def is_of_tensorflow_datasets(description: Any) -> bool:
+    """Whether the content of a dataset_info.json is what TensorFlow Datasets writes."""
+    return isinstance(description, dict) and isinstance(description.get("splits"), list)
+
+
+def advice(data_dir: str) -> str | None:
+    """Returns a sentence on the records in a folder that lacks the usual files; None without any.
+
+    It names the folder below that has the usual files, or else the flags that read what is there.
+    """
+    paths = list(_record_files(data_dir))
+    names = [os.path.relpath(path, data_dir) for path in paths]
+    by_split = collections.defaultdict(list)
+    for name in names:
+        by_split[split_of(name)[0]].append(name)
+    patterns = {
+        "train_files": _pattern(by_split[TRAIN]),
+        "eval_files": _pattern(by_split[VALIDATION] or by_split[TEST]),
+    }
+    if not paths:
+        return None
+    folder, name = os.path.split(patterns["train_files"] or "")
+    if name == "train-*":
+        return f"name the folder with these files, --data_dir={os.path.join(data_dir, folder)}."
+    first = by_split[TRAIN] or names
+    found = list(_first_features(os.path.join(data_dir, first[0])))
+    if found and examples.is_for_detection(found[0]):
+        return (
+            f"{first[0]} holds records for object detection, with a label for each box, and a "
+            "classifier needs one label a picture."
+        )
+    of_tfds = _is_tfds_folder(data_dir)
+    flags = [f"--{flag}='{pattern or 'PATTERN'}'" for flag, pattern in patterns.items()]
+    flags += _format_flags(found, of_tfds)
+    if of_tfds:
+        return f"{first[0]} is of TensorFlow Datasets: add {' '.join(flags)}."
+    return (
+        f"{first[0]} is of another program: add {' '.join(flags)} (to a training also "
+        "--num_train_images, --num_eval_images and --num_label_classes)."
+    )
+
+
+def _record_files(data_dir: str) -> Iterator[str]:
+    """Yields the paths of what seem to be TFRecord files in a folder, and in those below it."""
+    for depth in ("*", os.path.join("*", "*")):
+        with contextlib.suppress(tf.errors.OpError):
+            for path in sorted(tf.io.gfile.glob(os.path.join(data_dir, depth))):
+                if _RECORD_FILE.search(os.path.basename(path)) and not tf.io.gfile.isdir(path):
+                    yield path
+
+
+def _pattern(names: Sequence[str]) -> str | None:
+    """Returns a pattern of the names, which differ in numbers; None if there are none."""
+    if len(names) < 2:
+        return names[0] if names else None
+    extension = re.search(r"\.[a-z]+$", names[0])
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in same).rstrip("0123456789")
+    return f"{start}*{extension[0] if extension else ''}"
+
+
+def _first_features(path: str) -> Iterator[Mapping[str, Any]]:
+    """Yields the features of the first records of a file, as far as they are examples."""
+    with contextlib.suppress(OSError, tf.errors.OpError):
+        for frame, is_whole in itertools.islice(checked_frames(path), _FIRST_RECORDS):
+            found, _ = examples.features(content(path, frame)) if is_whole else ({}, "")
+            if not found:
+                return
+            yield found
+
+
+def _format_flags(found: Sequence[Mapping[str, Any]], of_tfds: bool) -> list[str]:
+    """Returns the flags that describe records as far as they are unlike the published ones."""
+    if not found:
+        return []
+    flags = []
+    label_key = examples.LABEL_KEY
+    if not {examples.IMAGE_KEY, examples.LABEL_KEY} <= set(found[0]):
+        flags.append(examples.keys_flag(found[0]))
+        label_key = flags[0].rpartition("=")[2]
+    if of_tfds or any(0 in features[label_key].int64_list.value for features in found):
+        flags.append("--first_label=0")
+    return flags
+
+
+def _is_tfds_folder(data_dir: str) -> bool:
+    path = os.path.join(data_dir, "dataset_info.json")
+    with contextlib.suppress(UserError, ValueError):
+        return tf.io.gfile.exists(path) and is_of_tensorflow_datasets(
+            json.loads(files.read_text(path))
+        )
+    return False
+
 
 TRAIN_PREFIX = "train-"
 EVAL_PREFIX = "validation-"
@@ -67,7 +514,7 @@ def list_files(
     if patterns != file_patterns(file_prefix):
         flag = f"--{_FILES_SETTINGS[file_prefix]}={','.join(patterns)}"
         raise UserError(f"{flag} matches no file of --data_dir={data_dir}: correct the pattern.")
-    what = foreign.advice(data_dir) or "is it a folder of TFRecords? (mnasnet-data makes one.)"
+    what = advice(data_dir) or "is it a folder of TFRecords? (mnasnet-data makes one.)"
     raise UserError(f"--data_dir={data_dir} has no files {file_prefix}*: {what}")
 
 
@@ -148,10 +595,10 @@ def counts(paths: list[str]) -> list[int] | None:
     found: list[int] = []
     left, bytes_left = MOST_COUNTED, MOST_INFLATED_BYTES
     for path in paths:
-        bytes_left -= os.path.getsize(path) if framing.compression(path) else 0
+        bytes_left -= os.path.getsize(path) if compression(path) else 0
         if bytes_left < 0:
             return None
-        found.append(sum(1 for _ in itertools.islice(framing.frames(path), left + 1)))
+        found.append(sum(1 for _ in itertools.islice(frames(path), left + 1)))
         left -= found[-1]
         if left < 0:
             return None
@@ -193,20 +640,20 @@ def read_records(path: str) -> Iterator[bytes]:
     size = _state(path).size
     number = end = 0
     try:
-        compression = framing.compression(path)
-        options = tf.python_io.TFRecordOptions(compression_type=compression)
+        kind = compression(path)
+        options = tf.python_io.TFRecordOptions(compression_type=kind)
         following = tf.python_io.tf_record_iterator(path, options)
-        if compression or not files.is_remote(path):
+        if kind or not files.is_remote(path):
             following = _whole_records(path, following)
         for record in following:
             yield record
             number += 1
-            end += len(record) + framing.FRAME_BYTES
+            end += len(record) + FRAME_BYTES
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as e:
         raise _damaged(path, number, files.reason(e)) from e
     except (tf.errors.OpError, OSError) as e:
         raise UserError(f"{path} cannot be read: {files.reason(e)}.") from e
-    if end < size and not compression:
+    if end < size and not kind:
         raise _damaged(path, number, BEYOND_END)
 
 
@@ -216,7 +663,7 @@ def _whole_records(path: str, following: Iterator[bytes]) -> Iterator[bytes]:
     It overlooks half a length at the end of a file, and a length of terabytes makes it end the
     process.
     """
-    for number, (_, is_whole) in enumerate(framing.checked_frames(path)):
+    for number, (_, is_whole) in enumerate(checked_frames(path)):
         if not is_whole:
             raise _damaged(path, number, BEYOND_END)
         yield from itertools.islice(following, 1)

@@ -1,33 +1,30 @@
-"""Scans TFRecord files record by record, for damage, bad examples, wrong labels and bad pictures.
-
-A scan finds what training would stumble over, and where the good records are. `mnasnet-data
-inspect` shows it, --skip_bad_images leaves out what it finds, and after a run that stopped it names
-the record at which.
-"""
+"""Scans TFRecord files for damage, bad examples, wrong labels and bad pictures."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
 import itertools
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from absl import logging
 
-import preprocessing
 from utils.base import files, memory
+from utils.base.errors import UserError
 from utils.base.progress import Progress
-from utils.reading import dataset_options, examples, framing, picture_limits, records, segments
+from utils.base.tensorflow_version import tf
+from utils.reading import examples, pictures, records
 from utils.reading.examples import PUBLISHED, RecordFormat
-from utils.reading.framing import Frame
-from utils.reading.records import Problem
-from utils.reading.segments import Segment
+from utils.reading.records import Frame, Problem, Segment
 
-import tensorflow.compat.v1 as tf
 
-# What reading a bad record raises. A message that quotes the record's bytes cannot be decoded.
-DATA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError)
+def data_errors() -> tuple[type[Exception], ...]:
+    """Returns what reading a bad record raises; a message that quotes its bytes has no decoding."""
+    return tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +137,11 @@ class _Reader:
             self._compression = tf.placeholder(tf.string, [])
             skip = tf.constant(0, tf.int64)
             segment = (self._path, self._offset, self._count, skip, self._compression)
-            dataset = tf.data.Dataset.from_tensors(segment).flat_map(segments.records_of)
+            dataset = tf.data.Dataset.from_tensors(segment).flat_map(records.records_of)
             facts_of = dataset.map(
                 lambda serialized: facts(serialized, form), num_parallel_calls=2 * memory.cores()
             )
-            facts_of = dataset_options.apply(facts_of, rewrite=False)
+            facts_of = records.apply(facts_of, rewrite=False)
             iterator = tf.data.make_initializable_iterator(facts_of)
             following = iterator.get_next()
         self._initializer = iterator.initializer
@@ -157,10 +154,10 @@ class _Reader:
         Reading ends before a record whose length leads beyond the file's end, because TensorFlow's
         reader would ask for that much memory.
         """
-        count = -1 if files.is_remote(path) else framing.count_whole(path, offset)
+        count = -1 if files.is_remote(path) else records.count_whole(path, offset)
         place = {
             self._path: path, self._offset: offset, self._count: count,
-            self._compression: framing.compression(path),
+            self._compression: records.compression(path),
         }  # fmt: skip
         self._session.run(self._initializer, place)
 
@@ -179,6 +176,8 @@ def facts(serialized: tf.Tensor, form: RecordFormat = PUBLISHED) -> tf.Tensor:
     Returns:
       int32 [5]: label, counted from 1, height, width, bytes of the picture and of the example.
     """
+    import preprocessing  # needs TensorFlow, which takes seconds to load
+
     image_bytes, label = examples.parse(serialized, form)
     claimed = preprocessing.claimed_shape(image_bytes)
     image_bytes = _of_possible_size(image_bytes, claimed)
@@ -199,8 +198,9 @@ def facts(serialized: tf.Tensor, form: RecordFormat = PUBLISHED) -> tf.Tensor:
 
 def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
     """Returns the picture's bytes, or fails before they are decoded if the size is gigantic."""
+
     numbers = tf.reduce_prod(tf.cast(tf.maximum(claimed, [0, 0, 3]), tf.int64))
-    is_possible = tf.Assert(numbers <= picture_limits.MOST_NUMBERS, ["The picture is too large."])
+    is_possible = tf.Assert(numbers <= pictures.MOST_NUMBERS, ["The picture is too large."])
     with tf.control_dependencies([is_possible]):
         return tf.identity(image_bytes)
 
@@ -208,7 +208,7 @@ def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
 def _scan_file(reader: _Reader, path: str, num_classes: int, form: RecordFormat, count) -> FileScan:
     """Scans a file; after a bad record it resumes at the next, if the length can be believed."""
     records.states([path])  # an error of its own if it cannot be read
-    size = framing.size(path)
+    size = records.size(path)
     facts: list[np.ndarray] = []
     bad: dict[int, Problem] = {}  # by number of the record
     mislabelled: list[Problem] = []
@@ -220,9 +220,9 @@ def _scan_file(reader: _Reader, path: str, num_classes: int, form: RecordFormat,
         begins.append(offset)
         try:
             fact = reader.next()
-        except (tf.errors.OpError, *DATA_ERRORS) as e:
+        except (tf.errors.OpError, *data_errors()) as e:
             is_damage = isinstance(e, (tf.errors.DataLossError, tf.errors.OutOfRangeError))
-            frame = framing.whole_frame_at(path, offset)
+            frame = records.whole_frame_at(path, offset)
             if is_damage and frame and frame.length == 0:
                 frame = None  # a block of zeros, not millions of empty records
             if is_damage or frame is None:
@@ -272,7 +272,7 @@ def _label_problem(
     problem = examples.label_problem(label, num_classes, form)
     if problem and abs(label) == examples.GREATEST_LABEL:
         # The parser clips larger labels to this one: the record itself has the true label.
-        return examples.problem_of(framing.content(path, frame), num_classes, form)
+        return examples.problem_of(records.content(path, frame), num_classes, form)
     return problem
 
 
@@ -289,9 +289,159 @@ def _damage(error: Exception, is_last: bool) -> str:
 def _bad_example(
     path: str, frame: Frame, num_classes: int, form: RecordFormat, error: Exception
 ) -> str:
-    serialized = framing.content(path, frame)
+    serialized = records.content(path, frame)
     return (
         examples.problem_of(serialized, num_classes, form)
         or examples.undecodable(serialized, form)
         or examples.undecodable_because(error)
     )
+
+
+FILE_NAME = "bad_images.json"
+SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class GoodRecords:
+    """The good records of a split.
+
+    Attributes:
+      segments: where they are.
+      problems: the records left out.
+      files: the files that were scanned.
+    """
+
+    segments: tuple[Segment, ...]
+    problems: tuple[Problem, ...]
+    files: tuple[records.FileState, ...]
+
+    @property
+    def num_records(self) -> int:
+        """Counts the records of the split, good and bad ones."""
+        return sum(segment.count for segment in self.segments) + len(self.problems)
+
+
+def of_split(params: Mapping[str, Any], file_prefix: str) -> GoodRecords | None:
+    """Returns the good records of a split; None without --skip_bad_images, when all are read.
+
+    Args:
+      params: all settings.
+      file_prefix: 'train-' or 'validation-'.
+
+    Raises:
+      UserError: as `of_files`, or there are no files.
+    """
+    if not params["skip_bad_images"] or not records.has_files(params["data_dir"]):
+        return None
+    paths = records.list_files(params["data_dir"], file_prefix, params)
+    return of_files(params, file_prefix, records.states(paths))
+
+
+def of_files(
+    params: Mapping[str, Any], file_prefix: str, states: Sequence[records.FileState]
+) -> GoodRecords:
+    """Returns the good records of files, from the list in model_dir or else from a scan.
+
+    Args:
+      params: all settings.
+      file_prefix: 'train-' or 'validation-': the name of the split in the list.
+      states: of all files of the split; at least one.
+
+    Raises:
+      UserError: a label is out of range, which is not damage; or a file is cut short, so that
+        nobody knows how many records are lost; or no good record is left; or the list cannot be
+        written to model_dir.
+    """
+    model_dir = params["model_dir"]
+    known = _load(model_dir)
+    if file_prefix in known and known[file_prefix].files == tuple(states):
+        return known[file_prefix]
+    # The scan may take an hour: a folder that cannot hold its list is found out before it.
+    files.make_writable_dir(model_dir, "model_dir")
+    paths = [state.path for state in states]
+    form = examples.record_format(params)
+    found = scan(paths, params["num_label_classes"], f"look at {file_prefix}*", form)
+    _check_kept(found)
+    good = GoodRecords(
+        tuple(segment for one in found for segment in one.segments),
+        tuple(problem for one in found for problem in one.unreadable),
+        tuple(states),
+    )
+    if not good.num_records:
+        raise records.no_record(paths)
+    if not good.segments:
+        raise UserError(f"{file_prefix}*: no record is good; the first: {good.problems[0]}")
+    _log(f"{file_prefix}*", good, model_dir)
+    _save(model_dir, {**known, file_prefix: good})
+    return good
+
+
+def _check_kept(found: Sequence[FileScan]) -> None:
+    """UserError for what must not be left out in silence: labels, and the rest of a file."""
+    for mislabelled in (problem for one in found for problem in one.mislabelled):
+        raise UserError(str(mislabelled))
+    for cut in (one for one in found if one.broken_off):
+        raise UserError(
+            f"{cut.path}, record {cut.num_records - 1}: the file is cut short or damaged here, and "
+            "what follows cannot be counted: copy the file again (--skip_bad_images leaves out bad "
+            "records, not the rest of a file)."
+        )
+
+
+def _log(name: str, good: GoodRecords, model_dir: str) -> None:
+    if not good.problems:
+        logging.info("%s: all %d records are good.", name, good.num_records)
+        return
+    logging.info(
+        "%s: %d of %d records are bad and will be left out (%s lists them):",
+        name, len(good.problems), good.num_records, os.path.join(model_dir, FILE_NAME),
+    )  # fmt: skip
+    for problem in good.problems[:SHOWN]:
+        logging.info("  %s", problem)
+
+
+def _load(model_dir: str) -> dict[str, GoodRecords]:
+    path = os.path.join(model_dir, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return {}
+    remedy = "remove it to have the records looked at again"
+    return files.read_json(path, "a list of bad images", remedy, _checked)
+
+
+def _checked(content: Any) -> dict[str, GoodRecords]:
+    if not isinstance(content, dict):
+        raise TypeError("it is not a mapping")
+    return {key: _checked_split(files.member(content, key, dict)) for key in content}
+
+
+def _checked_split(content: Mapping[str, Any]) -> GoodRecords:
+    states = [records.FileState(*row) for row in _rows(content, "files", (str, int, int))]
+    segments = [Segment(*row) for row in _rows(content, "segments", (str, int, int, int))]
+    problems = []
+    for problem in files.member(content, "problems", list):
+        files.member(problem, "path", str)
+        files.member(problem, "record", int)
+        files.member(problem, "reason", str)
+        files.member(problem, "offset", int, type(None))
+        problems.append(Problem(**problem))
+    return GoodRecords(tuple(segments), tuple(problems), tuple(states))
+
+
+def _rows(content: Mapping[str, Any], key: str, kinds: tuple[type, ...]) -> list[list[Any]]:
+    rows = files.member(content, key, list)
+    for row in rows:
+        if not isinstance(row, list) or tuple(map(type, row)) != kinds:
+            raise TypeError(f"{key} has the row {row!r:.60}")
+    return rows
+
+
+def _save(model_dir: str, splits: dict[str, GoodRecords]) -> None:
+    content = {
+        key: {
+            "problems": [dataclasses.asdict(problem) for problem in split.problems],
+            "segments": [dataclasses.astuple(segment) for segment in split.segments],
+            "files": split.files,
+        }
+        for key, split in splits.items()
+    }
+    files.write_json(os.path.join(model_dir, FILE_NAME), content, indent=1)

@@ -29,7 +29,7 @@ import mnasnet_model
 from utils.base import files, memory, progress, version
 from utils.base.errors import UserError
 from utils.config import network
-from utils.reading import dataset_options, segments
+from utils.reading import records
 from utils.training import averages, inputs, optimization
 
 import tensorflow.compat.v1 as tf
@@ -305,7 +305,7 @@ class ViewsInput(imagenet_input.ImageNetInput):
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:
         """Returns the examples in the order of the files, as strings; one host reads them all."""
-        examples = segments.dataset(self.list_segments())
+        examples = records.dataset(self.list_segments())
         return examples.cache() if self.cache else examples
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
@@ -331,7 +331,7 @@ class ViewsInput(imagenet_input.ImageNetInput):
         dataset = self.make_source_dataset(0, 1).repeat(self.views).enumerate()
         dataset = dataset.map(parse, num_parallel_calls=self.num_parallel_calls)
         dataset = dataset.concatenate(padding.unbatch()).batch(batch_size, drop_remainder=True)
-        return dataset_options.apply(dataset.map(set_shapes).prefetch(2), deterministic=True)
+        return records.apply(dataset.map(set_shapes).prefetch(2), deterministic=True)
 
 
 class _FeedHook(tf.train.SessionRunHook):

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import imagenet_input
 from utils.base import files
 from utils.base.errors import UserError
-from utils.training import devices, hooks, inputs, summaries
+from utils.training import devices, hooks, inputs
 from utils.workers import tasks
-from utils.workers.lost import WorkerLost
+from utils.workers.rendezvous import WorkerLost
 
 import tensorflow.compat.v1 as tf
 
@@ -266,7 +266,7 @@ class Evaluator:
     def evaluate(self, checkpoint: str) -> dict[str, Any]:
         """Returns the metrics of a checkpoint, and writes them for TensorBoard."""
         # Before the estimator opens its own, which begins with the graph, twice.
-        summaries.open_writer(self._estimator.eval_dir())
+        hooks.open_writer(self._estimator.eval_dir())
         again = self._estimator.evaluate_again(checkpoint)
         if again is not None:
             return again

@@ -15,8 +15,8 @@ from utils.base.errors import UserError
 from utils.config import network
 from utils.training import checkpoints, evaluations, inputs, model_files, warm_start
 from utils.weights import conversion
-from utils.workers import gang, gpus, orphans, rendezvous, sizing, tasks
-from utils.workers.lost import WorkerLost
+from utils.workers import gang, rendezvous, tasks
+from utils.workers.rendezvous import WorkerLost
 
 _PAUSE = 0.5  # seconds between two looks for the chief's checkpoint
 
@@ -30,7 +30,7 @@ def joined() -> Iterator[None]:
     """
     with tasks.joined() as task:
         if task.count > 1:
-            found = gpus.take_one(task.local_index)
+            found = gang.take_one(task.local_index)
             if found > 1 and task.local_index is None:
                 logging.warning(
                     "This worker trains on one of the %d GPUs that it sees: start one worker for "
@@ -38,14 +38,14 @@ def joined() -> Iterator[None]:
                 )  # fmt: skip
             if not task.is_chief:
                 logging.set_verbosity(logging.WARNING)
-        orphans.watch()
+        gang.watch()
         yield
 
 
 def starts_workers(params: Mapping[str, Any]) -> bool:
     """Whether this process is to start workers."""
     alone = tasks.current().count == 1 and not params["use_tpu"]
-    return alone and sizing.num_workers(params) > 1
+    return alone and gang.num_workers(params) > 1
 
 
 def start_workers(program: str, argv: Sequence[str], params: Mapping[str, Any]) -> int:
@@ -56,7 +56,7 @@ def start_workers(program: str, argv: Sequence[str], params: Mapping[str, Any]) 
       argv: its name and its arguments.
       params: all settings, which have been checked.
     """
-    count = sizing.num_workers(params)
+    count = gang.num_workers(params)
     logging.info("Starting %d workers on this machine.", count)
     command = [sys.executable, os.path.abspath(program), *argv[1:]]
     return gang.run(command, count, params["max_restarts"])
@@ -64,7 +64,7 @@ def start_workers(program: str, argv: Sequence[str], params: Mapping[str, Any]) 
 
 def is_idle(params: Mapping[str, Any]) -> bool:
     """Whether this process is a worker of a mode that the chief runs alone."""
-    if tasks.current().is_chief or params["mode"] in sizing.TRAINING_MODES:
+    if tasks.current().is_chief or params["mode"] in gang.TRAINING_MODES:
         return False
     logging.warning("--mode=%s is the chief's work alone.", params["mode"])
     return True

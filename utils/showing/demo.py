@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import preprocessing
-from utils.base import files, scratch, standard_streams
+from utils.base import files, program, scratch
 from utils.base.errors import UserError, excerpt
-from utils.exporting import classifiers, tflite, tflite_metadata
+from utils.exporting import classifiers, metadata, tflite
 
 import tensorflow.compat.v1 as tf
 
@@ -138,10 +138,10 @@ def describe(path: str, given_labels: str | None = None) -> dict[str, Any]:
     classifier = tflite.open_interpreter(path)
     with tf.io.gfile.GFile(path, "rb") as f:
         content = f.read()
-    with standard_streams.hold_native_output():
+    with program.hold_native_output():
         lite = tf.lite.Interpreter(model_content=content)
     (taken,), (given,) = lite.get_input_details(), lite.get_output_details()
-    normalization = tflite_metadata.normalization(content)
+    normalization = metadata.normalization(content)
     size = classifier.image_size
     return {
         "bytes": len(content),

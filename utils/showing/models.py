@@ -12,9 +12,8 @@ import numpy as np
 import imagenet_input
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.exporting import classifiers, export_report
+from utils.exporting import classifiers, measure
 from utils.reading import dataset_info
-from utils.reading import labels as class_names
 from utils.showing import predictions
 from utils.training import averages, checkpoints, configuration, devices, evaluations, model_files
 
@@ -64,7 +63,7 @@ def record_settings(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     known: Mapping[str, Any] = {}
     if _is_exported(path):
-        report = export_report.read(_folder_of_export(path))
+        report = measure.read(_folder_of_export(path))
         known = report["identity"] if report else {}
     elif checkpoint := checkpoints.find(path):
         known = _stored(_training_dir(checkpoint))
@@ -148,9 +147,9 @@ def class_order(
     )
     of_data = dataset_info.label_names(data_dir)
     if labels:
-        order = class_names.compare(names or (), of_data).order
+        order = dataset_info.compare_names(names or (), of_data).order
     else:
-        order = class_names.order(names or (), of_data, data_dir, remedy)
+        order = dataset_info.class_order(names or (), of_data, data_dir, remedy)
     info = dataset_info.load(data_dir)
     if info and order is None and info.num_label_classes != num_classes:
         raise UserError(
@@ -169,7 +168,7 @@ def _names_of(model_dir: str, labels: str | None, num_classes: int) -> list[str]
 
 
 def _is_export_folder(path: str) -> bool:
-    return tf.io.gfile.exists(os.path.join(path, export_report.FILE_NAME))
+    return tf.io.gfile.exists(os.path.join(path, measure.FILE_NAME))
 
 
 def _folder_of_export(path: str) -> str:
@@ -188,7 +187,7 @@ def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
     """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
     folder = _folder_of_export(path)
-    report = export_report.read(folder)
+    report = measure.read(folder)
     identity = report["identity"] if report else {}
     model_dir = _training_dir(identity.get("checkpoint") or "")
     stored = _stored(model_dir)
@@ -235,7 +234,7 @@ def of_checkpoint(
     num_classes = params["num_label_classes"]
     stored = _stored(params["model_dir"])
     export_dir = params["export_dir"] or stored.get("export_dir")
-    has_export = export_dir and export_report.read(export_dir) is not None
+    has_export = export_dir and measure.read(export_dir) is not None
     names = _names_of(params["model_dir"], labels, num_classes)
     return Model(
         name=params["model_name"],

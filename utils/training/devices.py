@@ -14,7 +14,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.workers import gpus, sizing
+from utils.workers import gang
 
 import tensorflow.compat.v1 as tf
 from tensorflow.python.util import _pywrap_util_port  # internal; it is pinned
@@ -67,7 +67,7 @@ def in_words(params: Mapping[str, Any]) -> str:
     """Says where a run takes place, for its first line: '1 of 8 GPUs', '2 CPU workers'."""
     if params["use_tpu"]:
         return f"TPU {params['tpu']}"
-    workers = sizing.num_workers(params)
+    workers = gang.num_workers(params)
     if not has_gpu():
         return f"CPU, {workers} workers" if workers > 1 else "CPU"
     if workers > 1:
@@ -80,7 +80,7 @@ def log_missing_libraries() -> None:
     """Says what to install if the machine has a GPU that TensorFlow cannot use."""
     # Without devices to see, as with CUDA_VISIBLE_DEVICES='', nobody misses them.
     # Asked last: NVIDIA's command takes a while, and a machine whose GPU works needs no answer.
-    if gpus.has_driver() and not has_gpu() and gpus.visible():
+    if gang.has_driver() and not has_gpu() and gang.visible():
         logging.warning(
             "NVIDIA's driver is here, but TensorFlow finds no GPU: install its libraries with "
             "pip install 'mnasnet-tpu[gpu]' (make setup GPU=1 in a checkout)."

@@ -16,17 +16,7 @@ import imagenet_input
 import preprocessing
 from utils.base import files, memory
 from utils.base.errors import UserError
-from utils.reading import (
-    bad_images,
-    bigtable,
-    bigtable_dataset,
-    dataset_info,
-    examples,
-    reading_order,
-    records,
-    scan,
-    segments,
-)
+from utils.reading import bigtable, dataset_info, examples, reading_order, records, scan
 from utils.training import devices, model_files
 
 import tensorflow.compat.v1 as tf
@@ -165,7 +155,7 @@ class Split:
         if self.num_skipped:
             logging.info(
                 "%d bad training images were left out in each epoch: see %s.",
-                self.num_skipped, os.path.join(self.params["model_dir"], bad_images.FILE_NAME),
+                self.num_skipped, os.path.join(self.params["model_dir"], scan.FILE_NAME),
             )  # fmt: skip
 
     def log_shares(self, num_workers: int) -> None:
@@ -215,13 +205,13 @@ class Split:
         Returns:
           None if the input was not what failed.
         """
-        if self._is_table and bigtable_dataset.first_error():
-            return bigtable_dataset.first_error()
-        if not isinstance(error, scan.DATA_ERRORS) or not (self._is_table or self._has_files):
+        if self._is_table and bigtable.first_error():
+            return bigtable.first_error()
+        if not isinstance(error, scan.data_errors()) or not (self._is_table or self._has_files):
             return None
         logging.info("The input failed (%s); looking for the record.", files.reason(error)[:200])
         if self._is_table:
-            return bigtable_dataset.first_bad_row(self._rows(), self.num_images)
+            return bigtable.first_bad_row(self._rows(), self.num_images)
         found = scan.first_problem(self.paths, self.params["num_label_classes"], self.form)
         return UserError(str(found)) if found else None
 
@@ -243,11 +233,11 @@ class Split:
         return records.states(self.paths)
 
     @functools.cached_property
-    def _good(self) -> bad_images.GoodRecords | None:
+    def _good(self) -> scan.GoodRecords | None:
         """Returns the records that --skip_bad_images leaves; None without it, as all are read."""
         if not self._has_files or not self.params["skip_bad_images"]:
             return None
-        return bad_images.of_files(self.params, self.file_prefix, self._states)
+        return scan.of_files(self.params, self.file_prefix, self._states)
 
     @functools.cached_property
     def _caches(self) -> bool | None:
@@ -262,13 +252,13 @@ class Split:
             return given
         return memory.fits_bytes(sum(state.size for state in self._states))
 
-    def _segments(self) -> list[segments.Segment] | None:
+    def _segments(self) -> list[records.Segment] | None:
         """Returns the parts of the files to read; None for black images."""
         if not self._has_files:
             return None
         if self._good:
             return list(self._good.segments)
-        return [segments.Segment(path) for path in self.paths]
+        return [records.Segment(path) for path in self.paths]
 
     def _selection(self) -> bigtable.BigtableSelection:
         params = self.params

@@ -13,7 +13,7 @@ import mnasnet_models
 from utils.base import files
 from utils.base.errors import UserError
 from utils.config import loading, network, settings
-from utils.reading import dataset_info, labels
+from utils.reading import dataset_info
 from utils.training import evaluations
 
 import tensorflow.compat.v1 as tf
@@ -124,7 +124,7 @@ def kept_label_names(folder: str | None) -> list[str]:
     """
     if not folder:
         return []
-    path = os.path.join(without_archive(folder), labels.FILE_NAME)
+    path = os.path.join(without_archive(folder), dataset_info.LABELS_FILE)
     return files.read_text(path).splitlines() if tf.io.gfile.exists(path) else []
 
 
@@ -145,15 +145,16 @@ def class_order(params: Mapping[str, Any]) -> tuple[int, ...] | None:
     remedy = (
         f"name a data set with the classes of the model{'' if params['mode'] == 'eval' else new}; "
         "if only their names have changed, write the new ones into "
-        f"{os.path.join(model_dir, labels.FILE_NAME)}, in the order of the old ones"
+        f"{os.path.join(model_dir, dataset_info.LABELS_FILE)}, in the order of the old ones"
     )
     data_dir = params["data_dir"]
-    return labels.order(_kept_for(params), dataset_info.label_names(data_dir), data_dir, remedy)
+    names = dataset_info.label_names(data_dir)
+    return dataset_info.class_order(_kept_for(params), names, data_dir, remedy)
 
 
 def log_class_order(params: Mapping[str, Any]) -> None:
     """Logs if labels go by the names of the classes; UserError as `class_order`."""
-    labels.log_order(class_order(params), _kept_for(params), params["data_dir"])
+    dataset_info.log_order(class_order(params), _kept_for(params), params["data_dir"])
 
 
 def _kept_for(params: Mapping[str, Any]) -> list[str]:
@@ -166,7 +167,7 @@ def keep_label_names(params: Mapping[str, Any]) -> None:
     """Writes the names of the data set's classes to model_dir, where they outlive the data set."""
     names = dataset_info.label_names(params["data_dir"])
     if names:
-        labels.write(params["model_dir"], names)
+        dataset_info.write_labels(params["model_dir"], names)
 
 
 def check_what_is_there(model_dir: str) -> None:

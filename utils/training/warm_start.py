@@ -16,7 +16,7 @@ from absl import logging
 
 from utils.base import files
 from utils.base.errors import UserError
-from utils.reading import labels
+from utils.reading import dataset_info
 from utils.training import averages, checkpoints, model_files, optimization
 
 import tensorflow.compat.v1 as tf
@@ -124,7 +124,7 @@ def init_fn(path: str, classes: Sequence[str] = ()) -> Callable[..., None]:
     by_name = {v.op.name: v for v in tf.global_variables() if v.op.name != "global_step"}
     variables = [v for name, v in by_name.items() if not _SLOT.search(name)]
     kept = model_files.kept_label_names(os.path.dirname(checkpoint))
-    compared = labels.compare(kept if len(kept) == len(classes) else (), classes)
+    compared = dataset_info.compare_names(kept if len(kept) == len(classes) else (), classes)
     found = _match(variables, shapes, not compared.difference)
     _report(found, checkpoint, compared.difference)
     _check_frozen(found, checkpoint)

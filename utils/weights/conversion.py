@@ -19,7 +19,7 @@ from mnasnet_model import BlockArgs, GlobalParams
 from utils.base import files
 from utils.base.errors import UserError, quoted
 from utils.config import loading, network, settings
-from utils.reading import labels as class_names
+from utils.reading import dataset_info
 from utils.training import averages, checkpoints, model_files, optimization, warm_start
 from utils.weights import hub, recognition, weights_file
 
@@ -129,7 +129,7 @@ def _import(
         **described.settings,
         **given,
     }
-    names = class_names.read(labels, num_classes) if labels else described.labels
+    names = dataset_info.read_labels(labels, num_classes) if labels else described.labels
     variables = _variables(params)
     own = _by_common_name(variables)
     values = {own.get(name, name): value for name, value in values.items()}
@@ -196,7 +196,7 @@ def import_checkpoint(
         if name.endswith("/dense/bias"):
             params["num_label_classes"] = int(value.shape[0])
     classes = params.get("num_label_classes", settings.IMAGENET_CLASSES)
-    names_of_classes = class_names.read(labels, classes) if labels else ()
+    names_of_classes = dataset_info.read_labels(labels, classes) if labels else ()
     origin = os.path.basename(path)
     _write(params, _variables(params), values, model_dir, origin, names_of_classes)
     _log_use(model_dir)
@@ -336,7 +336,7 @@ def _write(
         + yaml.safe_dump(carried, sort_keys=True, allow_unicode=True),
     )
     if names:
-        class_names.write(model_dir, names)
+        dataset_info.write_labels(model_dir, names)
     save_checkpoint(os.path.join(model_dir, _CHECKPOINT), complete)
     checkpoints.write_state(model_dir, [_CHECKPOINT])
 

@@ -27,7 +27,7 @@ import preprocessing
 from utils.base import files, progress
 from utils.base.errors import UserError, excerpt, quoted
 from utils.config import network, settings
-from utils.reading import labels
+from utils.reading import dataset_info
 from utils.weights import recognition, weights_file
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # those of timm, the safer one first
@@ -235,7 +235,8 @@ def _of_timm_config(path: str, name: str) -> Description:
     found = {**content, **(inner if isinstance(inner, dict) else {})}
     names = found.get("label_names")
     if content.get("num_classes", found.get("num_classes")) == settings.IMAGENET_CLASSES:
-        names = names or labels.read("imagenet", settings.IMAGENET_CLASSES)  # as timm takes them
+        # As timm takes them.
+        names = names or dataset_info.read_labels("imagenet", settings.IMAGENET_CLASSES)
     return Description(
         source,
         tuple(" ".join(str(n).split()) for n in names) if isinstance(names, list) else (),
@@ -389,7 +390,7 @@ class Known:
             return Description()
         return Description(
             "torchvision:mnasnet",
-            tuple(labels.read("imagenet", settings.IMAGENET_CLASSES)),
+            tuple(dataset_info.read_labels("imagenet", settings.IMAGENET_CLASSES)),
             {
                 "input_image_size": 224,
                 "resize_method": "bilinear",

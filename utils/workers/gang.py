@@ -1,8 +1,4 @@
-"""Starts the workers of a training on this machine, and starts them again when one is lost.
-
-One worker that dies stops all: their steps wait for each other. So the others are ended, and all
-start again from the last checkpoint, at new ports, because the old ones may still be taken.
-"""
+"""Starts the workers of a training on this machine, and starts them again when one is lost."""
 
 from __future__ import annotations
 
@@ -15,12 +11,164 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 
 from utils.base import stopping
-from utils.workers import gpus, orphans, tasks
-from utils.workers.lost import WorkerLost
+from utils.base.errors import UserError, excerpt
+from utils.workers import tasks
+from utils.workers.rendezvous import WorkerLost
+from utils.workers.tasks import current
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+_DRIVER = "/proc/driver/nvidia/version"
+_SECONDS = 30  # a driver that hangs must not hang the program
+
+
+def visible() -> list[str]:
+    """Returns what CUDA_VISIBLE_DEVICES calls the GPUs that this process may use.
+
+    They are those of the variable if it is set; else those that nvidia-smi lists.
+    """
+    named = os.environ.get(VARIABLE)
+    if named is not None:
+        # As CUDA reads it: what follows an invalid name does not count.
+        names = [name.strip() for name in named.split(",")]
+        bad = [number for number, name in enumerate(names) if name in ("", "-1", "NoDevFiles")]
+        return names[: bad[0]] if bad else names
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=_SECONDS
+        ).stdout
+        count = sum(line.startswith("GPU ") for line in listed.splitlines())
+        return [str(number) for number in range(count)]
+    return []
+
+
+def has_driver() -> bool:
+    """Tells whether the machine has NVIDIA's driver loaded."""
+    return os.path.exists(_DRIVER)
+
+
+def take_one(local_index: int | None) -> int:
+    """Lets this process see one GPU alone, before TensorFlow looks for them.
+
+    A process trains on one device; the others are for the other workers of the machine.
+
+    Args:
+      local_index: number of this process on the machine; None if whoever started it knows.
+
+    Returns:
+      How many GPUs the process could have had.
+    """
+    names = visible()
+    if len(names) > 1:
+        os.environ[VARIABLE] = names[(local_index or 0) % len(names)]
+    return len(names)
+
+
+TRAINING_MODES = ("train", "train_and_eval")  # of several workers; the chief does the others
+_MOST_WORKERS = 1024
+
+
+def num_workers(params: Mapping[str, Any]) -> int:
+    """Returns how many processes train together; an evaluation is always one process's.
+
+    Raises:
+      UserError: --num_workers is invalid, or more than this machine has GPUs.
+    """
+    if params["mode"] not in TRAINING_MODES:
+        return 1
+    if current().count > 1:
+        return current().count
+    given = params["num_workers"]
+    found = len(visible()) if given != "1" else 0
+    if given == "auto":
+        return max(1, found)
+    try:
+        count = int(given)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= _MOST_WORKERS:
+        raise UserError(
+            f"--num_workers={excerpt(given)} is invalid: give a number from 1 to "
+            f"{_MOST_WORKERS}, or auto for all GPUs of this machine."
+        )
+    if 0 < found < count:
+        raise UserError(
+            f"--num_workers={count}, but this machine shows {found} GPUs: give at most {found}, or "
+            "look at CUDA_VISIBLE_DEVICES."
+        )
+    return count
+
+
+def check(params: Mapping[str, Any]) -> None:
+    """Refuses what several workers or an evaluator cannot do, before they are started.
+
+    Raises:
+      UserError: names the setting and the remedy.
+    """
+    if current().is_evaluator and params["mode"] != "eval":
+        raise UserError(
+            f"TF_CONFIG makes this process an evaluator, which --mode={params['mode']} is not for: "
+            "start it with --mode=eval and the same --model_dir."
+        )
+    if params["use_tpu"]:
+        _check_tpu(params)
+        return
+    workers, batch = num_workers(params), params["train_batch_size"]
+    if workers == 1:
+        return
+    if batch % workers:
+        below, above = batch // workers * workers, -(-batch // workers) * workers
+        raise UserError(
+            f"--train_batch_size={batch} is the batch of all workers and must be a multiple of "
+            f"their number, {workers}: give {f'{below} or ' if below else ''}{above}."
+        )
+    for name in ("use_async_checkpointing", "cached_views"):
+        if params[name]:
+            raise UserError(
+                f"--{name} is for one process: leave it out, or train without several workers "
+                "(--num_workers, TF_CONFIG, srun)."
+            )
+
+
+def _check_tpu(params: Mapping[str, Any]) -> None:
+    if params["num_workers"] != "1" or current().count > 1:
+        raise UserError(
+            "--num_workers, TF_CONFIG and srun are for GPUs and CPUs: one process trains on all "
+            "cores of a TPU."
+        )
+    if params["sync_batch_norm"]:
+        raise UserError(
+            "--sync_batch_norm is for workers on GPUs and CPUs: each core of a TPU normalizes its "
+            "part of the batch by itself, as published; leave it out."
+        )
+
+
+_VARIABLE = "MNASNET_LAUNCHER"  # process id of the launcher
+_ORPHAN_POLL = 1.0  # seconds
+
+
+def environment() -> dict[str, str]:
+    """Returns what a launcher adds to the environment of its workers."""
+    return {_VARIABLE: str(os.getpid())}
+
+
+def watch() -> None:
+    """Sends this process SIGTERM, at which a training saves, once its launcher has died."""
+    launcher = os.environ.pop(_VARIABLE, None)
+    if launcher is None:
+        return
+
+    def wait() -> None:
+        while os.getppid() == int(launcher):
+            time.sleep(_ORPHAN_POLL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="orphans", daemon=True).start()
+
 
 _POLL = 0.1  # seconds
 # How long the others may take to notice that one is lost, or to save at a signal. A checkpoint in a
@@ -77,7 +225,7 @@ class _Gang:
         self.failure = ""
         self._readers: list[threading.Thread] = []
         addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
-        names = gpus.visible()
+        names = visible()
         self._processes: list[subprocess.Popen] = []
         try:
             for index in range(count):
@@ -170,10 +318,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def _environment(task: tasks.Task, names: Sequence[str]) -> dict[str, str]:
-    environment = {**os.environ, tasks.VARIABLE: task.tf_config(), **orphans.environment()}
+    made = {**os.environ, tasks.VARIABLE: task.tf_config(), **environment()}
     if names:
-        environment[gpus.VARIABLE] = names[task.index]
-    return environment
+        made[VARIABLE] = names[task.index]
+    return made
 
 
 def _pass_on(lines, index: int) -> None:

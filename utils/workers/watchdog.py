@@ -14,7 +14,7 @@ import threading
 import time
 
 from utils.workers import rendezvous
-from utils.workers.lost import WorkerLost
+from utils.workers.rendezvous import WorkerLost
 from utils.workers.tasks import Task
 
 import tensorflow.compat.v1 as tf

@@ -1,14 +1,4 @@
-"""Writes and reads what a .tflite file says of itself: metadata, label names and signature.
-
-MediaPipe, the Task libraries and ML Kit read the metadata. They are written here with flatbuffers
-from the published schema (metadata_schema.fbs, identifier M001), because tflite-support, the
-original writer, pins protobuf below 4 and cannot be installed together with TensorFlow 2.15. The
-metadata are a buffer that the model names TFLITE_METADATA; the label list is a zip archive at the
-end of the file. What that schema has no field for are texts of their own.
-
-The signature is written here, too, because the converter that takes a session writes none, and the
-one that writes one keeps its work in the folder of temporary files, where a kill would leave it.
-"""
+"""Metadata, label names and signature of a .tflite file: written and read."""
 
 from __future__ import annotations
 
@@ -17,15 +7,130 @@ import enum
 import io
 import zipfile
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flatbuffers
+import numpy as np
 
-import preprocessing
-from utils.exporting import contracts
-from utils.exporting.flatbuffer_tables import Reader, Table, floats, offsets
-from utils.reading import labels
+from utils.base.tensorflow_version import tf
+from utils.reading import dataset_info
 
-import tensorflow.compat.v1 as tf
+SIGNATURE = "serving_default"
+
+
+class Contract(NamedTuple):
+    """Describes what a .tflite file takes and gives.
+
+    Attributes:
+      name: value of the setting tflite_contract.
+      input_name: name of the input, as a tensor and in the signature.
+      output_name: name of the output, likewise.
+      takes_normalized: whether the input is (x - mean) / standard deviation of RGB in [0, 255].
+      gives_probabilities: whether the output has gone through the softmax.
+    """
+
+    name: str
+    input_name: str
+    output_name: str
+    takes_normalized: bool
+    gives_probabilities: bool
+
+
+APP = Contract("app", "images", "probabilities", False, True)
+PUBLISHED = Contract("published", "truediv", "logits", True, False)
+CONTRACTS = {contract.name: contract for contract in (APP, PUBLISHED)}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the probabilities, float [classes], of logits; NaN if a logit is not finite."""
+    with np.errstate(invalid="ignore"):
+        exponents = np.exp(logits - logits.max())
+        return exponents / exponents.sum()
+
+
+_OFFSET = flatbuffers.packer.uoffset
+_BYTE, _FLOAT = flatbuffers.number_types.Uint8Flags, flatbuffers.number_types.Float32Flags
+
+
+class Table:
+    """Builds a flatbuffers table field by field."""
+
+    def __init__(self, builder: flatbuffers.Builder, num_fields: int):
+        self._builder = builder
+        builder.StartObject(num_fields)
+
+    def offset(self, field: int, value: int) -> Table:
+        """Adds a field that refers to a finished table, vector or text."""
+        self._builder.PrependUOffsetTRelativeSlot(field, value, 0)
+        return self
+
+    def byte(self, field: int, value: int) -> Table:
+        """Adds a field of 8 bits, such as an enumeration's value."""
+        self._builder.PrependUint8Slot(field, value, 0)
+        return self
+
+    def integer(self, field: int, value: int) -> Table:
+        """Adds a field of 32 bits without sign."""
+        self._builder.PrependUint32Slot(field, value, 0)
+        return self
+
+    def end(self) -> int:
+        """Finishes the table; returns its offset."""
+        return self._builder.EndObject()
+
+
+def offsets(builder: flatbuffers.Builder, values: Sequence[int]) -> int:
+    """Writes a vector of tables or texts; returns its offset."""
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        builder.PrependUOffsetTRelative(value)
+    return builder.EndVector()
+
+
+def floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
+    """Writes a vector of float32; returns its offset."""
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        builder.PrependFloat32(value)
+    return builder.EndVector()
+
+
+class Reader:
+    """Reads a table of finished flatbuffers by field numbers."""
+
+    def __init__(self, data: bytes, position: int | None = None):
+        start = flatbuffers.encode.Get(_OFFSET, data, 0) if position is None else position
+        self._table = flatbuffers.table.Table(data, start)
+
+    def _field(self, number: int) -> int:
+        return self._table.Offset(4 + 2 * number)
+
+    def byte(self, number: int) -> int:
+        """Returns a field of 8 bits; 0 if it is missing."""
+        place = self._field(number)
+        return self._table.Get(_BYTE, self._table.Pos + place) if place else 0
+
+    def table(self, number: int) -> Reader | None:
+        """Returns the table that a field refers to; None if it is missing."""
+        place = self._field(number)
+        return self._at(self._table.Pos + place) if place else None
+
+    def tables(self, number: int) -> list[Reader]:
+        """Returns the tables of a vector; none if it is missing."""
+        place = self._field(number)
+        if not place:
+            return []
+        start = self._table.Vector(place)
+        return [self._at(start + 4 * i) for i in range(self._table.VectorLen(place))]
+
+    def floats(self, number: int) -> list[float]:
+        """Returns the numbers of a vector of float32; none if it is missing."""
+        place = self._field(number)
+        return self._table.GetVectorAsNumpy(_FLOAT, place).tolist() if place else []
+
+    def _at(self, position: int) -> Reader:
+        return Reader(self._table.Bytes, self._table.Indirect(position))
+
 
 _BUFFER_NAME = b"TFLITE_METADATA"
 _RESIZE_NAME = b"mnasnet_resize_method"
@@ -97,7 +202,7 @@ class Description:
         for the published share.
     """
 
-    contract: contracts.Contract
+    contract: Contract
     model_name: str
     label_names: Sequence[str] = ()
     mean: Sequence[float] = (0.0,)
@@ -107,6 +212,8 @@ class Description:
 
     def crop_share(self, image_size: int) -> float:
         """Returns the side of the centre square, as a share of the shorter side."""
+        import preprocessing  # needs TensorFlow, which takes seconds to load
+
         if self.eval_crop_share is None:
             return preprocessing.crop_share(image_size)
         return self.eval_crop_share
@@ -163,7 +270,7 @@ def _scores_tensor(builder: flatbuffers.Builder, description: Description) -> in
     content = _content(builder, _FEATURE_PROPERTIES, properties)
     associated = 0
     if description.label_names:
-        file_name = builder.CreateString(labels.FILE_NAME)
+        file_name = builder.CreateString(dataset_info.LABELS_FILE)
         text = builder.CreateString("Names of the classes, one a line.")
         label_file = Table(builder, 5).offset(_AssociatedFile.NAME, file_name)
         label_file.offset(_AssociatedFile.DESCRIPTION, text)
@@ -242,7 +349,7 @@ def add(content: bytes, description: Description) -> bytes:
     return _with_label_file(packed, description.label_names) if description.label_names else packed
 
 
-def _name_tensors(model, contract: contracts.Contract) -> None:
+def _name_tensors(model, contract: Contract) -> None:
     """Gives input and output of a model the names of a contract, and the model its signature."""
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -253,7 +360,7 @@ def _name_tensors(model, contract: contracts.Contract) -> None:
         return entry
 
     signature = schema.SignatureDefT()
-    signature.signatureKey = contracts.SIGNATURE.encode()
+    signature.signatureKey = SIGNATURE.encode()
     signature.inputs = [named(contract.input_name, model.subgraphs[0].inputs[0])]
     signature.outputs = [named(contract.output_name, model.subgraphs[0].outputs[0])]
     signature.subgraphIndex = 0
@@ -267,9 +374,9 @@ def label_names(path: str) -> list[str] | None:
     if not zipfile.is_zipfile(content):
         return None
     with zipfile.ZipFile(content) as archive:
-        if labels.FILE_NAME not in archive.namelist():
+        if dataset_info.LABELS_FILE not in archive.namelist():
             return None
-        return archive.read(labels.FILE_NAME).decode().splitlines()
+        return archive.read(dataset_info.LABELS_FILE).decode().splitlines()
 
 
 def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
@@ -303,6 +410,8 @@ def eval_crop_share(content: bytes) -> float | None:
 
     A file that does not say it is older than the other shares, and has the published one.
     """
+    import preprocessing  # needs TensorFlow, which takes seconds to load
+
     share, size = _entry(content, _CROP_NAME), _entry(content, _SIZE_NAME)
     if share is None or size is None:
         return None
@@ -311,10 +420,10 @@ def eval_crop_share(content: bytes) -> float | None:
     return None if share.decode() == published else float(share)
 
 
-def contract(content: bytes) -> contracts.Contract | None:
+def contract(content: bytes) -> Contract | None:
     """Returns what a file takes and gives; None if the file does not say, and gives logits."""
     data = _entry(content, _CONTRACT_NAME)
-    return contracts.CONTRACTS.get(data.decode(errors="replace")) if data is not None else None
+    return CONTRACTS.get(data.decode(errors="replace")) if data is not None else None
 
 
 def _entry(content: bytes, name: bytes) -> bytes | None:
@@ -334,6 +443,6 @@ def _with_label_file(content: bytes, label_names: Sequence[str]) -> bytes:
     whole = io.BytesIO(content)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         # Use a fixed date, so that the same network gives the same bytes.
-        info = zipfile.ZipInfo(labels.FILE_NAME, (1980, 1, 1, 0, 0, 0))
+        info = zipfile.ZipInfo(dataset_info.LABELS_FILE, (1980, 1, 1, 0, 0, 0))
         archive.writestr(info, "\n".join(label_names))
     return whole.getvalue()
