@@ -8,8 +8,9 @@ import importlib.util
 import json
 import os
 import re
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from utils.base import tensorflow_version
@@ -305,6 +306,27 @@ def rename(source: str, target: str) -> None:
                 os.path.join(folder, name), os.path.join(place, name), overwrite=True
             )
     tf.io.gfile.rmtree(source)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[str]:
+    """Makes a local folder, whose name begins with the prefix, for the block.
+
+    Raises:
+      UserError: the block cannot write to the folder, because the disk is full or the like.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as path:
+        try:
+            yield path
+        except types() as e:
+            failure = find(e)
+            if failure is None or not (failure.path or "").startswith(path):
+                raise
+            raise UserError(
+                f"The temporary folder {os.path.dirname(path)} cannot be written: "
+                f"{failure.reason}; make room there or name another one in the variable TMPDIR, "
+                "and run the same command again."
+            ) from e
 
 
 def check_no_pattern(path: str | None, flag: str) -> None:

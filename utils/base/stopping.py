@@ -1,7 +1,6 @@
 """Ends a program before its work is done.
 
-At SIGINT and SIGTERM a training saves a checkpoint first; any other work ends at once. A training
-that has lost its folder to another program ends without saving.
+At SIGINT and SIGTERM a training saves a checkpoint first; any other work ends at once.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ import sys
 import threading
 
 from absl import logging
-
-from utils.base.errors import UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,7 +40,6 @@ class _State:
 
     training = False
     requested: int | None = None
-    abandoned: str | None = None
 
 
 def _handle(signal_number, frame) -> None:
@@ -85,11 +81,6 @@ def uninstall() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def abandon(reason: str) -> None:
-    """Lets the training end with UserError(reason), without a checkpoint; for any thread."""
-    _State.abandoned = reason
-
-
 def request(signal_number: int) -> None:
     """Asks the training to end as if this process had got the signal, unless it got one before."""
     if _State.requested is None:
@@ -97,14 +88,12 @@ def request(signal_number: int) -> None:
 
 
 def is_requested() -> bool:
-    """Tells whether a signal ends the training, or ended it."""
+    """Whether a signal ends the training, or ended it."""
     return _State.requested is not None
 
 
 def raise_if_requested() -> None:
-    """Raises Stop if a signal ended the training, UserError if it is abandoned."""
-    if _State.abandoned is not None:
-        raise UserError(_State.abandoned)
+    """Raises Stop if a signal ended the training."""
     if _State.requested is not None:
         raise Stop(_State.requested)
 
@@ -117,13 +106,6 @@ def start_training() -> None:
 def end_training() -> None:
     """Lets signals end the program at once again."""
     _State.training = False
-
-
-def end_if_abandoned() -> None:
-    """Raises UserError if the training is to end without a checkpoint; signals end it at once."""
-    if _State.abandoned is not None:
-        end_training()
-        raise UserError(_State.abandoned)
 
 
 def restore() -> None:

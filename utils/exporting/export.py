@@ -1,7 +1,8 @@
 """Exports a checkpoint as SavedModel and TensorFlow Lite files, which are measured against it.
 
-All files are made and measured in a folder of their own. They are put in place (`placing`) only
-when the export is complete.
+All files are made and measured in a folder of their own inside export_dir. When the export is
+complete, each takes the place of the earlier one by a rename, so that readers see the old file or
+the new one; the report comes last.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import numpy as np
 from absl import logging
 
 import imagenet_input
-from utils.base import files, folder_lock, memory, scratch
+from utils.base import files, folder_lock, memory
 from utils.base.errors import UserError
 from utils.config import settings
-from utils.exporting import measure, metadata, placing, samples, saved_model, tflite
+from utils.exporting import measure, metadata, samples, saved_model, tflite
 from utils.reading import dataset_info, records
 from utils.training import checkpoints, model_files
 
 import tensorflow.compat.v1 as tf
 
 LARGEST_DIFFERENCE = 1e-3
+_UNFINISHED_DIR = "unfinished-mnasnet-export"
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -47,8 +49,6 @@ def check(params: Mapping[str, Any]) -> None:
             "names: choose a folder of its own, such as one below it."
         )
     files.make_writable_dir(params["export_dir"], "export_dir")
-    with folder_lock.hold(params["export_dir"], "export_dir", "export"):
-        placing.finish(params["export_dir"])
     earlier = measure.read(params["export_dir"])
     made = [_tflite_name(params, kind) for kind in _kinds(params)]
     if model_files.label_names(params):
@@ -73,7 +73,7 @@ def _check_images(params: Mapping[str, Any]) -> None:
 
 
 def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> None:
-    """Exports a checkpoint to params['export_dir']; an earlier export is moved to earlier/.
+    """Exports a checkpoint to params['export_dir'], in the place of an earlier export.
 
     Args:
       params: complete settings, for a network without TPU and bfloat16.
@@ -96,7 +96,7 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
     with (
         folder_lock.hold(export_dir, "export_dir", "export"),
         _explaining_full_disk(export_dir),
-        placing.unfinished(export_dir) as folder,
+        _unfinished(export_dir) as folder,
         memory.no_collection(),
     ):
         earlier = measure.read(export_dir)
@@ -106,11 +106,36 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
             if made_in != folder:
                 for name in made:
                     files.copy(os.path.join(made_in, name), os.path.join(folder, name))
-        placing.place(export_dir, {"identity": identity, "files": made}, earlier)
+        measure.write(folder, {"identity": identity, "files": made})
+        _place(folder, export_dir, list(made), earlier)
     logging.info(
         "Exported step %d to %s in %.1f s: %s.",
         identity["global_step"], export_dir, time.monotonic() - start, ", ".join(made),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _unfinished(export_dir: str) -> Iterator[str]:
+    """Yields an empty folder inside export_dir for the block, without what a kill left there."""
+    folder = os.path.join(export_dir, _UNFINISHED_DIR)
+    files.remove(folder)
+    files.make_dirs(folder)
+    try:
+        yield folder
+    finally:
+        files.remove(folder)
+
+
+def _place(
+    folder: str, export_dir: str, names: Sequence[str], earlier: Mapping[str, Any] | None
+) -> None:
+    """Renames files to their places; removes those that only the earlier export had."""
+    for name in names:
+        files.rename(os.path.join(folder, name), os.path.join(export_dir, name))
+    for name in {*(earlier["files"] if earlier else ())} - {*names}:
+        files.remove(os.path.join(export_dir, name))
+    report = measure.FILE_NAME
+    files.rename(os.path.join(folder, report), os.path.join(export_dir, report))
 
 
 @contextlib.contextmanager
@@ -119,7 +144,7 @@ def _local(folder: str) -> Iterator[str]:
     if not files.is_remote(folder):
         yield folder
         return
-    with scratch.folder("mnasnet-export-") as local:
+    with files.temporary_folder("mnasnet-export-") as local:
         yield local
 
 

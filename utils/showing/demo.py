@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import preprocessing
-from utils.base import files, program, scratch
+from utils.base import files, program
 from utils.base.errors import UserError, excerpt
 from utils.exporting import classifiers, metadata, tflite
 
@@ -255,7 +255,7 @@ def fetch_runtime() -> dict[str, bytes]:
       UserError: npm is missing or fails, or an archive is not the one that this version knows.
     """
     found = {"NOTICE.txt": _NOTICE.encode()}
-    with scratch.folder("mnasnet-demo-") as folder:
+    with files.temporary_folder("mnasnet-demo-") as folder:
         _pack(folder)
         for package in _PACKAGES:
             found.update(_unpacked(package, os.path.join(folder, package.archive)))

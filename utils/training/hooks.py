@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from utils.base import progress, scratch
+from utils.base import files, progress
 from utils.training import checkpoints, inputs, model_files
 from utils.workers import tasks
 
@@ -346,7 +346,7 @@ class TakingPartInSavesHook(SaverHook):
         self._global_step_tensor = tf.train.get_global_step()
 
     def _save(self, session, step):
-        with scratch.folder("mnasnet-worker-") as folder:
+        with files.temporary_folder("mnasnet-worker-") as folder:
             # Saved as the chief's, so that the operations are the same.
             self._get_saver().save(
                 session, os.path.join(folder, "model.ckpt"), step, write_meta_graph=False

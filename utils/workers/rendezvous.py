@@ -273,8 +273,7 @@ class StopHook(tf.train.SessionRunHook):
     """Ends a training at the next step after a signal; the checkpoint hook then saves.
 
     The model function must return this hook: TPUEstimator calls the hooks of the model function
-    after its own, but the hooks given to `train` before them. An abandoned training ends with an
-    error, so that no hook saves.
+    after its own, but the hooks given to `train` before them.
     """
 
     def after_create_session(self, session, coord):
@@ -287,8 +286,7 @@ class StopHook(tf.train.SessionRunHook):
         self.end_training(run_context, stopping.is_requested())
 
     def end_training(self, run_context, asked: bool) -> None:
-        """Ends the training if this was asked for; with an error if it is abandoned."""
-        stopping.end_if_abandoned()
+        """Ends the training if this was asked for."""
         if asked:
             run_context.request_stop()
 
