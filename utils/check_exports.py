@@ -43,7 +43,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Picture(NamedTuple):
+class CheckedPicture(NamedTuple):
     """A picture: uint8 [H, W, 3]; cropped as for evaluation and stretched, float32 [S, S, 3]."""
 
     whole: np.ndarray
@@ -142,7 +142,7 @@ def _rows(
         yield [report["identity"]["model_name"], kind, *cells]
 
 
-def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[Picture]:
+def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[CheckedPicture]:
     """Reads picture files and prepares them as a .tflite file wants them.
 
     Args:
@@ -155,7 +155,7 @@ def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[
     found = []
     with tf.Graph().as_default(), tf.Session() as session:
         content = tf.placeholder(tf.string, [])
-        prepared = Picture(
+        prepared = CheckedPicture(
             preprocessing.decode_whole(content),
             preprocessing.preprocess_image(
                 content,
@@ -175,7 +175,7 @@ def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[
 
 
 def _in_litert(
-    python: str, path: str, interpreter: tflite.Interpreter, pictures: Sequence[Picture]
+    python: str, path: str, interpreter: tflite.Interpreter, pictures: Sequence[CheckedPicture]
 ) -> list[str]:
     """Returns the agreement on cropped pictures, and the milliseconds of both interpreters."""
     tensors = [interpreter.prepared(picture.cropped) for picture in pictures]
@@ -188,7 +188,7 @@ def _in_litert(
 
 
 def _in_mediapipe(
-    python: str, path: str, interpreter: tflite.Interpreter, pictures: Sequence[Picture]
+    python: str, path: str, interpreter: tflite.Interpreter, pictures: Sequence[CheckedPicture]
 ) -> list[str]:
     """Returns the agreement on stretched pictures.
 

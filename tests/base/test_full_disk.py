@@ -175,7 +175,7 @@ def test_exported_weights_that_do_not_fit_leave_nothing(tmp_path, file_size_limi
     ],
 )
 def test_what_an_error_of_a_disk_says(error, words):
-    text = str(files.find(error))
+    text = str(files.failure_of(error))
     assert words in text and text.endswith("and run the same command again") and "\n" not in text
 
 
@@ -183,4 +183,4 @@ def test_what_an_error_of_a_disk_says(error, words):
     "error", [OSError(2, "No such file", "/a"), RuntimeError("a bug"), IndexError("28")]
 )
 def test_other_errors_are_none_of_a_disk(error):
-    assert files.find(error) is None
+    assert files.failure_of(error) is None

@@ -143,13 +143,6 @@ def test_ctrl_c_without_a_handler_keeps_its_status(run):
     assert run(raising(KeyboardInterrupt())) == (130, "")
 
 
-def test_every_parser_tells_of_debug():
-    assert "--debug" in program.ArgumentParser(prog="prog").format_help()
-    assert "--debug" in loading.help_text("prog", "")
-    for path in (ROOT / "utils").glob("**/*.py"):
-        assert "= argparse.ArgumentParser(" not in path.read_text(), path
-
-
 def test_a_tilde_in_an_argument_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/b")
     parser = program.ArgumentParser(prog="prog")
@@ -181,51 +174,12 @@ def test_without_a_home_libraries_cache_among_the_temporary_files(tmp_path):
 # The standard streams.
 
 
-@pytest.mark.parametrize("unbuffered", [False, True])
-@pytest.mark.parametrize("lines", [1, 100_000])
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_full_output_is_one_sentence(run, monkeypatch, lines, unbuffered):
-    with open("/dev/full", "w", errors="strict") as full:
-        full.reconfigure(write_through=unbuffered)
-        monkeypatch.setattr(sys, "stdout", full)
-        status, err = run(lambda argv: print("line\n" * lines))
-        monkeypatch.undo()
-    assert status == 1
-    (line,) = err.splitlines()
-    assert line.startswith("error: the output cannot be written (No space left on device)")
-
-
-def test_an_error_of_another_file_is_not_one_of_the_output(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    status, err = run(raising(OSError(28, "No space left on device", "x")))
-    assert status == 1
-    assert "output" not in err
-
-
 def test_letters_that_the_output_lacks_are_escapes(run, monkeypatch):
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", stream)
     assert run(lambda argv: print("Ä 1")) == (0, "")
     assert written.getvalue() == b"\\xc4 1\n"
-
-
-def test_a_program_runs_with_closed_streams(run, monkeypatch):
-    for name in ("stdin", "stdout"):
-        monkeypatch.setattr(sys, name, None)
-    assert run(lambda argv: print("line")) == (0, "")
-
-
-def test_a_path_that_the_locale_cannot_spell_is_one_sentence():
-    executable = "from utils.base import program; program.run(print)"
-    finished = subprocess.run(
-        [sys.executable, "-c", executable, "--model_dir=Modèle"], capture_output=True, cwd=ROOT,
-        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
-        timeout=120,
-    )  # fmt: skip
-    assert finished.returncode == 1
-    (line,) = finished.stderr.decode().splitlines()
-    assert line.startswith("error: --model_dir=Mod") and "PYTHONUTF8=1" in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -270,17 +224,6 @@ def test_a_long_output_that_nobody_reads_ends_a_program_quietly(run, monkeypatch
         status = run(lambda argv: print("line\n" * 100_000))
         monkeypatch.undo()
     assert status == (128 + signal.SIGPIPE, "")
-
-
-def test_an_output_that_nobody_reads_ends_a_program_quietly():
-    code = "from utils.base import program; program.run(lambda a: print('line'))"
-    reading, writing = os.pipe()
-    os.close(reading)
-    finished = subprocess.run(
-        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    os.close(writing)
-    assert (finished.returncode, finished.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import imagenet_input
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.building import build_fake
-from utils.building.build_fake import Options
+from utils.building.build_fake import FakeOptions
 from utils.reading import dataset_info, pictures
 
 import tensorflow.compat.v1 as tf
@@ -28,7 +28,7 @@ def pillow():
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fake") / "out"
-    build_fake.build(Options(str(folder), num_train=120, num_validation=30, num_classes=6))
+    build_fake.build(FakeOptions(str(folder), num_train=120, num_validation=30, num_classes=6))
     return folder
 
 
@@ -90,14 +90,14 @@ def test_the_same_arguments_give_the_same_bytes(built, tmp_path):
     arguments = ["--num_train=120", "--num_validation=30", "--num_classes=6", "--num_threads=1"]
     data_command.main(["x", "fake", f"--output_dir={tmp_path}/out", *arguments])
     assert content(tmp_path / "out") == content(built)
-    build_fake.build(Options(str(tmp_path / "seed"), 120, 30, 6, seed=1))
+    build_fake.build(FakeOptions(str(tmp_path / "seed"), 120, 30, 6, seed=1))
     other = content(tmp_path / "seed")
     assert other["train-00000-of-00001"] != content(built)["train-00000-of-00001"]
 
 
 def test_more_images_than_fit_in_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(build_fake, "IMAGES_A_SHARD", 16)
-    build_fake.build(Options(str(tmp_path), num_train=40, num_validation=8, num_classes=2))
+    build_fake.build(FakeOptions(str(tmp_path), num_train=40, num_validation=8, num_classes=2))
     shards = dataset_info.load(str(tmp_path)).shards
     assert shards == {
         "train-00000-of-00003": 13, "train-00001-of-00003": 13, "train-00002-of-00003": 14,
@@ -118,12 +118,12 @@ def test_what_is_built_is_fed(built):
 
 def test_another_data_set_in_the_output(built):
     with pytest.raises(UserError, match="holds another data set"):
-        build_fake.build(Options(str(built), num_train=121, num_validation=30, num_classes=6))
+        build_fake.build(FakeOptions(str(built), num_train=121, num_validation=30, num_classes=6))
 
 
 def test_one_class_is_too_few(tmp_path):
     with pytest.raises(UserError, match="--num_classes=1 is invalid: it must be at least 2"):
-        build_fake.build(Options(str(tmp_path), num_classes=1))
+        build_fake.build(FakeOptions(str(tmp_path), num_classes=1))
 
 
 @pytest.mark.parametrize("argument", ["--num_train=0", "--num_classes=-3", "--num_validation=x"])

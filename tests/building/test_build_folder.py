@@ -18,7 +18,7 @@ import preprocessing
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.building import build_folder
-from utils.building.build_folder import Options
+from utils.building.build_folder import FolderOptions
 from utils.reading import dataset_info, records
 
 import tensorflow.compat.v1 as tf
@@ -38,7 +38,7 @@ def fill(root, counts, first=0):
 
 
 def build(source, target, **options):
-    build_folder.build(Options(str(source), str(target), **options))
+    build_folder.build(FolderOptions(str(source), str(target), **options))
     return dataset_info.load(str(target))
 
 

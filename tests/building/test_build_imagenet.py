@@ -11,7 +11,7 @@ from utils import data as data_command
 from utils.base import files
 from utils.base.errors import UserError
 from utils.building import build_imagenet
-from utils.building.build_imagenet import Options
+from utils.building.build_imagenet import ImagenetOptions
 from utils.config import settings
 from utils.reading import dataset_info
 
@@ -49,7 +49,7 @@ def imagenet(tmp_path):
 def build(root, target, labels=None, **options):
     labels = None if labels is None else str(labels)
     options = {"train_shards": 4, "validation_shards": 2, **options}
-    build_imagenet.build(Options(str(root), str(target), labels, **options))
+    build_imagenet.build(ImagenetOptions(str(root), str(target), labels, **options))
     return dataset_info.load(str(target))
 
 

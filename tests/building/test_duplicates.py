@@ -155,7 +155,7 @@ def test_pictures_of_one_colour_are_not_alike(folder):
     """Their hashes would be made of noise, or all be the same."""
     flat = [(jpeg(Image.new("RGB", (90, 90), (level, 99, 9))), 1) for level in range(0, 200, 10)]
     write(folder, "train", flat)
-    build_fake.build(build_fake.Options(str(folder / "fake"), num_train=40, num_validation=20))
+    build_fake.build(build_fake.FakeOptions(str(folder / "fake"), num_train=40, num_validation=20))
     for name in (folder, folder / "fake"):
         assert inspect(name)[1]["groups"] == []
 

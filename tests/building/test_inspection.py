@@ -13,7 +13,7 @@ from PIL import Image
 from utils import data as data_command
 from utils.base.errors import UserError
 from utils.building import build_fake, inspection, splits
-from utils.building.build_fake import Options
+from utils.building.build_fake import FakeOptions
 from utils.config import settings
 from utils.reading import dataset_info, examples
 
@@ -200,7 +200,7 @@ def test_labels_beyond_what_the_user_says(folder):
 
 def test_of_many_classes_only_the_extremes_are_printed(tmp_path, capsys):
     folder = tmp_path / "fake"
-    build_fake.build(Options(str(folder), num_train=90, num_validation=4, num_classes=60))
+    build_fake.build(FakeOptions(str(folder), num_train=90, num_validation=4, num_classes=60))
     capsys.readouterr()
     status, found = inspect(folder)
     assert status == 0
@@ -288,7 +288,7 @@ def test_impossible_numbers_of_classes(folder, capsys, classes):
 
 def test_in_a_bucket():
     folder = "ram://test_inspect/fake"
-    build_fake.build(Options(folder, num_train=5, num_validation=2, num_classes=2))
+    build_fake.build(FakeOptions(folder, num_train=5, num_validation=2, num_classes=2))
     assert inspection.run(folder, "ram://test_inspect/sheet.png") == 0
     with tf.io.gfile.GFile("ram://test_inspect/sheet.png", "rb") as f:
         assert f.read(4) == b"\x89PNG"

@@ -15,7 +15,7 @@ import pytest
 from built_data import content
 
 from utils.building import build_folder
-from utils.building.build_folder import Options
+from utils.building.build_folder import FolderOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def many(tmp_path_factory):
 
 
 def build(source, target, **more):
-    build_folder.build(Options(str(source), str(target), train_shards=30, **more))
+    build_folder.build(FolderOptions(str(source), str(target), train_shards=30, **more))
 
 
 def start(source, target, *more):

@@ -63,7 +63,7 @@ def opened(params, path):
         mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
         tf.train.Saver().restore(session, path)
         logits = session.run("logits:0", {placeholder: images()})
-        yield tflite.Network(session, params), np.stack([metadata.softmax(row) for row in logits])
+        yield tflite.Converter(session, params), np.stack([metadata.softmax(row) for row in logits])
 
 
 @pytest.fixture(scope="module")

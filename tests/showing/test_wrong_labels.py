@@ -55,7 +55,7 @@ def test_swapped_labels_are_found(tmp_path):
     build_photographs.build(f"{tmp_path}/natural")
     pretrained.prepare(f"{tmp_path}/weights")
     write_folders(f"{tmp_path}/natural", tmp_path / "pictures")
-    build_folder.build(build_folder.Options(f"{tmp_path}/pictures", f"{tmp_path}/data"))
+    build_folder.build(build_folder.FolderOptions(f"{tmp_path}/pictures", f"{tmp_path}/data"))
     run_here(
         "--config_file=finetune", f"--init_checkpoint={tmp_path}/weights", "--freeze_until=none",
         "--freeze_backbone", "--train_steps=40", "--steps_per_eval=40", "--report",

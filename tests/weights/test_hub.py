@@ -89,7 +89,7 @@ def test_a_file_may_be_named_and_a_config_missing(hub, tmp_path):
     refused("hf://me/mine", "has no model.safetensors and no pytorch_model.bin", tmp_path / "m")
     weights = hub_module.fetch("hf://me/mine/half/w.safetensors")
     assert pathlib.Path(weights.path).read_bytes() == content
-    assert weights.description == hub_module.Description()
+    assert weights.description == hub_module.WeightsInfo()
 
 
 @pytest.mark.parametrize(

@@ -48,17 +48,17 @@ class Failure(NamedTuple):
         return f"{place}{self.reason}; {self.remedy}, and run the same command again"
 
 
-def types() -> tuple[type[Exception], ...]:
+def failure_types() -> tuple[type[Exception], ...]:
     """Returns the types in which an error of a disk may arrive."""
     others = (tensorflow_version.tf.errors.OpError,) if tensorflow_version.is_loaded() else ()
     return (OSError, RuntimeError, IndexError, *others)
 
 
-def find(error: BaseException) -> Failure | None:
+def failure_of(error: BaseException) -> Failure | None:
     """Returns what a disk or folder refused; None for an error of another kind."""
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return Failure(error.filename, os.strerror(error.errno), _REMEDIES[error.errno])
-    if not isinstance(error, types()):
+    if not isinstance(error, failure_types()):
         return None
     text = getattr(error, "message", None) or str(error)
     if "No usable temporary directory" in text:  # Python's words if all are full
@@ -318,8 +318,8 @@ def temporary_folder(prefix: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as path:
         try:
             yield path
-        except types() as e:
-            failure = find(e)
+        except failure_types() as e:
+            failure = failure_of(e)
             if failure is None or not (failure.path or "").startswith(path):
                 raise
             raise UserError(
@@ -404,7 +404,7 @@ def reason(error: Exception) -> str:
 
     For an error of a disk, it returns the words of the system and what helps.
     """
-    failure = find(error)
+    failure = failure_of(error)
     if failure:
         return f"{failure.reason}; {failure.remedy}"
     message = getattr(error, "message", None) or str(error) or type(error).__name__

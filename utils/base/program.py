@@ -16,7 +16,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from absl import flags, logging
 
@@ -64,96 +63,6 @@ def plain(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
         ).rstrip()
         for line in lines
     )
-
-
-_NAMES = ("stdin", "stdout", "stderr")
-
-
-def open_missing() -> None:
-    """Opens /dev/null for each stream that the program was started without, as by `>&-`.
-
-    Otherwise the next file that is opened would get the number of the stream, and native libraries,
-    which write to that number, would write into the file.
-    """
-    for name in _NAMES:
-        if getattr(sys, name) is None:
-            number = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
-            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
-
-
-def check_locale(argv: list[str]) -> None:
-    """Raises UserError for an argument that the locale cannot spell, for no file has its name."""
-    encoding = sys.getfilesystemencoding()
-    for argument in argv:
-        if encoding != "utf-8" and not argument.isascii():
-            raise UserError(
-                f"{excerpt(argument)} has letters that this locale ({encoding}) cannot spell: set "
-                "the environment variable PYTHONUTF8=1, or LC_ALL=C.UTF-8."
-            )
-
-
-@contextlib.contextmanager
-def checked_output() -> Iterator[None]:
-    """Makes print() raise UserError if stdout cannot be written, and flushes stdout at the end.
-
-    Letters that the encoding of stdout lacks are written as escapes. A BrokenPipeError stays as it
-    is, for a reader that has read enough is no mistake.
-    """
-    plain = sys.stdout
-    if isinstance(plain, io.TextIOWrapper):
-        plain.reconfigure(errors="backslashreplace")
-    checked: Any = _CheckedOutput(plain)
-    sys.stdout = checked
-    try:
-        try:
-            yield
-        finally:
-            checked.flush()
-    except _OutputError:
-        discard_output()
-        raise
-    finally:
-        sys.stdout = plain
-
-
-def discard_output() -> None:
-    """Drops what stdout still holds, because Python flushes stdout once more when it ends."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-
-
-class _OutputError(UserError):
-    """Says that stdout cannot be written."""
-
-    def __init__(self, error: OSError):
-        super().__init__(
-            f"the output cannot be written ({error.strerror}): make room, or write it elsewhere."
-        )
-
-
-class _CheckedOutput:
-    """Wraps a stream and tells its own errors from those of other files."""
-
-    def __init__(self, stream: Any):
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        return self._checked(self._stream.write, text)
-
-    def flush(self) -> None:
-        self._checked(self._stream.flush)
-
-    def _checked(self, method, *arguments):
-        try:
-            return method(*arguments)
-        except BrokenPipeError:
-            raise
-        except OSError as e:
-            raise _OutputError(e) from e
 
 
 @contextlib.contextmanager
@@ -226,19 +135,20 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     debug = DEBUG_FLAG in argv
     argv = [argument for argument in argv if argument != DEBUG_FLAG]
     memory.keep_freed_memory()
-    open_missing()
     set_up_logging()
     stopping.install()
     threading.excepthook = _print_trace_unless_of_a_file
     tensorflow_version.when_loaded(lambda: tf.disable_v2_behavior())
     _collect_garbage_less_often()
     _name_cache_if_homeless()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for letters that its encoding lacks
     try:
-        with checked_output():
-            check_locale(argv)
-            status = main(argv)
+        status = main(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # as by `... | head`, which has read enough
-        discard_output()
+        _discard_output()
         status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
@@ -300,10 +210,17 @@ def _name_cache_if_homeless() -> None:
         os.environ.setdefault("KERAS_HOME", os.path.join(cache, "keras"))
 
 
+def _discard_output() -> None:
+    """Drops what stdout still holds, because Python flushes stdout once more when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 def _print_trace_unless_of_a_file(given: threading.ExceptHookArgs) -> None:
     """Ends a thread; TensorFlow raises in the main thread what was wrong with its event files."""
     error = given.exc_value
-    if error is None or not (files.find(error) or files.is_of_bucket(error)):
+    if error is None or not (files.failure_of(error) or files.is_of_bucket(error)):
         threading.__excepthook__(given)
 
 
@@ -313,7 +230,7 @@ def _foreseen(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, flags.Error):
         return f"{_sentence(error)} --help lists the flags."
-    if failure := files.find(error):
+    if failure := files.failure_of(error):
         return f"{failure}."
     if _is_of_tensorflow(error, "PermissionDeniedError", "UnauthenticatedError"):
         return f"access denied: {files.reason(error)}."
@@ -341,7 +258,7 @@ def _foreseen(error: Exception) -> str | None:
 
 
 def _is_of_tensorflow(error: Exception, *names: str) -> bool:
-    """Tells whether an error is one of tf.errors, without loading TensorFlow for it."""
+    """Whether an error is one of tf.errors, without loading TensorFlow for it."""
     types = (getattr(tf.errors, name) for name in names)
     return tensorflow_version.is_loaded() and isinstance(error, tuple(types))
 

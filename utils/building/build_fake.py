@@ -27,7 +27,7 @@ QUALITY = 90
 _NOISE_SHARE = 0.12
 
 
-class Options(NamedTuple):
+class FakeOptions(NamedTuple):
     """What the user chose; `add_command` explains each."""
 
     output_dir: str
@@ -38,7 +38,7 @@ class Options(NamedTuple):
     num_threads: int | None = None
 
 
-def build(options: Options) -> None:
+def build(options: FakeOptions) -> None:
     """Builds the data set, or resumes an interrupted build.
 
     Raises:
@@ -66,7 +66,7 @@ def build(options: Options) -> None:
     shards.build(options.output_dir, description, plan, make, 0, options.num_threads)
 
 
-def _plan(options: Options, split: str, count: int) -> list[shards.Shard]:
+def _plan(options: FakeOptions, split: str, count: int) -> list[shards.Shard]:
     """Returns the files of a split, with its classes in random order."""
     # Every class in turn, so that none is missing if there are enough images.
     labels = [number % options.num_classes + 1 for number in range(count)]
@@ -128,8 +128,10 @@ def add_command(commands) -> None:
         ("num_classes", "classes"),
     ):
         parser.add_argument(
-            f"--{name}", type=shared_arguments.count, default=Options._field_defaults[name],
+            f"--{name}", type=shared_arguments.count, default=FakeOptions._field_defaults[name],
             help=f"{what} (default: %(default)s)",
         )  # fmt: skip
     shared_arguments.add_building(parser, "the pictures and of the shuffling")
-    parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))
+    parser.set_defaults(
+        run=lambda arguments: build(shared_arguments.options(FakeOptions, arguments))
+    )

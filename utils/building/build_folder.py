@@ -33,7 +33,7 @@ _DEEPEST = 3  # folders in folders that zip files leave above the classes
 Classes = dict[str, list[Found]]
 
 
-class Options(NamedTuple):
+class FolderOptions(NamedTuple):
     """What the user chose; `add_command` explains each."""
 
     input_dir: str
@@ -47,7 +47,7 @@ class Options(NamedTuple):
     num_threads: int | None = None
 
 
-def build(options: Options) -> None:
+def build(options: FolderOptions) -> None:
     """Builds the data set, or resumes an interrupted build.
 
     Raises:
@@ -77,7 +77,7 @@ def build(options: Options) -> None:
 
 
 def _plan(
-    options: Options, split: str, classes: Classes, class_names: list[str]
+    options: FolderOptions, split: str, classes: Classes, class_names: list[str]
 ) -> list[shards.Shard]:
     """Returns the files of a split, with its pictures in random order."""
     items = [
@@ -90,25 +90,25 @@ def _plan(
     return shards.split(split, items, _num_shards(options, split, len(items)))
 
 
-def _name(options: Options) -> str:
+def _name(options: FolderOptions) -> str:
     """Returns the name of the data set: as given, or the input folder's."""
     path = options.input_dir.rstrip("/")
     return options.name or os.path.basename(path if "://" in path else os.path.abspath(path))
 
 
-def _builder(options: Options) -> str:
+def _builder(options: FolderOptions) -> str:
     """Returns the builder's text with those given arguments that determine the bytes."""
     names = ("validation_share", "train_shards", "validation_shards", "seed")
     return shards.builder("folder", **shared_arguments.given(options, names))
 
 
-def _num_shards(options: Options, split: str, num_pictures: int) -> int:
+def _num_shards(options: FolderOptions, split: str, num_pictures: int) -> int:
     """Returns the number of a split's files: as given, or by the number of pictures."""
     given = options.train_shards if split == shards.TRAIN else options.validation_shards
     return given or min(MAX_SHARDS[split], -(-num_pictures // PICTURES_A_SHARD))
 
 
-def _splits(options: Options) -> dict[str, Classes]:
+def _splits(options: FolderOptions) -> dict[str, Classes]:
     """Returns the classes of both splits, checked and logged: training has all classes.
 
     Raises:
@@ -380,7 +380,9 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--name", type=str, help="name of the data set (default: the folder's name)"
     )
-    parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))
+    parser.set_defaults(
+        run=lambda arguments: build(shared_arguments.options(FolderOptions, arguments))
+    )
 
 
 def _validation_share(text: str) -> float:

@@ -36,7 +36,7 @@ _LABELS_FILE = (
 )
 
 
-class Options(NamedTuple):
+class ImagenetOptions(NamedTuple):
     """What the user chose; `add_command` explains each."""
 
     input_dir: str
@@ -49,7 +49,7 @@ class Options(NamedTuple):
     num_threads: int | None = None
 
 
-def build(options: Options) -> None:
+def build(options: ImagenetOptions) -> None:
     """Builds the data set, or resumes an interrupted build.
 
     Raises:
@@ -161,7 +161,7 @@ def _train(root: str) -> list[tuple[Found, str]]:
     return train
 
 
-def _validation(options: Options, synsets: set[str]) -> list[tuple[Found, str]]:
+def _validation(options: ImagenetOptions, synsets: set[str]) -> list[tuple[Found, str]]:
     """Returns (picture, synset) of validation in the order of the file names.
 
     Args:
@@ -265,4 +265,6 @@ def add_command(commands) -> None:
             f"--{split}_shards", type=shared_arguments.count, default=count,
             help="files (default: %(default)s)",
         )  # fmt: skip
-    parser.set_defaults(run=lambda arguments: build(shared_arguments.options(Options, arguments)))
+    parser.set_defaults(
+        run=lambda arguments: build(shared_arguments.options(ImagenetOptions, arguments))
+    )

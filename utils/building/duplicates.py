@@ -22,7 +22,7 @@ import numpy as np
 
 from utils.base import memory
 from utils.base.progress import Progress
-from utils.building.splits import Split
+from utils.building.splits import ScannedSplit
 from utils.reading import pictures, records, scan
 
 _SIDE = 64  # of the grey picture that hash and small picture are made of
@@ -72,7 +72,7 @@ def _phash() -> Callable[..., Any] | None:
     return None
 
 
-def compute(splits: Sequence[Split]) -> Fingerprints:
+def compute(splits: Sequence[ScannedSplit]) -> Fingerprints:
     """Reads the readable records of splits again, in parallel, and shows the progress."""
     pictures.require_pillow()
     scans = [found for split in splits for found in split.scans]
@@ -180,7 +180,7 @@ _MOST_COMPARED = 200
 SAME, NEAR = "same", "near"
 
 
-def find(splits: Sequence[Split], names: Mapping[int, str]) -> dict[str, Any]:
+def find(splits: Sequence[ScannedSplit], names: Mapping[int, str]) -> dict[str, Any]:
     """Reads the pictures of the splits again and finds those that are there more than once.
 
     Args:

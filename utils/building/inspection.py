@@ -13,7 +13,7 @@ from utils.base import files
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
 from utils.building import duplicates, shared_arguments
-from utils.building.splits import Split, class_counts
+from utils.building.splits import ScannedSplit, class_counts
 from utils.config import loading, settings
 from utils.reading import dataset_info, pictures, records
 
@@ -71,7 +71,7 @@ def _text(text: str, height: int, background: str) -> Any:
     return strip
 
 
-def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) -> list[str]:
+def differences(splits: Sequence[ScannedSplit], info: dataset_info.DatasetInfo | None) -> list[str]:
     """Returns sentences on what is not as dataset_info.json says."""
     if info is None:
         return []
@@ -86,7 +86,7 @@ def differences(splits: Sequence[Split], info: dataset_info.DatasetInfo | None) 
     return sentences + _file_differences(splits, info)
 
 
-def _file_differences(splits: Sequence[Split], info: dataset_info.DatasetInfo) -> list[str]:
+def _file_differences(splits: Sequence[ScannedSplit], info: dataset_info.DatasetInfo) -> list[str]:
     """Returns sentences on files that are not as dataset_info.json says."""
     scans = {
         os.path.basename(found.path): (found, size)
@@ -105,7 +105,10 @@ def _file_differences(splits: Sequence[Split], info: dataset_info.DatasetInfo) -
 
 
 def summary(
-    data_dir: str, splits: Sequence[Split], info: dataset_info.DatasetInfo | None, num_classes
+    data_dir: str,
+    splits: Sequence[ScannedSplit],
+    info: dataset_info.DatasetInfo | None,
+    num_classes,
 ) -> dict[str, Any]:
     """Returns all that is known, for the JSON file."""
     names = dict(enumerate(info.label_names if info else (), 1))
@@ -124,7 +127,7 @@ def summary(
     }  # fmt: skip
 
 
-def _split_summary(split: Split, num_classes, names: Mapping[int, str]) -> dict[str, Any]:
+def _split_summary(split: ScannedSplit, num_classes, names: Mapping[int, str]) -> dict[str, Any]:
     """Returns all that is known of a split."""
     facts = split.facts
     return {
@@ -363,7 +366,7 @@ def run(
     return 0 if is_good(found) else 1
 
 
-def _draw_sheet(path: str, split: splits.Split, names: Mapping[int, str]) -> None:
+def _draw_sheet(path: str, split: splits.ScannedSplit, names: Mapping[int, str]) -> None:
     """Draws the contact sheet of a split."""
     pairs = splits.sample(split, COLUMNS * ROWS)
     write(path, [(image, _caption(label, names)) for image, label in pairs])

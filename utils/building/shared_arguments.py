@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from utils.base import files
@@ -61,9 +61,13 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is invalid: it must be a whole number, at least 1")
 
 
-def options(kind, arguments: argparse.Namespace):
-    """Returns a NamedTuple of options from the flags of the same names."""
-    return kind(**{name: getattr(arguments, name) for name in kind._fields})
+def set_run(parser: argparse.ArgumentParser, build: Callable, kind: type) -> None:
+    """Has a command call `build` with a NamedTuple of options, from the flags of the same names."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        build(kind(**{name: getattr(arguments, name) for name in kind._fields}))
+
+    parser.set_defaults(run=run)
 
 
 def given(options: Any, names: Iterable[str]) -> dict[str, Any]:

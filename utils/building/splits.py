@@ -18,7 +18,7 @@ _ANY_LABEL = examples.GREATEST_LABEL - 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class ScannedSplit:
     """What the files of a split hold.
 
     Attributes:
@@ -42,7 +42,7 @@ class Split:
         return sum(found.num_records for found in self.scans)
 
 
-def scan_splits(data: Mapping[str, Any], num_classes: int | None) -> list[Split]:
+def scan_splits(data: Mapping[str, Any], num_classes: int | None) -> list[ScannedSplit]:
     """Scans both splits; leaves out a split that has no files.
 
     Args:
@@ -59,13 +59,13 @@ def scan_splits(data: Mapping[str, Any], num_classes: int | None) -> list[Split]
         if paths:
             sizes = [state.size for state in records.states(paths)]
             scans = scan.scan(paths, num_classes or _ANY_LABEL, f"scan {name}", form)
-            splits.append(Split(name, scans, sizes))
+            splits.append(ScannedSplit(name, scans, sizes))
     if not splits:
         records.list_files(data_dir, records.TRAIN_PREFIX, data)  # raises the error
     return splits
 
 
-def class_counts(split: Split, num_classes: int | None) -> dict[int, int]:
+def class_counts(split: ScannedSplit, num_classes: int | None) -> dict[int, int]:
     """Counts the images of each label; with `num_classes` known, also of labels without images."""
     labels, counts = np.unique(split.facts[:, 0], return_counts=True)
     found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
@@ -75,7 +75,7 @@ def class_counts(split: Split, num_classes: int | None) -> dict[int, int]:
     return {label: found.get(label, 0) for label in (*expected, *others)}
 
 
-def sample(split: Split, count: int) -> list[tuple[bytes, int]]:
+def sample(split: ScannedSplit, count: int) -> list[tuple[bytes, int]]:
     """Returns (encoded picture, label) of readable records spread evenly over a split."""
     segments = [segment for found in split.scans for segment in found.segments]
     ends = np.cumsum([segment.count for segment in segments], dtype=int)

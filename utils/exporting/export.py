@@ -152,8 +152,8 @@ def _local(folder: str) -> Iterator[str]:
 def _explaining_full_disk(export_dir: str) -> Iterator[None]:
     try:
         yield
-    except files.types() as e:
-        failure = files.find(e)
+    except files.failure_types() as e:
+        failure = files.failure_of(e)
         if failure is None or export_dir not in (failure.path or ""):
             raise
         raise UserError(f"--export_dir={export_dir} cannot be written: {failure}.") from e
@@ -213,10 +213,10 @@ def _make(
 @contextlib.contextmanager
 def _network(
     params: Mapping[str, Any], model_fn: Callable, served: saved_model.SavedModel
-) -> Iterator[tflite.Network]:
+) -> Iterator[tflite.Converter]:
     """Yields the network of a SavedModel; converters cannot read it in the layout for GPUs."""
     if params["data_format"] == "channels_last":
-        yield tflite.Network(served.session, params)
+        yield tflite.Converter(served.session, params)
         return
     with tflite.restored(model_fn, params, saved_model.weights_in(served.path)) as network:
         yield network

@@ -33,7 +33,7 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-class Network:
+class Converter:
     """Converts a trained network, which is in an open session, to .tflite files.
 
     Attributes:
@@ -139,7 +139,7 @@ class Network:
 
 
 @contextlib.contextmanager
-def restored(model_fn: Callable, params: Mapping[str, Any], checkpoint: str) -> Iterator[Network]:
+def restored(model_fn: Callable, params: Mapping[str, Any], checkpoint: str) -> Iterator[Converter]:
     """Yields the network of a checkpoint, in a session of its own.
 
     The variables are restored by their own names, not by those of averages.
@@ -161,7 +161,7 @@ def restored(model_fn: Callable, params: Mapping[str, Any], checkpoint: str) -> 
         tf.train.get_or_create_global_step()
         with tf.Session() as session:
             tf.train.Saver().restore(session, checkpoint)
-            yield Network(session, params)
+            yield Converter(session, params)
 
 
 def _full_range(images: Iterable[np.ndarray]) -> list[np.ndarray]:

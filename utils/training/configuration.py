@@ -95,7 +95,7 @@ def naming_what_is_saved(params: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except BaseException as e:
-        failure = files.find(e)
+        failure = files.failure_of(e)
         if failure:
             kept = checkpoints.latest(params["model_dir"])
             raise UserError(f"{failure}" + (f" ({kept} is kept)." if kept else ".")) from e

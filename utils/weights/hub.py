@@ -42,7 +42,7 @@ class NotFetchedError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class WeightsInfo:
     """What is known of weights beside their tensors.
 
     Attributes:
@@ -73,7 +73,7 @@ class Weights:
     path: str
     name: str
     origin: str
-    description: Description = Description()
+    description: WeightsInfo = WeightsInfo()
 
 
 def fetch(name: str) -> Weights:
@@ -137,7 +137,7 @@ def _from_hub(name: str) -> Weights:
     hub = _library("huggingface_hub")
     for module in ("constants", "errors"):  # the package itself loads them late
         importlib.import_module(f"huggingface_hub.{module}")
-    described = Description()
+    described = WeightsInfo()
     with _explaining(hub, place, revision):
         # First: it tells the commit, and perhaps that the weights are none of this program's.
         config = _cached(hub, repository, revision, "config.json")
@@ -207,7 +207,7 @@ def _innermost(error: BaseException) -> str:
     return excerpt((str(error) or type(error).__name__).splitlines()[0])
 
 
-def _of_timm_config(path: str, name: str) -> Description:
+def _of_timm_config(path: str, name: str) -> WeightsInfo:
     """Returns what the config.json of a timm repository says; nothing of another program's.
 
     A value that this program cannot use is left out with a warning.
@@ -224,7 +224,7 @@ def _of_timm_config(path: str, name: str) -> Description:
     except ValueError as e:
         raise UserError(f"{path}, of {name}, is damaged ({e}): remove it and try again.") from e
     if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
-        return Description()
+        return WeightsInfo()
     source = recognition.source_of(content["architecture"])
     if source is None:
         raise UserError(
@@ -237,7 +237,7 @@ def _of_timm_config(path: str, name: str) -> Description:
     if content.get("num_classes", found.get("num_classes")) == settings.IMAGENET_CLASSES:
         # As timm takes them.
         names = names or dataset_info.read_labels("imagenet", settings.IMAGENET_CLASSES)
-    return Description(
+    return WeightsInfo(
         source,
         tuple(" ".join(str(n).split()) for n in names) if isinstance(names, list) else (),
         _settings(found, name),
@@ -314,7 +314,7 @@ def _from_web(name: str) -> Weights:
             "was damaged or old, the same command fetches it anew; otherwise the file there has "
             "changed."
         )
-    return Weights(path, url, url, known.description if known else Description())
+    return Weights(path, url, url, known.description if known else WeightsInfo())
 
 
 def _checksum(name: str) -> str:
@@ -384,11 +384,11 @@ class Known:
     resized: int = 0
 
     @property
-    def description(self) -> Description:
+    def description(self) -> WeightsInfo:
         """What the publisher says elsewhere than in a config.json."""
         if not self.resized:
-            return Description()
-        return Description(
+            return WeightsInfo()
+        return WeightsInfo(
             "torchvision:mnasnet",
             tuple(dataset_info.read_labels("imagenet", settings.IMAGENET_CLASSES)),
             {

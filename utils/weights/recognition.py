@@ -192,7 +192,7 @@ _LITE0_STAGES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class KnownModel:
     """A family of published networks.
 
     Attributes:
@@ -246,18 +246,18 @@ _PYTORCH = {"batch_norm_epsilon": 1e-5, "padding": "symmetric"}
 _RELU6 = {"activation": "relu6"}
 # Of the last two, keys and shapes are the same: only the user knows which a file is.
 SOURCES = (
-    Source("timm", "semnasnet_{percent}", _A1, _PYTORCH),
-    Source("timm", "mnasnet_{percent}", _B1, _PYTORCH),
-    Source("timm", "mnasnet_small", _SMALL, {**_PYTORCH, "stem_size": 8, "dropout_rate": 0.0}),
-    Source("torchvision", "mnasnet{underscore}", _B1, _PYTORCH, "bilinear"),
-    Source(
+    KnownModel("timm", "semnasnet_{percent}", _A1, _PYTORCH),
+    KnownModel("timm", "mnasnet_{percent}", _B1, _PYTORCH),
+    KnownModel("timm", "mnasnet_small", _SMALL, {**_PYTORCH, "stem_size": 8, "dropout_rate": 0.0}),
+    KnownModel("torchvision", "mnasnet{underscore}", _B1, _PYTORCH, "bilinear"),
+    KnownModel(
         "efficientnet",
         "efficientnet-lite0",
         _LITE0_STAGES,
         {**_RELU6, "mean_rgb": [127.0] * 3, "stddev_rgb": [128.0] * 3},
     ),
-    Source("timm", "efficientnet_lite0", _LITE0_STAGES, {**_PYTORCH, **_RELU6}),
-    Source(
+    KnownModel("timm", "efficientnet_lite0", _LITE0_STAGES, {**_PYTORCH, **_RELU6}),
+    KnownModel(
         "timm",
         "tf_efficientnet_lite0",
         _LITE0_STAGES,
@@ -270,7 +270,7 @@ _TIMM_MULTIPLIERS = (0.5, 0.75, 1.0, 1.4)  # those that timm has a name for
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Recognized:
     """The network of a state dict.
 
     Attributes:
@@ -305,7 +305,7 @@ def source_of(architecture: str) -> str | None:
     return None
 
 
-def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = None) -> Network:
+def recognize(state: Mapping[str, np.ndarray], path: str, wanted: str | None = None) -> Recognized:
     """Finds the network in which every tensor of a state dict has a place.
 
     Args:
@@ -336,7 +336,7 @@ def described(
     name: str,
     spec: Mapping[str, Any],
     depth_multiplier: float | None = None,
-) -> Network:
+) -> Recognized:
     """Builds the network of a specification, and finds the program whose keys a state dict has.
 
     Args:
@@ -364,7 +364,7 @@ def described(
             placed = tensors(source.program, unrolled(stages, params), bool(classes))
         except ValueError:
             continue  # some have no names for squeeze-and-excite
-        candidates[f"{name} in {source.program}"] = Network(
+        candidates[f"{name} in {source.program}"] = Recognized(
             name,
             dict(spec),
             params.depth_multiplier,
@@ -385,7 +385,7 @@ def _filters(state: Mapping[str, np.ndarray], key: str, otherwise: int) -> int:
 
 
 def _fitting(
-    candidates: Mapping[str, Network], state: Mapping[str, np.ndarray], path: str
+    candidates: Mapping[str, Recognized], state: Mapping[str, np.ndarray], path: str
 ) -> list[str]:
     """Returns the names of the networks that have the keys of a state dict; UserError if none."""
     differences = {}
@@ -425,7 +425,7 @@ def _fitting(
     )
 
 
-def _member(source: Source, state: Mapping[str, np.ndarray]) -> Network:
+def _member(source: KnownModel, state: Mapping[str, np.ndarray]) -> Recognized:
     """Returns the member of a family whose filters are those of a state dict."""
     stages, params, names = source.stages, source.params, PROGRAMS[source.program]
     blocks = unrolled(stages, params)
@@ -452,7 +452,7 @@ def _member(source: Source, state: Mapping[str, np.ndarray]) -> Network:
             for stage, entering, leaving in zip(stages, widths, widths[1:], strict=False)
         ]
     classes = _num_classes(source.program, state)
-    return Network(
+    return Recognized(
         model_name=source.model_name(multiplier),
         model_spec={
             "stages": mnasnet_models.MnasNetDecoder().encode(stages),
