@@ -132,6 +132,4 @@ def add_command(commands) -> None:
             help=f"{what} (default: %(default)s)",
         )  # fmt: skip
     shared_arguments.add_building(parser, "the pictures and of the shuffling")
-    parser.set_defaults(
-        run=lambda arguments: build(shared_arguments.options(FakeOptions, arguments))
-    )
+    shared_arguments.set_run(parser, build, FakeOptions)

@@ -380,9 +380,7 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--name", type=str, help="name of the data set (default: the folder's name)"
     )
-    parser.set_defaults(
-        run=lambda arguments: build(shared_arguments.options(FolderOptions, arguments))
-    )
+    shared_arguments.set_run(parser, build, FolderOptions)
 
 
 def _validation_share(text: str) -> float:

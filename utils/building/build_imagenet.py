@@ -265,6 +265,4 @@ def add_command(commands) -> None:
             f"--{split}_shards", type=shared_arguments.count, default=count,
             help="files (default: %(default)s)",
         )  # fmt: skip
-    parser.set_defaults(
-        run=lambda arguments: build(shared_arguments.options(ImagenetOptions, arguments))
-    )
+    shared_arguments.set_run(parser, build, ImagenetOptions)

@@ -61,7 +61,7 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is invalid: it must be a whole number, at least 1")
 
 
-def set_run(parser: argparse.ArgumentParser, build: Callable, kind: type) -> None:
+def set_run(parser: argparse.ArgumentParser, build: Callable, kind: Any) -> None:
     """Has a command call `build` with a NamedTuple of options, from the flags of the same names."""
 
     def run(arguments: argparse.Namespace) -> None:
