@@ -34,8 +34,7 @@ SERVING_IMAGES = "float_image_input"
 def build_image_serving_input_fn(
     image_size: int = preprocessing.IMAGE_SIZE,
     *,
-    resize_method: str = "bicubic",
-    eval_crop_share: float | None = None,
+    preparation: preprocessing.Preparation | None = None,
 ):
     """Returns the input function of a SavedModel.
 
@@ -45,19 +44,13 @@ def build_image_serving_input_fn(
 
     Args:
       image_size: side of the images in pixels.
-      resize_method: 'bicubic' or 'bilinear'.
-      eval_crop_share: see `preprocessing.preprocess_image`.
+      preparation: how pictures are prepared; None for the published way at `image_size`.
     """
+    prepared = preparation or preprocessing.Preparation(image_size)
 
     def serving_input_fn():
-        def preprocess(image_bytes):
-            return preprocessing.preprocess_image(
-                image_bytes, image_size=image_size, resize_method=resize_method,
-                eval_crop_share=eval_crop_share,
-            )  # fmt: skip
-
         image_bytes = tf.placeholder(tf.string, [None], SERVING_PICTURES)
-        images = tf.map_fn(preprocess, image_bytes, back_prop=False, dtype=tf.float32)
+        images = tf.map_fn(prepared.pixels, image_bytes, back_prop=False, dtype=tf.float32)
         return tf.estimator.export.TensorServingInputReceiver(
             images, {"image_bytes": image_bytes}, {"images": {"images": images}}
         )

@@ -9,7 +9,8 @@ bilinearly since July 2019. A mix of the two costs up to 1.6 points (tensorflow/
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import utils  # noqa: F401  (before TensorFlow: sets its environment, checks its version)
 
@@ -22,6 +23,50 @@ MEAN_RGB = [0.485 * 255, 0.456 * 255, 0.406 * 255]
 STDDEV_RGB = [0.229 * 255, 0.224 * 255, 0.225 * 255]
 
 RESIZE_METHODS = {"bicubic": tf.image.resize_bicubic, "bilinear": tf.image.resize_bilinear}
+
+
+class Preparation(NamedTuple):
+    """How an encoded picture becomes the input of a network that is not in training.
+
+    Attributes:
+      image_size: side of the input in pixels.
+      resize_method: 'bicubic' or 'bilinear'.
+      eval_crop_share: side of the centre crop as a share of the shorter side; None for
+        image_size / (image_size + 32), as published.
+      mean: what is subtracted from RGB in [0, 255], one number or one for each channel.
+      stddev: what is divided by afterwards. Most inputs take raw pixels: mean 0 and stddev 1.
+    """
+
+    image_size: int
+    resize_method: str = "bicubic"
+    eval_crop_share: float | None = None
+    mean: Sequence[float] = (0.0,)
+    stddev: Sequence[float] = (1.0,)
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Preparation:
+        """Returns that of complete settings, with raw pixels."""
+        return cls(params["input_image_size"], params["resize_method"], params["eval_crop_share"])
+
+    @property
+    def crop_share(self) -> float:
+        """The side of the centre crop as a share of the shorter side."""
+        given = self.eval_crop_share
+        return crop_share(self.image_size) if given is None else given
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the network takes pixels of 0 to 255."""
+        return set(self.mean) == {0.0} and set(self.stddev) == {1.0}
+
+    def pixels(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [image_size, image_size, 3] of an encoded picture, not normalized yet."""
+        return preprocess_image(
+            image_bytes,
+            image_size=self.image_size,
+            resize_method=self.resize_method,
+            eval_crop_share=self.eval_crop_share,
+        )
 
 
 class Augmentation(NamedTuple):

@@ -332,7 +332,9 @@ def test_a_source_must_say_where_its_records_are():
 
 @pytest.mark.parametrize("resize_method", ["bicubic", "bilinear"])
 def test_serving_input(resize_method):
-    receiver = imagenet_input.build_image_serving_input_fn(48, resize_method=resize_method)()
+    receiver = imagenet_input.build_image_serving_input_fn(
+        preparation=preprocessing.Preparation(48, resize_method)
+    )()
     placeholder = receiver.receiver_tensors["image_bytes"]
     assert placeholder.name == "Placeholder:0"  # as published, and as old clients feed it
     assert placeholder.dtype == tf.string

@@ -134,7 +134,7 @@ def _rows(
                     problems.append(f"{path} differs in LiteRT by {cells[1]} relative.")
         # MediaPipe refuses means and deviations that differ from channel to channel, and feeds
         # pixels as they are to every file with a uint8 input.
-        if "MediaPipe" in pythons and interpreter.takes_raw_pixels:
+        if "MediaPipe" in pythons and interpreter.preparation.is_raw:
             try:
                 cells[4:] = _in_mediapipe(pythons["MediaPipe"], path, interpreter, pictures)
             except UserError as e:
@@ -157,13 +157,8 @@ def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[
         content = tf.placeholder(tf.string, [])
         prepared = CheckedPicture(
             preprocessing.decode_whole(content),
-            preprocessing.preprocess_image(
-                content,
-                image_size=classifier.image_size,
-                resize_method=classifier.resize_method or "bicubic",
-                eval_crop_share=classifier.eval_crop_share,
-            ),
-            samples.squeeze(content, classifier.image_size),
+            classifier.preparation.pixels(content),
+            samples.squeeze(content, classifier.preparation.image_size),
         )
         for name in paths:
             data = files.read_bytes(name)

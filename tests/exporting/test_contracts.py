@@ -74,10 +74,10 @@ def test_the_signature_computes_what_the_checkpoint_does(contract, folder, kind,
     run = interpreter.get_signature_runner("serving_default")
     pixels, logits = sample
     if contract.takes_normalized:
-        mean, stddev = metadata.normalization(content)
-        pixels = (pixels - mean) / stddev
+        prepared = metadata.preparation(content, SIZE)
+        pixels = (pixels - prepared.mean) / prepared.stddev
     else:
-        assert metadata.normalization(content) is None
+        assert metadata.preparation(content, SIZE).is_raw
     if kind == "int8":
         scale, zero = before["quantization"]
         pixels = np.rint(pixels / scale + zero)

@@ -41,8 +41,8 @@ def test_a_report_of_the_checkpoint_crops_by_the_share(model_dir, uncropped):
 
 def test_the_file_says_its_share(uncropped, plain):
     file, published = f"{uncropped}/tiny.tflite", f"{plain}/tiny.tflite"
-    assert tflite.open_interpreter(file).eval_crop_share == 1.0
-    assert tflite.open_interpreter(published).eval_crop_share is None
+    assert tflite.open_interpreter(file).preparation.eval_crop_share == 1.0
+    assert tflite.open_interpreter(published).preparation.eval_crop_share is None
     assert demo.describe(file)["crop_share"] == 1.0
     assert demo.describe(published)["crop_share"] == 32 / 64
     assert b"100.0 % of the shorter side" in pathlib.Path(file).read_bytes()

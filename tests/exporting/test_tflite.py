@@ -75,8 +75,7 @@ def converted(trained):
 
 def described(network, kind, calibration=()):
     """A file with its description."""
-    mean, stddev = network.input_normalization(kind)
-    description = metadata.Description(network.contract, "tiny", (), mean, stddev)
+    description = metadata.Description(network.contract, "tiny", (), network.preparation)
     return metadata.add(network.convert(kind, calibration), description)
 
 
@@ -247,11 +246,11 @@ def test_interpreter_from_a_path(converted, tmp_path):
     with open(path, "wb") as f:
         f.write(converted[1])
     interpreter = tflite.Interpreter(path, num_threads=2)
-    assert interpreter.image_size == SIZE
+    assert interpreter.preparation.image_size == SIZE
     np.testing.assert_allclose(
         interpreter.scores(images()[1]), converted[0][1], rtol=1e-3, atol=1e-3
     )
-    assert tflite.open_interpreter(path).image_size == SIZE
+    assert tflite.open_interpreter(path).preparation.image_size == SIZE
 
 
 def test_interpreter_takes_pixels_of_other_types(converted):

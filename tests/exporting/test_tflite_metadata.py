@@ -6,11 +6,13 @@ import zipfile
 import flatbuffers
 import numpy as np
 
+import preprocessing
 from utils.exporting import metadata, tflite
 
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
+SIZE = 8
 NAMES = ["cat", "a cup", "Nürburgring"]
 
 
@@ -25,8 +27,10 @@ def tiny():
 
 def described(content, contract=metadata.PUBLISHED, **fields):
     """The file with a description."""
-    fields = {"model_name": "tiny", "label_names": NAMES, **fields}
-    return metadata.add(content, metadata.Description(contract, **fields))
+    named = {"model_name": "tiny", "label_names": NAMES}
+    named |= {name: fields.pop(name) for name in named if name in fields}
+    prepared = preprocessing.Preparation(SIZE, **fields)
+    return metadata.add(content, metadata.Description(contract, preparation=prepared, **named))
 
 
 class Table:
@@ -103,12 +107,12 @@ def test_normalization_color_space_and_label_file():
 
 def test_normalization_by_the_caller():
     content = tiny()
-    assert metadata.normalization(content) is None
-    raw = described(content)
-    assert metadata.normalization(raw) is None
+    assert metadata.preparation(content, SIZE) == preprocessing.Preparation(SIZE)
+    assert metadata.preparation(described(content), SIZE).is_raw
     mean, stddev = [127.0, 128.0, 0.0], [128.0, 64.0, 255.0]
     normalized = described(content, mean=mean, stddev=stddev)
-    assert metadata.normalization(normalized) == (mean, stddev)
+    found = metadata.preparation(normalized, SIZE)
+    assert (found.mean, found.stddev, found.is_raw) == (mean, stddev, False)
     (image,) = metadata_of(normalized).tables(3)[0].tables(2)
     options = image.tables(4)[0].table(1)
     assert options.floats(0) == mean and options.floats(1) == stddev
@@ -117,7 +121,9 @@ def test_normalization_by_the_caller():
     pixels = np.random.RandomState(1).uniform(0, 255, (8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(
         tflite.Interpreter(content=normalized).scores(pixels),
-        tflite.Interpreter(content=raw).scores((pixels - np.array(mean)) / np.array(stddev)),
+        tflite.Interpreter(content=described(content)).scores(
+            (pixels - np.array(mean)) / np.array(stddev)
+        ),
         rtol=1e-5,
     )
 
@@ -165,10 +171,8 @@ def test_adding_twice_replaces():
 
 def test_the_resize_method_is_inside():
     content = tiny()
-    assert metadata.resize_method(content) is None
     for method in ("bilinear", "bicubic"):
         made = described(content, resize_method=method)
-        assert metadata.resize_method(made) == method
-        assert tflite.Interpreter(content=made).resize_method == method
+        assert tflite.Interpreter(content=made).preparation.resize_method == method
     again = described(made, resize_method="bilinear")
-    assert metadata.resize_method(again) == "bilinear"
+    assert metadata.preparation(again, SIZE).resize_method == "bilinear"

@@ -24,7 +24,7 @@ def test_shares_are_even_and_whole(counts, num_shares):
 
 
 def spread_numbers(some_segments, count):
-    """(path, number) of the records that `segments.spread` chooses."""
+    """(path, number) of the records that `records.spread` chooses."""
     found = []
     with tf.Graph().as_default(), tf.Session() as session:
         chosen = records.spread(some_segments, count)

@@ -124,7 +124,7 @@ def test_a_signal_reaches_all_and_is_no_loss(tmp_path, number):
         f" os._exit({128 + number})))\nlog.with_name(f'up{{me}}').touch()\ntime.sleep(100)"
     )
     process, log = launch(tmp_path, body, restarts=3)
-    while len(list(tmp_path.glob("up*"))) < 3:
+    while process.poll() is None and len(list(tmp_path.glob("up*"))) < 3:
         time.sleep(0.05)
     process.send_signal(number)
     status, _, seen = finish(process, log)
@@ -140,11 +140,11 @@ def test_a_worker_that_got_a_signal_alone_ends_all(run_here):
 
 def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
     body = (
-        "sys.path.insert(0, os.getcwd())\nfrom utils.workers import orphans\norphans.watch()\n"
+        "sys.path.insert(0, os.getcwd())\nfrom utils.workers import gang\ngang.watch()\n"
         "log.with_name(f'up{me}').touch()\ntime.sleep(100)"
     )
     process, log = launch(tmp_path, body, count=2)
-    while len(list(tmp_path.glob("up*"))) < 2:
+    while process.poll() is None and len(list(tmp_path.glob("up*"))) < 2:
         time.sleep(0.05)
     process.kill()
     process.wait()

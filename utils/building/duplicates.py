@@ -303,7 +303,7 @@ def _are_alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     one, other = one.astype(np.float32), other.astype(np.float32)
     one -= one.mean(axis=1, keepdims=True)
     other -= other.mean(axis=1, keepdims=True)
-    # Pictures of one colour, which have no contrast, are not among them; see `fingerprints`.
+    # Pictures of one colour, which have no contrast, are not among them.
     variance = np.sqrt(np.maximum((one**2).mean(axis=1) * (other**2).mean(axis=1), 1e-6))
     correlation = (one * other).mean(axis=1) / variance
     levels = np.sqrt(np.maximum(2 * (1 - correlation), 0) * variance)

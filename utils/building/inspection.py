@@ -169,7 +169,7 @@ _SPREAD = "{min}..{max} ({median})"
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the lines of the printed report of a `summary.summary`."""
+    """Yields the lines of the printed report of a `summary`."""
     title = f"{found['data_dir']}: {found['name'] or 'without dataset_info.json'}"
     yield title + (f" (made by {found['builder']})" if found["builder"] else "")
     yield ""

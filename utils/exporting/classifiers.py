@@ -7,7 +7,6 @@ import os
 import numpy as np
 from absl import logging
 
-import preprocessing
 from utils.base import files
 from utils.base.errors import UserError
 from utils.exporting import measure, metadata, saved_model, tflite
@@ -41,7 +40,7 @@ class TFLiteClassifier:
         """Opens a file; UserError if it is not a .tflite classifier."""
         self._path = path
         self._interpreter = tflite.open_interpreter(path)
-        if self._interpreter.contract is None and self._interpreter.takes_raw_pixels:
+        if self._interpreter.contract is None and self._interpreter.preparation.is_raw:
             logging.warning(
                 "%s has no metadata of this program: it is taken for a file that takes RGB pixels "
                 "of 0 to 255 and gives logits. If it takes others, or gives probabilities, the "
@@ -51,12 +50,7 @@ class TFLiteClassifier:
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             self._bytes = tf.placeholder(tf.string, [])
-            self._image = preprocessing.preprocess_image(
-                self._bytes,
-                image_size=self._interpreter.image_size,
-                resize_method=self._interpreter.resize_method or "bicubic",
-                eval_crop_share=self._interpreter.eval_crop_share,
-            )
+            self._image = self._interpreter.preparation.pixels(self._bytes)
 
     def probabilities(self, image_bytes: bytes) -> np.ndarray:
         """Returns what `SavedModelClassifier.probabilities` returns; the errors are the same."""

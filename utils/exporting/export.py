@@ -198,11 +198,9 @@ def _make(
             for kind in _kinds(params):
                 name = _tflite_name(params, kind)
                 content = network.convert(kind, calibration.result())
-                mean, stddev = network.input_normalization(kind)
                 description = metadata.Description(
-                    network.contract, params["model_name"], names, mean, stddev,
-                    params["resize_method"], params["eval_crop_share"],
-                )  # fmt: skip
+                    network.contract, params["model_name"], names, network.preparation
+                )
                 content = metadata.add(content, description)
                 files.write_bytes(os.path.join(folder, name), content)
                 made[name] = {"kind": kind, "bytes": len(content)}

@@ -18,10 +18,9 @@ import numpy as np
 from utils.base import files, memory, program, progress
 from utils.base.errors import UserError
 from utils.base.tensorflow_version import importing_later, tf
-from utils.exporting import metadata
 
 with importing_later():
-    from utils.exporting import tflite
+    from utils.exporting import metadata, tflite
 
 KINDS = ("float32", "int8")
 ROUNDS = 60
@@ -77,12 +76,11 @@ def random_files(
                 kind: metadata.add(
                     network.convert(kind, pictures),
                     metadata.Description(
-                        network.contract, params["model_name"], (),
-                        *network.input_normalization(kind),
+                        network.contract, params["model_name"], (), network.preparation
                     ),
                 )
                 for kind in kinds
-            }  # fmt: skip
+            }
 
 
 def random_pictures(size: int, count: int = 8) -> np.ndarray:
@@ -110,7 +108,7 @@ def medians(contents: Mapping[_Key, bytes], rounds: int = ROUNDS) -> dict[_Key, 
     """
     interpreters = {key: tflite.Interpreter(content=content) for key, content in contents.items()}
     for interpreter in interpreters.values():
-        interpreter.scores(random_pictures(interpreter.image_size, 1)[0])
+        interpreter.scores(random_pictures(interpreter.preparation.image_size, 1)[0])
     seconds: dict[_Key, list[float]] = {key: [] for key in contents}
     for _ in range(rounds):
         for key, interpreter in interpreters.items():

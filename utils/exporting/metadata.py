@@ -12,6 +12,7 @@ from typing import NamedTuple
 import flatbuffers
 import numpy as np
 
+import preprocessing
 from utils.base.tensorflow_version import tf
 from utils.reading import dataset_info
 
@@ -195,47 +196,34 @@ class Description:
       contract: what the file takes and gives.
       model_name: name of the model.
       label_names: names of the classes for a label file in the file; none for no label file.
-      mean: what the file's caller subtracts from pixels, one number or one for each channel.
-      stddev: what the caller divides by afterwards; with mean 0 and stddev 1, pixels stay raw.
-      resize_method: how pictures were resized in training.
-      eval_crop_share: side of the evaluation's centre square, as a share of the shorter side; None
-        for the published share.
+      preparation: how the file's caller prepares a picture.
     """
 
     contract: Contract
     model_name: str
-    label_names: Sequence[str] = ()
-    mean: Sequence[float] = (0.0,)
-    stddev: Sequence[float] = (1.0,)
-    resize_method: str = "bicubic"
-    eval_crop_share: float | None = None
-
-    def crop_share(self, image_size: int) -> float:
-        """Returns the side of the centre square, as a share of the shorter side."""
-        import preprocessing  # needs TensorFlow, which takes seconds to load
-
-        if self.eval_crop_share is None:
-            return preprocessing.crop_share(image_size)
-        return self.eval_crop_share
+    label_names: Sequence[str]
+    preparation: preprocessing.Preparation
 
 
-def _preparation(description: Description, image_size: int) -> str:
+def _in_words(preparation: preprocessing.Preparation) -> str:
     """Returns sentences that tell an app's author how a picture becomes the input."""
     pixels = "RGB, 0 to 255"
-    if set(description.mean) != {0.0} or set(description.stddev) != {1.0}:
+    if not preparation.is_raw:
         pixels += ", then (x - mean) / standard deviation"
+    size = preparation.image_size
     return (
         f"Picture to classify: {pixels}. Cut out the centre square of "
-        f"{100 * description.crop_share(image_size):.1f} % of the shorter side, and resize it "
-        f"({description.resize_method}) to {image_size} x {image_size} pixels."
+        f"{100 * preparation.crop_share:.1f} % of the shorter side, and resize it "
+        f"({preparation.resize_method}) to {size} x {size} pixels."
     )
 
 
-def _image_tensor(builder: flatbuffers.Builder, description: Description, image_size: int) -> int:
+def _image_tensor(builder: flatbuffers.Builder, description: Description) -> int:
     """Writes the input: RGB, which the caller normalizes as (x - mean) / stddev."""
-    mean, stddev = description.mean, description.stddev
-    size = Table(builder, 2).integer(_ImageSize.WIDTH, image_size)
-    size_table = size.integer(_ImageSize.HEIGHT, image_size).end()
+    mean, stddev = description.preparation.mean, description.preparation.stddev
+    side = description.preparation.image_size
+    size = Table(builder, 2).integer(_ImageSize.WIDTH, side)
+    size_table = size.integer(_ImageSize.HEIGHT, side).end()
     properties = Table(builder, 2).byte(_ImageProperties.COLOR_SPACE, _RGB)
     image_properties = properties.offset(_ImageProperties.DEFAULT_SIZE, size_table).end()
     content = _content(builder, _IMAGE_PROPERTIES, image_properties)
@@ -248,7 +236,7 @@ def _image_tensor(builder: flatbuffers.Builder, description: Description, image_
     lowest = floats(builder, [(0 - m) / s for m, s in zip(mean, stddev, strict=True)])
     stats = Table(builder, 2).offset(_Stats.MAX, highest).offset(_Stats.MIN, lowest).end()
     name = builder.CreateString(description.contract.input_name)
-    text = builder.CreateString(_preparation(description, image_size))
+    text = builder.CreateString(_in_words(description.preparation))
     table = _tensor(builder, name, text, content)
     return table.offset(_Tensor.PROCESS_UNITS, units).offset(_Tensor.STATS, stats).end()
 
@@ -286,9 +274,9 @@ def _scores_tensor(builder: flatbuffers.Builder, description: Description) -> in
     return (table.offset(_Tensor.ASSOCIATED_FILES, associated) if associated else table).end()
 
 
-def _metadata(description: Description, image_size: int) -> bytes:
+def _metadata(description: Description) -> bytes:
     builder = flatbuffers.Builder(1024)
-    inputs = offsets(builder, [_image_tensor(builder, description, image_size)])
+    inputs = offsets(builder, [_image_tensor(builder, description)])
     outputs = offsets(builder, [_scores_tensor(builder, description)])
     subgraph = Table(builder, 10).offset(_Subgraph.INPUTS, inputs)
     subgraphs = offsets(builder, [subgraph.offset(_Subgraph.OUTPUTS, outputs).end()])
@@ -326,14 +314,12 @@ def add(content: bytes, description: Description) -> bytes:
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    image_size = int(graph.tensors[graph.inputs[0]].shape[1])
     entries = {
-        _BUFFER_NAME: _metadata(description, image_size),
-        _RESIZE_NAME: description.resize_method.encode(),
+        _BUFFER_NAME: _metadata(description),
+        _RESIZE_NAME: description.preparation.resize_method.encode(),
         _CONTRACT_NAME: description.contract.name.encode(),
-        _SIZE_NAME: str(image_size).encode(),
-        _CROP_NAME: f"{description.crop_share(image_size):.6g}".encode(),
+        _SIZE_NAME: str(description.preparation.image_size).encode(),
+        _CROP_NAME: f"{description.preparation.crop_share:.6g}".encode(),
     }
     for name, data in entries.items():
         buffer = schema.BufferT()
@@ -379,11 +365,24 @@ def label_names(path: str) -> list[str] | None:
         return archive.read(dataset_info.LABELS_FILE).decode().splitlines()
 
 
-def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
-    """Returns (mean, standard deviation) with which a file's caller normalizes pixels.
+def preparation(content: bytes, image_size: int) -> preprocessing.Preparation:
+    """Returns how a file's caller prepares a picture; the published way where it does not say.
 
-    None means that the file takes raw pixels: it has no metadata, or mean 0 and deviation 1.
+    A file that does not say which share of a picture it crops is older than the other shares.
     """
+    method, share, size = (_entry(content, n) for n in (_RESIZE_NAME, _CROP_NAME, _SIZE_NAME))
+    known = preprocessing.Preparation(image_size)
+    if method is not None:
+        known = known._replace(resize_method=method.decode())
+    # Six digits tell the published share from others; computed with them, a side may be one less.
+    if share is not None and size is not None and share.decode() != f"{known.crop_share:.6g}":
+        known = known._replace(eval_crop_share=float(share))
+    mean, stddev = _normalization(content) or (known.mean, known.stddev)
+    return known._replace(mean=mean, stddev=stddev)
+
+
+def _normalization(content: bytes) -> tuple[list[float], list[float]] | None:
+    """Returns (mean, stddev) of the caller of a file; None if the file has no metadata."""
     data = _entry(content, _BUFFER_NAME)
     if data is None:
         return None
@@ -395,7 +394,7 @@ def normalization(content: bytes) -> tuple[list[float], list[float]] | None:
             if kind == _NORMALIZATION_OPTIONS and options is not None:
                 mean = options.floats(_Normalization.MEAN)
                 stddev = options.floats(_Normalization.STDDEV)
-                return None if (set(mean), set(stddev)) == ({0.0}, {1.0}) else (mean, stddev)
+                return mean, stddev
     return None
 
 
@@ -410,8 +409,6 @@ def eval_crop_share(content: bytes) -> float | None:
 
     A file that does not say it is older than the other shares, and has the published one.
     """
-    import preprocessing  # needs TensorFlow, which takes seconds to load
-
     share, size = _entry(content, _CROP_NAME), _entry(content, _SIZE_NAME)
     if share is None or size is None:
         return None

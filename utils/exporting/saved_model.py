@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import imagenet_input
+import preprocessing
 from utils.base import files
 from utils.base.errors import UserError
 from utils.reading import dataset_info
@@ -37,9 +38,7 @@ def write(params: Mapping[str, Any], checkpoint: str, model_fn: Callable, folder
         path = _estimator(params, model_fn).export_saved_model(
             folder,
             imagenet_input.build_image_serving_input_fn(
-                params["input_image_size"],
-                resize_method=params["resize_method"],
-                eval_crop_share=params["eval_crop_share"],
+                preparation=preprocessing.Preparation.of(params)
             ),
             assets_extra=assets,
             checkpoint_path=checkpoint,

@@ -11,6 +11,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+import preprocessing
 from utils.base import program
 from utils.base.errors import UserError
 from utils.config import network
@@ -38,6 +39,7 @@ class Converter:
 
     Attributes:
       contract: what the files take and give.
+      preparation: how the caller of the files prepares a picture.
     """
 
     def __init__(self, session: tf.Session, params: Mapping[str, Any]):
@@ -51,11 +53,11 @@ class Converter:
         self._size = params["input_image_size"]
         self._normalization = network.mean_and_stddev(params)
         self.contract = metadata.CONTRACTS[params["tflite_contract"]]
-        self._converters: dict[bool, tf.lite.TFLiteConverter] = {}
-
-    def input_normalization(self, kind: str) -> tuple[list[float], list[float]]:
-        """Returns (mean, standard deviation) for the input of a file; (0, 1) for raw pixels."""
-        return self._normalization if self.contract.takes_normalized else ([0.0], [1.0])
+        self.preparation = preprocessing.Preparation.of(params)
+        if self.contract.takes_normalized:
+            mean, stddev = self._normalization
+            self.preparation = self.preparation._replace(mean=mean, stddev=stddev)
+        self._shared: tf.lite.TFLiteConverter | None = None
 
     def convert(self, kind: str, calibration: Iterable[np.ndarray] = ()) -> bytes:
         """Returns the network as the content of a .tflite file.
@@ -67,15 +69,15 @@ class Converter:
             activations.
 
         Returns:
-          A file whose tensors and signature the contract does not name yet: `tflite_metadata.add`
+          A file whose tensors and signature the contract does not name yet: `metadata.add`
           names them.
 
         Raises:
           UserError: the network cannot be converted to int8, or a float operator would be left.
         """
-        mean, stddev = self.input_normalization(kind)
+        mean, stddev = self.preparation.mean, self.preparation.stddev
         with program.hold_native_output():
-            converter = self._converter(is_raw=(mean, stddev) == ([0.0], [1.0]))
+            converter = self._converter()
             converter.optimizations = [] if kind == "float32" else [tf.lite.Optimize.DEFAULT]
             converter.target_spec = tf.lite.TargetSpec()
             if kind == "float16":
@@ -89,16 +91,15 @@ class Converter:
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             return _integers_alone(converter, batches)
 
-    def _converter(self, is_raw: bool) -> tf.lite.TFLiteConverter:
-        """Returns the converter for raw or normalized pixels, which all kinds of files share."""
-        if is_raw not in self._converters:
+    def _converter(self) -> tf.lite.TFLiteConverter:
+        """Returns the converter, which all kinds of files share."""
+        if self._shared is None:
             with tf.Graph().as_default(), tf.Session() as session:
-                images, scores = self._graph_to_convert(is_raw)
-                converter = tf.lite.TFLiteConverter.from_session(session, [images], [scores])
-            self._converters[is_raw] = converter
-        return self._converters[is_raw]
+                images, scores = self._graph_to_convert()
+                self._shared = tf.lite.TFLiteConverter.from_session(session, [images], [scores])
+        return self._shared
 
-    def _graph_to_convert(self, is_raw: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    def _graph_to_convert(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Adds the network with constant weights to the default graph; returns (input, output).
 
         The published normalization broadcasts three numbers over the pixels. On a phone this takes
@@ -107,7 +108,7 @@ class Converter:
         """
         shape = [1, self._size, self._size, 3]
         images = normalized = tf.placeholder(tf.float32, shape, self.contract.input_name)
-        if is_raw:
+        if self.preparation.is_raw:
             mean, stddev = (
                 np.tile(np.array(values, np.float32), [1, 1, self._size, 1])
                 for values in self._normalization
@@ -261,8 +262,7 @@ class Interpreter:
     Attributes:
       contract: what the file takes and gives; None for a file of before contracts, whose output
         are logits.
-      resize_method: how pictures are to be resized; None if the file does not say.
-      eval_crop_share: see `tflite_metadata.eval_crop_share`.
+      preparation: how pictures are prepared for it.
     """
 
     def __init__(self, path: str | None = None, content: bytes | None = None, num_threads: int = 1):
@@ -280,25 +280,13 @@ class Interpreter:
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
         _check_is_classifier(self._input["shape"].tolist(), self._output["shape"].tolist())
-        self._normalization = metadata.normalization(content)
         self.contract = metadata.contract(content)
-        self.resize_method = metadata.resize_method(content)
-        self.eval_crop_share = metadata.eval_crop_share(content)
-
-    @property
-    def image_size(self) -> int:
-        """Returns the sides of the input, in pixels."""
-        return int(self._input["shape"][1])
+        self.preparation = metadata.preparation(content, int(self._input["shape"][1]))
 
     @property
     def num_classes(self) -> int:
         """Returns the width of the output."""
         return int(self._output["shape"][1])
-
-    @property
-    def takes_raw_pixels(self) -> bool:
-        """Returns whether the input are the pixels of a picture, 0 to 255."""
-        return self._normalization is None
 
     @property
     def gives_probabilities(self) -> bool:
@@ -316,9 +304,8 @@ class Interpreter:
     def prepared(self, image: np.ndarray) -> np.ndarray:
         """Returns the input tensor, [1, S, S, 3], for an image, float [S, S, 3] in [0, 255]."""
         kind = self._input["dtype"]
-        if self._normalization is not None:
-            mean, stddev = self._normalization
-            image = (image - mean) / stddev
+        if not self.preparation.is_raw:
+            image = (image - self.preparation.mean) / self.preparation.stddev
         if kind != np.float32:
             scale, zero = self._input["quantization"]
             limits = np.iinfo(kind)

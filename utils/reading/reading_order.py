@@ -192,7 +192,7 @@ def _without_read(
     blocks before the start are left out; of the block in work, the same share of each segment.
 
     Args:
-      columns: the segments, as `segments.columns` returns them.
+      columns: the segments, as `records.columns` returns them.
       counts: int64 vector, the number of records of each segment.
       cycle: number of segments in a block.
       records_read: int64 scalar.

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import preprocessing
 from utils.base import files, program
 from utils.base.errors import UserError, excerpt
-from utils.exporting import classifiers, metadata, tflite
+from utils.exporting import classifiers, tflite
 
 import tensorflow.compat.v1 as tf
 
@@ -141,18 +140,17 @@ def describe(path: str, given_labels: str | None = None) -> dict[str, Any]:
     with program.hold_native_output():
         lite = tf.lite.Interpreter(model_content=content)
     (taken,), (given,) = lite.get_input_details(), lite.get_output_details()
-    normalization = metadata.normalization(content)
-    size = classifier.image_size
+    prepared = classifier.preparation
     return {
         "bytes": len(content),
         "kind": _kind(lite),
-        "image_size": size,
+        "image_size": prepared.image_size,
         "num_classes": classifier.num_classes,
-        "crop_share": classifier.eval_crop_share or preprocessing.crop_share(size),
-        "resize_method": classifier.resize_method or "bicubic",
-        "normalization": dict(zip(("mean", "stddev"), normalization, strict=True))
-        if normalization
-        else None,
+        "crop_share": prepared.crop_share,
+        "resize_method": prepared.resize_method,
+        "normalization": None
+        if prepared.is_raw
+        else {"mean": prepared.mean, "stddev": prepared.stddev},
         "input": _quantization(taken),
         "output": _quantization(given),
         "is_probabilities": classifier.gives_probabilities,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import imagenet_input
+import preprocessing
 from utils.base.errors import UserError
 from utils.config import settings
 from utils.exporting import classifiers, measure
@@ -260,9 +261,7 @@ def _restored(
     params = {**params, **here}
     with tf.Graph().as_default() as graph:
         received = imagenet_input.build_image_serving_input_fn(
-            params["input_image_size"],
-            resize_method=params["resize_method"],
-            eval_crop_share=params["eval_crop_share"],
+            preparation=preprocessing.Preparation.of(params)
         )()
         tf.train.get_or_create_global_step()
         spec = model_fn(received.features, None, tf.estimator.ModeKeys.PREDICT, params)

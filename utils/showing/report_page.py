@@ -36,7 +36,7 @@ def make(content: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str:
     """Returns the text of the page.
 
     Args:
-      content: as `content.gather` returns it, with the entries of all pictures that are shown.
+      content: as `gather` returns it, with the entries of all pictures that are shown.
       thumbnails: WebP files by the numbers of their pictures.
     """
     data = dict(content)
