@@ -37,7 +37,7 @@ def test_the_table(tmp_path, capsys):
     ]
 
 
-def test_a_squeeze_and_probabilities(tmp_path, capsys):
+def test_a_stretch_and_probabilities(tmp_path, capsys):
     folder = write(tmp_path / "a", "net-a", float32=0.98)
     path = tmp_path / "a" / "export_report.json"
     report = json.loads(path.read_text())
@@ -48,7 +48,7 @@ def test_a_squeeze_and_probabilities(tmp_path, capsys):
     path.write_text(json.dumps(report))
     export_table.main(["export_table", folder])
     lines = capsys.readouterr().out.splitlines()
-    assert "| squeezed % |" in lines[0] and "| difference |" in lines[0]
+    assert "| stretched % |" in lines[0] and "| difference |" in lines[0]
     assert lines[2] == "| net-a | float32 | 1.23 | 98.00 | 100.00 | 87.50 | 99.50 | 2e-06 | 4.84 |"
 
 

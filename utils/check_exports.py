@@ -158,7 +158,7 @@ def read_pictures(paths: Sequence[str], classifier: tflite.Interpreter) -> list[
         prepared = CheckedPicture(
             preprocessing.decode_whole(content),
             classifier.preparation.pixels(content),
-            samples.squeeze(content, classifier.preparation.image_size),
+            samples.stretch(content, classifier.preparation.image_size),
         )
         for name in paths:
             data = files.read_bytes(name)

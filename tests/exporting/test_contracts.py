@@ -125,21 +125,21 @@ def test_classify_applies_the_softmax_where_the_output_are_logits(exported, publ
             )
 
 
-def test_the_cost_of_a_squeeze_is_in_the_report_of_the_float32_file(exported, published, plain):
+def test_the_cost_of_stretching_is_in_the_report_of_the_float32_file(exported, published, plain):
     for folder in (exported, published):
         for name, row in report_of(folder)["files"].items():
-            assert (measure.SQUEEZED in row) == (name == "tiny.tflite")
-    assert measure.SQUEEZED not in report_of(plain)["files"]["tiny.tflite"]
-    squeezed = [r[measure.SQUEEZED] for r in (
+            assert (measure.STRETCHED in row) == (name == "tiny.tflite")
+    assert measure.STRETCHED not in report_of(plain)["files"]["tiny.tflite"]
+    stretched = [r[measure.STRETCHED] for r in (
         report_of(folder)["files"]["tiny.tflite"] for folder in (exported, published)
     )]  # fmt: skip
-    assert squeezed[0] == squeezed[1] and 0 <= squeezed[0] <= 1
+    assert stretched[0] == stretched[1] and 0 <= stretched[0] <= 1
     (line,) = [
         line
         for line in measure.table({"a": report_of(exported)["files"]["tiny.tflite"]}).split("\n")
         if line.startswith("a ")
     ]
-    assert line.split()[4] == f"{100 * squeezed[0]:.2f}"
+    assert line.split()[4] == f"{100 * stretched[0]:.2f}"
 
 
 def test_what_is_compared_follows_the_contract(exported, published):

@@ -103,7 +103,7 @@ def test_training_files_without_a_record(tmp_path):
         samples.calibration_images(params)
 
 
-def test_squeezed_images_show_the_whole_picture(tmp_path):
+def test_stretched_images_show_the_whole_picture(tmp_path):
     """A gray picture twice as wide as high, with black and white at its sides."""
     pixels = np.full((60, 120, 3), 127, np.uint8)
     pixels[:, :19], pixels[:, 100:] = 0, 255
@@ -113,7 +113,7 @@ def test_squeezed_images_show_the_whole_picture(tmp_path):
         for label in (3, 7):
             writer.write(examples.example(picture.getvalue(), label))
     params = settings_of("none", "none", data_dir=str(tmp_path))
-    found = list(samples.squeezed_images(params))
+    found = list(samples.stretched_images(params))
     assert [label for _, label in found] == [2, 6]
     image = found[0][0]
     assert image.shape == (32, 32, 3) and image.dtype == np.float32
@@ -124,7 +124,7 @@ def test_squeezed_images_show_the_whole_picture(tmp_path):
     cropped = next(samples.evaluation_images(params))[0]
     assert cropped.min() == cropped.max() == 127
     one = {**params, "export_eval_images": 1}
-    assert len(list(samples.squeezed_images(one))) == 1
+    assert len(list(samples.stretched_images(one))) == 1
 
 
 def test_calibration_images_of_records_of_another_program(digits_dir, tmp_path):

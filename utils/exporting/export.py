@@ -266,8 +266,8 @@ def _measure(
         difference = measure.DIFFERENCES[contract.gives_probabilities]
         made[name].update(measurement.report(labelled, difference))
         if made[name]["kind"] == "float32" and labelled:
-            squeezed = samples.squeezed_images(params)
-            made[name][measure.SQUEEZED] = measure.top_1(opened[name], squeezed, total)
+            stretched = samples.stretched_images(params)
+            made[name][measure.STRETCHED] = measure.top_1(opened[name], stretched, total)
     images = max(measurement.images for measurement in found.values())
     measured = {name: made[name] for name in opened}
     logging.info("Measured on %d images:\n%s", images, measure.table(measured))

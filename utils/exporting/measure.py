@@ -150,8 +150,8 @@ def _processor() -> str:
 
 FILE_NAME = "export_report.json"
 LABELS_KIND = "names of the classes"
-# Top-1 on pictures that are squeezed whole into the input, as MediaPipe prepares them.
-SQUEEZED = "squeezed_top_1_accuracy"
+# Top-1 on pictures that are stretched whole into the input, as MediaPipe prepares them.
+STRETCHED = "squeezed_top_1_accuracy"
 
 
 def read(export_dir: str) -> dict[str, Any] | None:
@@ -186,8 +186,8 @@ def _check_measured(identity: dict[str, Any], row: dict[str, Any]) -> None:
         files.member(row, name, int, float)
     for name in ("top_1_accuracy", "top_5_accuracy", "agreement"):
         files.member(row, name, int, float, type(None))
-    if SQUEEZED in row:  # only float32 files have it, and none of before
-        files.member(row, SQUEEZED, int, float, type(None))
+    if STRETCHED in row:  # only float32 files have it, and none of before
+        files.member(row, STRETCHED, int, float, type(None))
 
 
 def _difference(row: Mapping[str, Any]) -> str:
@@ -200,14 +200,14 @@ def write(export_dir: str, report: dict[str, Any]) -> None:
     files.write_json(os.path.join(export_dir, FILE_NAME), report)
 
 
-MEASURED = ("MB", "top-1 %", "top-5 %", "squeezed %", "agreement %", "difference", "ms")
+MEASURED = ("MB", "top-1 %", "top-5 %", "stretched %", "agreement %", "difference", "ms")
 
 
 def measured(row: Mapping[str, Any]) -> list[str]:
     """Returns the cells under the titles MEASURED for one file of a report."""
     shares = [
         "-" if row.get(name) is None else f"{100 * row[name]:.2f}"
-        for name in ("top_1_accuracy", "top_5_accuracy", SQUEEZED, "agreement")
+        for name in ("top_1_accuracy", "top_5_accuracy", STRETCHED, "agreement")
     ]
     return [
         f"{row['bytes'] / 1e6:.2f}", *shares,
@@ -401,7 +401,7 @@ def top_1(
     The arguments are those of `compare`.
     """
     right: list[bool] = []
-    with contextlib.closing(progress.Progress("squeeze", total, "image", log_every=5000)) as bar:
+    with contextlib.closing(progress.Progress("stretch", total, "image", log_every=5000)) as bar:
         for image, label in samples:
             right.append(int(np.argmax(classifier(image))) == label)
             bar.update(len(right))

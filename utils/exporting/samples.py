@@ -28,8 +28,8 @@ def has_split(params: Mapping[str, Any], prefix: str) -> bool:
     return bool(records.find_files(data_dir, prefix, params))
 
 
-def squeeze(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes a picture and squeezes the whole of it into a square, as MediaPipe does on a CPU.
+def stretch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Decodes a picture and stretches the whole of it into a square, as MediaPipe does on a CPU.
 
     MediaPipe maps the corners of pixels onto corners, and so does TensorFlow 1's bilinear kernel.
     It resizes to whole numbers, which changes what a network makes of an unclear picture.
@@ -41,13 +41,13 @@ def squeeze(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.round(preprocessing.resize(whole, image_size, "bilinear"))
 
 
-class _SqueezedInput(imagenet_input.ImageNetInput):
-    """Feeds pictures squeezed whole into the input, instead of their centre squares."""
+class _StretchedInput(imagenet_input.ImageNetInput):
+    """Feeds pictures stretched whole into the input, instead of their centre squares."""
 
     def dataset_parser(self, value: tf.Tensor, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
         _, label = super().dataset_parser(value, seed)
         image_bytes, _ = examples.parse(value, self.record_format)
-        return squeeze(image_bytes, self.image_size), label
+        return stretch(image_bytes, self.image_size), label
 
 
 class _UprightInput(imagenet_input.ImageNetInput):
@@ -146,13 +146,13 @@ def evaluation_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, i
         yield rng.uniform(0, 255, (size, size, 3)).astype(np.float32), 0
 
 
-def squeezed_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the samples of `evaluation_images` with pictures squeezed whole into the input.
+def stretched_images(params: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the samples of `evaluation_images` with pictures stretched whole into the input.
 
     The data set must have evaluation images.
     """
     total = min(params["export_eval_images"] or 2**62, params["num_eval_images"])
-    yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX, _SqueezedInput), total)
+    yield from _read(params, _source(params, imagenet_input.EVAL_PREFIX, _StretchedInput), total)
 
 
 def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:

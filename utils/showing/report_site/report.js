@@ -99,8 +99,8 @@ function addCurves() {
 
 function addExports() {
   const {folder, header, rows} = DATA.exports;
-  section("exports", "Exports", paragraph(`Files in ${folder}, measured when they were made. Squeezed: top-1 with whole pictures ` +
-    "squeezed into a square, as MediaPipe does. Agreement: pictures that get the class that the checkpoint gives. ms: one picture on one thread."),
+  section("exports", "Exports", paragraph(`Files in ${folder}, measured when they were made. Stretched: top-1 with whole pictures ` +
+    "stretched into a square, as MediaPipe does. Agreement: pictures that get the class that the checkpoint gives. ms: one picture on one thread."),
   element("div", {class: "scroll card"}, element("table", {id: "export-table"},
     element("thead", {}, element("tr", {}, ...header.map((title, place) => element("th", {class: place ? "number" : "name", scope: "col"}, title)))),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell, place) =>
