@@ -320,7 +320,7 @@ class ImageNetInput(ImageNetTFExampleInput):
         return records.apply(self._with_layout(dataset, batch_size))
 
     def _has_other_source(self) -> bool:
-        """Returns whether a subclass says itself where its examples are."""
+        """Whether a subclass says itself where its examples are."""
         return type(self).make_source_dataset is not ImageNetInput.make_source_dataset
 
     def make_source_dataset(self, index: int, num_hosts: int) -> tf.data.Dataset:

@@ -351,6 +351,6 @@ def build_mnasnet_base(
 
 
 def is_scope_name(name: str) -> bool:
-    """Tells whether a model's name can be a variable scope and the name of a file."""
+    """Whether a model's name can be a variable scope and the name of a file."""
     fits = re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.\-]*", name) is not None
     return fits and len(name) <= _LONGEST_NAME

@@ -106,7 +106,7 @@ def normalize(images: tf.Tensor, mean=None, stddev=None) -> tf.Tensor:
 
 
 def is_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Returns whether an encoded picture, a scalar string, begins as a JPEG does."""
+    """Whether an encoded picture, a scalar string, begins as a JPEG does."""
     return tf.equal(tf.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
 
 

@@ -205,12 +205,12 @@ def _unfinished_name(path: str) -> str:
 
 
 def is_remote(path: str) -> bool:
-    """Tells whether a path is in a bucket (gs://, s3:// and the like)."""
+    """Whether a path is in a bucket (gs://, s3:// and the like)."""
     return "://" in path
 
 
 def _is_object(path: str) -> bool:
-    """Tells whether a path is in a bucket of Google's, which has objects and no folders."""
+    """Whether a path is in a bucket of Google's, which has objects and no folders."""
     return path.startswith("gs://")
 
 
@@ -417,7 +417,7 @@ def reason(error: Exception) -> str:
 
 
 def is_of_bucket(error: BaseException | None) -> bool:
-    """Tells whether an error is about a request to a bucket; writers raise RuntimeErrors, too."""
+    """Whether an error is about a request to a bucket; writers raise RuntimeErrors, too."""
     if not isinstance(error, (tf.errors.OpError, RuntimeError)):
         return False
     return _BUCKET_FAILURE.search(getattr(error, "message", None) or str(error)) is not None

@@ -78,7 +78,7 @@ def _left_of_limits(cgroup: str) -> Iterator[int]:
 
 
 def fits_bytes(size: int) -> bool:
-    """Returns whether so many bytes fit in a quarter of the free memory."""
+    """Whether so many bytes fit in a quarter of the free memory."""
     return size <= free_memory() / 4
 
 

@@ -97,5 +97,5 @@ def when_loaded(function: Callable[[], None]) -> None:
 
 
 def is_loaded() -> bool:
-    """Tells whether TensorFlow is loaded; if not, no error can be its own."""
+    """Whether TensorFlow is loaded; if not, no error can be its own."""
     return "tensorflow" in sys.modules

@@ -60,7 +60,7 @@ class Fingerprints(NamedTuple):
 
 
 def can_hash() -> bool:
-    """Returns whether the library that makes perceptual hashes is installed."""
+    """Whether the library that makes perceptual hashes is installed."""
     return _phash() is not None
 
 

@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
 
 def is_dir(path: str) -> bool:
-    """Says whether a folder is there; UserError if the file system cannot tell."""
+    """Whether a folder is there; UserError if the file system cannot tell."""
     try:
         return tf.io.gfile.isdir(path)
     except tf.errors.OpError as e:

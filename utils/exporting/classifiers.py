@@ -87,7 +87,7 @@ def load(path: str) -> SavedModelClassifier | TFLiteClassifier:
 
 
 def is_tflite(path: str) -> bool:
-    """Returns whether a path names a .tflite file."""
+    """Whether a path names a .tflite file."""
     return path.lower().endswith(".tflite")
 
 

@@ -21,7 +21,7 @@ NUM_NOISE_IMAGES = 8
 
 
 def has_split(params: Mapping[str, Any], prefix: str) -> bool:
-    """Returns whether the data set has files whose names begin with a prefix."""
+    """Whether the data set has files whose names begin with a prefix."""
     data_dir = params["data_dir"]
     if not records.has_files(data_dir):
         return False

@@ -290,7 +290,7 @@ class Interpreter:
 
     @property
     def gives_probabilities(self) -> bool:
-        """Returns whether `scores` are probabilities; if not, they are logits."""
+        """Whether `scores` are probabilities; if not, they are logits."""
         return self.contract is not None and self.contract.gives_probabilities
 
     def scores(self, image: np.ndarray) -> np.ndarray:

@@ -72,12 +72,12 @@ def cause(error: BaseException) -> str:
 
 
 def is_not_found(error: BaseException | None) -> bool:
-    """Returns whether the server answered that a table or an instance does not exist."""
+    """Whether the server answered that a table or an instance does not exist."""
     return getattr(error, "code", None) == http.HTTPStatus.NOT_FOUND
 
 
 def is_too_large(reason: str) -> bool:
-    """Returns whether an error's text says that a message is larger than client or server accept.
+    """Whether an error's text says that a message is larger than client or server accept.
 
     The client receives at most 4 MB from the emulator.
     """
@@ -202,7 +202,7 @@ class RowReader:
             raise UserError(f"{self} cannot be read: {cause(e)}. {remedy}") from e
 
     def has_table(self) -> bool:
-        """Returns whether the table exists; UserError if the server does not say."""
+        """Whether the table exists; UserError if the server does not say."""
         try:
             self.exists(0, column=False)
         except UserError as e:
@@ -212,7 +212,7 @@ class RowReader:
         return True
 
     def exists(self, number: int, column: bool = True) -> bool:
-        """Returns whether a row exists, by default one with a cell in the column."""
+        """Whether a row exists, by default one with a cell in the column."""
         return bool(self._read(self.query(number, number + 1, column, values=False)))
 
     def first_row(self, number: int, column: bool = True):

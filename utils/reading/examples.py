@@ -170,7 +170,7 @@ def _missing(key: str, features: Mapping[str, tf.train.Feature]) -> str:
 
 
 def is_for_detection(features: Mapping[str, tf.train.Feature]) -> bool:
-    """Tells whether an example has labels of boxes, but none of its picture."""
+    """Whether an example has labels of boxes, but none of its picture."""
     return LABEL_KEY not in features and any(key.startswith(_BOXES) for key in features)
 
 

@@ -111,7 +111,7 @@ def share_of_host(
 
 
 def is_uneven(num_files: int, num_hosts: int) -> bool:
-    """Tells whether whole files would be too uneven shares: 4 files on 3 hosts, 2 and 1 and 1."""
+    """Whether whole files would be too uneven shares: 4 files on 3 hosts, 2 and 1 and 1."""
     most = -(-num_files // num_hosts)
     return num_files < num_hosts or most * num_hosts > (1 + MOST_UNEVEN) * num_files
 

@@ -483,7 +483,7 @@ _REMOTE_REQUESTS = 32  # states asked of a bucket at a time
 
 
 def has_files(data_dir: str | None) -> bool:
-    """Returns whether a data_dir names TFRecord files, else its images are black.
+    """Whether a data_dir names TFRecord files, else its images are black.
 
     They are black if it is None, empty, 'null' or `FAKE_DATA_DIR`, or if it is 'fake' and there is
     no such folder.
@@ -539,7 +539,7 @@ def file_patterns(file_prefix: str, settings: Mapping[str, Any] | None = None) -
 def is_of_split(
     file_name: str, file_prefix: str, settings: Mapping[str, Any] | None = None
 ) -> bool:
-    """Tells whether a file is one of a split by its name, without that of its folder."""
+    """Whether a file is one of a split by its name, without that of its folder."""
     patterns = file_patterns(file_prefix, settings)
     return any(fnmatch.fnmatchcase(file_name, os.path.basename(p)) for p in patterns)
 
@@ -580,7 +580,7 @@ def _state(path: str) -> FileState:
 
 
 def fits_in_memory(paths: list[str]) -> bool:
-    """Returns whether files together take at most a quarter of the free memory."""
+    """Whether files together take at most a quarter of the free memory."""
     return memory.fits_bytes(sum(state.size for state in states(paths)))
 
 

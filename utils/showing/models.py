@@ -119,7 +119,7 @@ def load(
 
 
 def _is_exported(path: str) -> bool:
-    """Returns whether a path is one that `classifiers.load` takes."""
+    """Whether a path is one that `classifiers.load` takes."""
     return (
         classifiers.is_tflite(path)
         or _is_export_folder(path)

@@ -32,7 +32,7 @@ def step_of(path: str | None) -> int:
 
 
 def is_complete(path: str) -> bool:
-    """Tells whether every tensor of a checkpoint can be read.
+    """Whether every tensor of a checkpoint can be read.
 
     Raises:
       UserError: its files cannot be read now, so it may be complete or not.
@@ -48,7 +48,7 @@ def is_complete(path: str) -> bool:
 
 
 def _opens(path: str) -> bool:
-    """Tells whether TensorFlow can read every tensor."""
+    """Whether TensorFlow can read every tensor."""
     try:
         reader = tf.train.load_checkpoint(path)
         # In the order of the file: a bucket would send a part again for each step back.
@@ -205,7 +205,7 @@ def variable_names(path: str) -> set[str]:
 
 
 def has_any(model_dir: str) -> bool:
-    """Tells whether the folder has a checkpoint, even one that the state file does not name."""
+    """Whether the folder has a checkpoint, even one that the state file does not name."""
     return bool(_candidates(model_dir)[0])
 
 

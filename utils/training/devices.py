@@ -59,7 +59,7 @@ def resolve_tpu(params: Mapping[str, Any]) -> tf.distribute.cluster_resolver.TPU
 
 
 def has_gpu() -> bool:
-    """Tells whether TensorFlow sees a GPU on this machine."""
+    """Whether TensorFlow sees a GPU on this machine."""
     return _num_gpus() > 0
 
 

@@ -172,7 +172,7 @@ def read(model_dir: str) -> list[dict[str, Any]]:
 
 
 def is_recorded(model_dir: str, step: int) -> bool:
-    """Returns whether the checkpoint of a global step was evaluated."""
+    """Whether the checkpoint of a global step was evaluated."""
     return any(metrics["global_step"] == step for metrics in read(model_dir))
 
 

@@ -138,7 +138,7 @@ class Split:
 
     @property
     def is_endless(self) -> bool:
-        """Tells whether the evaluation has to count its steps, as its input never ends.
+        """Whether the evaluation has to count its steps, as its input never ends.
 
         Padding follows the images on a TPU, where all cores take the same number of batches. Black
         images have no end anywhere.

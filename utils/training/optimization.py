@@ -136,7 +136,7 @@ class _Averages(tf.train.ExponentialMovingAverage):
 
 
 def _differs_between_workers(variable: tf.Variable) -> bool:
-    """Tells whether each of several workers has a value of its own."""
+    """Whether each of several workers has a value of its own."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return replicas > 1 and variable.synchronization == tf.VariableSynchronization.ON_READ
 

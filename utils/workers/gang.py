@@ -47,7 +47,7 @@ def visible() -> list[str]:
 
 
 def has_driver() -> bool:
-    """Tells whether the machine has NVIDIA's driver loaded."""
+    """Whether the machine has NVIDIA's driver loaded."""
     return os.path.exists(_DRIVER)
 
 
@@ -210,7 +210,7 @@ def run(command: Sequence[str], count: int, max_restarts: int, grace: float = GR
 
 
 def _is_loss(status: int) -> bool:
-    """Tells whether starting again may help: a worker was killed, or says that it lost another."""
+    """Whether starting again may help: a worker was killed, or says that it lost another."""
     return status < 0 or status == WorkerLost.exit_status
 
 

@@ -177,7 +177,7 @@ def follow(task: Task, settings: Mapping[str, Any], patience: float) -> Any:
 
 
 def can_be_reached(address: str, seconds: float = 10) -> bool:
-    """Tells whether something takes connections at an address."""
+    """Whether something takes connections at an address."""
     try:
         with socket.create_connection(_host_and_port(address), seconds):
             return True

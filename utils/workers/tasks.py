@@ -48,7 +48,7 @@ class Task:
 
     @property
     def is_chief(self) -> bool:
-        """Tells whether this process evaluates, exports and writes the files."""
+        """Whether this process evaluates, exports and writes the files."""
         return self.index == 0
 
     @property
