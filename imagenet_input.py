@@ -177,13 +177,19 @@ class ImageNetTFExampleInput:
         if self.class_order is not None:
             label = tf.gather(tf.constant(self.class_order, tf.int32), label)
         ours = {
-            "resize_method": self.resize_method, "augmentation": self.augmentation, "seed": seed,
+            "resize_method": self.resize_method,
+            "augmentation": self.augmentation,
+            "seed": seed,
             "eval_crop_share": self.eval_crop_share,
-        }  # fmt: skip
+        }
         image = _call(
-            self.image_preprocessing_fn, image_bytes=image_bytes, is_training=self.is_training,
-            use_bfloat16=self.use_bfloat16, image_size=self.image_size, optional=ours,
-        )  # fmt: skip
+            self.image_preprocessing_fn,
+            image_bytes=image_bytes,
+            is_training=self.is_training,
+            use_bfloat16=self.use_bfloat16,
+            image_size=self.image_size,
+            optional=ours,
+        )
         return image, label
 
     def input_fn(self, params: Mapping[str, Any]) -> tf.data.Dataset:
@@ -304,9 +310,13 @@ class ImageNetInput(ImageNetTFExampleInput):
           segments: the segments of files to read, as a scan finds them; None reads all files.
         """
         super().__init__(
-            is_training, use_bfloat16, image_size=image_size, transpose_input=transpose_input,
-            num_parallel_calls=num_parallel_calls, **more,
-        )  # fmt: skip
+            is_training,
+            use_bfloat16,
+            image_size=image_size,
+            transpose_input=transpose_input,
+            num_parallel_calls=num_parallel_calls,
+            **more,
+        )
         self.data_dir = data_dir if records.has_files(data_dir) else None
         self.file_prefix = TRAIN_PREFIX if is_training else EVAL_PREFIX
         self.cache = cache
@@ -375,9 +385,13 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
           num_images: number of rows with the prefix; None counts them first.
         """
         super().__init__(
-            is_training, use_bfloat16, image_size=image_size, transpose_input=transpose_input,
-            num_parallel_calls=num_parallel_calls, **more,
-        )  # fmt: skip
+            is_training,
+            use_bfloat16,
+            image_size=image_size,
+            transpose_input=transpose_input,
+            num_parallel_calls=num_parallel_calls,
+            **more,
+        )
         self.selection = selection
         self.cache = cache
         self.num_images = num_images
@@ -387,9 +401,13 @@ class ImageNetBigtableInput(ImageNetTFExampleInput):
         total = rows.count() if self.num_images is None else self.num_images
         first, end = total * index // num_hosts, total * (index + 1) // num_hosts
         dataset = bigtable.dataset(
-            rows, first, end, shuffle=self.is_training, seed=self._seed_from_here(),
+            rows,
+            first,
+            end,
+            shuffle=self.is_training,
+            seed=self._seed_from_here(),
             deterministic=not self.is_training or self.seed is not None,
-        )  # fmt: skip
+        )
         cache = self.cache
         if cache is None:
             cache = memory.fits_bytes(rows.estimated_bytes(end - first))

@@ -372,10 +372,17 @@ def preprocess_image(
     """
     if is_training:
         return preprocess_for_train(
-            image_bytes, use_bfloat16, image_size,
-            resize_method=resize_method, augmentation=augmentation, seed=seed,
-        )  # fmt: skip
+            image_bytes,
+            use_bfloat16,
+            image_size,
+            resize_method=resize_method,
+            augmentation=augmentation,
+            seed=seed,
+        )
     return preprocess_for_eval(
-        image_bytes, use_bfloat16, image_size,
-        resize_method=resize_method, eval_crop_share=eval_crop_share,
-    )  # fmt: skip
+        image_bytes,
+        use_bfloat16,
+        image_size,
+        resize_method=resize_method,
+        eval_crop_share=eval_crop_share,
+    )

@@ -36,9 +36,11 @@ def main(argv: list[str]) -> None:
     described = ", ".join(SECTIONS)
     parser = program.ArgumentParser(prog="python -m bench", description="Runs benchmarks.")
     parser.add_argument(
-        "sections", nargs="*", metavar="SECTION",
+        "sections",
+        nargs="*",
+        metavar="SECTION",
         help=f"of {described} (default: {' '.join(DEFAULT)})",
-    )  # fmt: skip
+    )
     parser.add_argument("--turns", type=int, default=3, help="turns of each work (default: 3)")
     arguments = parser.parse_args(argv[1:])
     for name in arguments.sections:

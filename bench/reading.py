@@ -56,10 +56,14 @@ def _read(kind: str, data_dir: str) -> dict[str, float]:
             dataset = records.apply(dataset)
         else:
             source = imagenet_input.ImageNetInput(
-                kind == "training input", False, False, data_dir, 224,
+                kind == "training input",
+                False,
+                False,
+                data_dir,
+                224,
                 # One long pass, so that an evaluation does not start again every half a second.
                 segments=PASSES * [records.Segment(path) for path in paths],
-            )  # fmt: skip
+            )
             dataset = source.input_fn({"batch_size": BATCH})
         # Only labels are fetched: handing images to Python is not part of the input.
         labels = tf.data.make_one_shot_iterator(dataset).get_next()[1]

@@ -30,9 +30,17 @@ ImageNet and a Pixel 1 phone. Neither was repeated here.
 
 """
 _COLUMNS = (
-    "image size", "depth multiplier", "top-1 %", "top-5 %", "Pixel 1 ms", "parameters M",
-    "**parameters**", "multiply-adds M", "**multiply-adds M**", "**difference**",
-)  # fmt: skip
+    "image size",
+    "depth multiplier",
+    "top-1 %",
+    "top-5 %",
+    "Pixel 1 ms",
+    "parameters M",
+    "**parameters**",
+    "multiply-adds M",
+    "**multiply-adds M**",
+    "**difference**",
+)
 _TAIL = """
 
 - Multiply-adds: {definition}. Convolutions and dense layers alone lie 0.9 to 2.4 % under the
@@ -108,18 +116,28 @@ def _row(row: dict[str, str]) -> list[str]:
     figures = network("mnasnet-a1", multiplier).measure(int(row["image_size"]))
     computed, printed = figures.multiply_adds / 1e6, float(row["madds_m"])
     return [
-        row["image_size"], row["depth_multiplier"], row["top1"], row["top5"], row["pixel1_ms"],
-        row["params_m"], f"{figures.parameters:,}", row["madds_m"], f"{computed:.1f}",
+        row["image_size"],
+        row["depth_multiplier"],
+        row["top1"],
+        row["top5"],
+        row["pixel1_ms"],
+        row["params_m"],
+        f"{figures.parameters:,}",
+        row["madds_m"],
+        f"{computed:.1f}",
         f"{round(100 * (computed / printed - 1), 2) + 0.0:+.2f} %",  # no -0.00
-    ]  # fmt: skip
+    ]
 
 
 def _other(name: str, accuracy: str) -> list[str]:
     figures = network(name).measure(224)
     return [
-        name, accuracy or "-", f"{figures.parameters:,}", f"{figures.multiply_adds / 1e6:.1f}",
+        name,
+        accuracy or "-",
+        f"{figures.parameters:,}",
+        f"{figures.multiply_adds / 1e6:.1f}",
         f"{figures.layer_multiply_adds / 1e6:.1f}",
-    ]  # fmt: skip
+    ]
 
 
 def _measured() -> str:
@@ -128,15 +146,24 @@ def _measured() -> str:
     rows = {model: cost_tables.with_latencies(model) for model in cost_tables.PUBLISHED}
     gains = [_gain_row(cost, *rows.values()) for cost in _COSTS]
     all_rows = [
-        [model, f"{row['depth_multiplier']:g}", f"{row['top1']:.1f}", f"{row['pixel1_ms']:g}",
-         *(f"{row[kind]:.2f}" for kind in cost_tables.KINDS)]
-        for model in rows for row in rows[model] if row["image_size"] == 224
-    ]  # fmt: skip
+        [
+            model,
+            f"{row['depth_multiplier']:g}",
+            f"{row['top1']:.1f}",
+            f"{row['pixel1_ms']:g}",
+            *(f"{row[kind]:.2f}" for kind in cost_tables.KINDS),
+        ]
+        for model in rows
+        for row in rows[model]
+        if row["image_size"] == 224
+    ]
     return _MEASURED.format(
-        date=found["date"], rounds=found["rounds"], machine=measure.describe(found["machine"]),
+        date=found["date"],
+        rounds=found["rounds"],
+        machine=measure.describe(found["machine"]),
         gains=program.markdown(_GAIN_COLUMNS, gains),
         all_rows=program.markdown(_LATENCY_COLUMNS, all_rows),
-    )  # fmt: skip
+    )
 
 
 def _gain_row(cost: str, ours: list[cost_tables.Row], theirs: list[cost_tables.Row]) -> list[str]:

@@ -26,9 +26,13 @@ def server(monkeypatch):
 def make_selection(prefix="train_", **more):
     """A selection in a project of its own: clients are kept for a process, by project."""
     fields = dict(
-        project=f"p{next(projects)}", instance="i", table="imagenet", prefix=prefix,
-        column_family="tfexample", column_qualifier="example",
-    )  # fmt: skip
+        project=f"p{next(projects)}",
+        instance="i",
+        table="imagenet",
+        prefix=prefix,
+        column_family="tfexample",
+        column_qualifier="example",
+    )
     return bigtable.BigtableSelection(**{**fields, **more})
 
 

@@ -103,18 +103,25 @@ def files() -> Iterator[Damage]:
     whole = first + second + third
     start, size = len(first), len(second)
     for name, place in {
-        "in the length": 3, "in the data": size // 2, "in the checksum": size - 1,
-    }.items():  # fmt: skip
+        "in the length": 3,
+        "in the data": size // 2,
+        "in the checksum": size - 1,
+    }.items():
         yield Damage(f"cut {name}", whole[: start + place], 1, "truncated")
     yield Damage("cut in the first record", whole[: start // 2], 0, "truncated")
     for name, place in {
-        "length": 0, "length's checksum": 8, "data": size // 2, "checksum": size - 1,
-    }.items():  # fmt: skip
+        "length": 0,
+        "length's checksum": 8,
+        "data": size // 2,
+        "checksum": size - 1,
+    }.items():
         yield Damage(f"flipped {name}", _flipped(whole, start + place), 1, "damaged")
     body = second[HEADER_BYTES:]
     for name, length in {
-        "a byte less": size - FRAME_BYTES - 1, "beyond the end": 10**6, "all ones": 2**64 - 1,
-    }.items():  # fmt: skip
+        "a byte less": size - FRAME_BYTES - 1,
+        "beyond the end": 10**6,
+        "all ones": 2**64 - 1,
+    }.items():
         lying = first + header(length) + body + third
         yield Damage(f"length that claims {name}", lying, 1, "damaged")
     yield Damage("byte lost", whole[: start + 20] + whole[start + 21 :], 1, "damaged")
@@ -122,9 +129,10 @@ def files() -> Iterator[Damage]:
     yield Damage("record of zeros", zeros, 1, "damaged")
     yield Damage("text behind the end", whole + b"and so on\n" * 9, 3, "damaged")
     for name, content in {
-        "text": b"some text that is no record at all\n" * 20, "zeros": bytes(4096),
+        "text": b"some text that is no record at all\n" * 20,
+        "zeros": bytes(4096),
         "a few bytes": b"TF",
-    }.items():  # fmt: skip
+    }.items():
         yield Damage(f"file of {name}", content, 0, "damaged")
     for kind, packed in (("GZIP", gzip.compress(whole, mtime=0)), ("ZLIB", zlib.compress(whole))):
         half = len(packed) // 2
@@ -139,8 +147,9 @@ def examples() -> Iterator[tuple[str, bytes, str]]:
     image, label = feature(small_jpeg()), feature(1)
     whole = example(image=image, label=label)
     for name, record in {
-        "text": b"some text", "half an example": whole[: len(whole) // 2],
-    }.items():  # fmt: skip
+        "text": b"some text",
+        "half an example": whole[: len(whole) // 2],
+    }.items():
         yield f"record of {name}", record, "this is not a tf.train.Example"
     yield "empty record", b"", f"{IMAGE_KEY} is missing"
     yield "no image", example(label=label), f"{IMAGE_KEY} is missing"
@@ -175,11 +184,12 @@ def images() -> Iterator[tuple[str, bytes, str]]:
             part = record(data[: int(share * len(data))])
             yield f"{kind} cut at {share:.0%}", part, "cannot be decoded"
     for name, data in {
-        "empty picture": b"", "text as a picture": b"no picture at all",
+        "empty picture": b"",
+        "text as a picture": b"no picture at all",
         "JPEG of no size": picture_files.jpeg_claiming(0, 0),
         "JPEG wider than JPEGs can be": picture_files.jpeg_claiming(65535, 65535),
         "WebP": picture_files.save(small, "WEBP"),
-    }.items():  # fmt: skip
+    }.items():
         yield name, record(data), "cannot be decoded"
     for kind, data in picture_files.GIGANTIC.items():
         yield f"gigantic {kind}", record(data), "cannot be decoded"

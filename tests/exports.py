@@ -25,12 +25,23 @@ SPEC = {
 
 def settings_of(model_dir, export_dir, **more):
     return {
-        **settings.default_params(), "use_tpu": False, "model_name": "tiny", "model_spec": SPEC,
-        "num_label_classes": 10, "num_eval_images": 10, "eval_batch_size": 10,
-        "train_batch_size": 4, "num_train_images": 40, "iterations_per_loop": 1,
-        "save_checkpoints_steps": 1, "input_image_size": SIZE, "resize_method": "bilinear",
-        "model_dir": str(model_dir), "export_dir": str(export_dir), **more,
-    }  # fmt: skip
+        **settings.default_params(),
+        "use_tpu": False,
+        "model_name": "tiny",
+        "model_spec": SPEC,
+        "num_label_classes": 10,
+        "num_eval_images": 10,
+        "eval_batch_size": 10,
+        "train_batch_size": 4,
+        "num_train_images": 40,
+        "iterations_per_loop": 1,
+        "save_checkpoints_steps": 1,
+        "input_image_size": SIZE,
+        "resize_method": "bilinear",
+        "model_dir": str(model_dir),
+        "export_dir": str(export_dir),
+        **more,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +81,16 @@ def exported(model_dir, digits_dir, tmp_path_factory):
     """A folder with all files and the graph for TPUs."""
     folder = str(tmp_path_factory.mktemp("export"))
     make_export(
-        settings_of(model_dir, folder, data_dir=digits_dir, post_quantize=True,
-                    quantize="float16,int8", export_to_tpu=True, export_eval_images=10)
-    )  # fmt: skip
+        settings_of(
+            model_dir,
+            folder,
+            data_dir=digits_dir,
+            post_quantize=True,
+            quantize="float16,int8",
+            export_to_tpu=True,
+            export_eval_images=10,
+        )
+    )
     return folder
 
 

@@ -155,10 +155,22 @@ def _server(root, log):
     """Runs fake-gcs-server; a context manager that yields its port."""
     port = _free_port()
     command = [
-        executable(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port),
-        "-backend", "filesystem", "-filesystem-root", str(root),
-        "-public-host", gcs_proxy.HOSTS[0], "-external-url", f"https://{gcs_proxy.HOSTS[1]}",
-    ]  # fmt: skip
+        executable(),
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-backend",
+        "filesystem",
+        "-filesystem-root",
+        str(root),
+        "-public-host",
+        gcs_proxy.HOSTS[0],
+        "-external-url",
+        f"https://{gcs_proxy.HOSTS[1]}",
+    ]
 
     def answers(process):
         del process
@@ -172,13 +184,19 @@ def _server(root, log):
 def _proxy(port, server_port, certificate, log):
     """Runs the proxy; a context manager that yields its port."""
     command = [
-        sys.executable, gcs_proxy.__file__, f"--port={port}", f"--server_port={server_port}",
+        sys.executable,
+        gcs_proxy.__file__,
+        f"--port={port}",
+        f"--server_port={server_port}",
         f"--certificate={certificate.server}",
-    ]  # fmt: skip
+    ]
     return _process(
-        command, log, lambda process: int(process.stdout.readline() or 0),
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command,
+        log,
+        lambda process: int(process.stdout.readline() or 0),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 @contextlib.contextmanager
@@ -200,10 +218,13 @@ def serve(root=None, port=0):
         server_port = stack.enter_context(_server(root, own / "server.log"))
         proxy_port = stack.enter_context(_proxy(port, server_port, certificate, own / "proxy.log"))
         environment = {
-            **AT_ONCE, **_TOKENS, "https_proxy": f"http://127.0.0.1:{proxy_port}",
-            "CURL_CA_BUNDLE": str(certificate.authority), "no_proxy": _LOCAL,
+            **AT_ONCE,
+            **_TOKENS,
+            "https_proxy": f"http://127.0.0.1:{proxy_port}",
+            "CURL_CA_BUNDLE": str(certificate.authority),
+            "no_proxy": _LOCAL,
             "no_grpc_proxy": _LOCAL,
-        }  # fmt: skip
+        }
         yield Server(root, environment, server_port, proxy_port)
 
 

@@ -83,7 +83,10 @@ def write_data(folder, train, validation=None):
 def tpu_params(digits_dir, model_dir, num_eval_images):
     """Settings of an evaluation on a TPU."""
     given = {
-        "data_dir": digits_dir, "model_dir": str(model_dir), "mode": "eval",
-        "num_eval_images": num_eval_images, "eval_batch_size": 100,
-    }  # fmt: skip
+        "data_dir": digits_dir,
+        "model_dir": str(model_dir),
+        "mode": "eval",
+        "num_eval_images": num_eval_images,
+        "eval_batch_size": 100,
+    }
     return {**configuration.resolve(given), "use_tpu": True}

@@ -68,10 +68,12 @@ def write_tfds(data_dir, folder, compression=""):
             compressed(f"{folder}/{name}", made, compression)
         lengths[split] = [str(len(pairs)) for pairs in parts]
     info = {
-        "name": "digits", "version": "1.0.0", "fileFormat": "tfrecord",
+        "name": "digits",
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
         "moduleName": "tensorflow_datasets.datasets.digits",
         "splits": [{"name": k, "shardLengths": v} for k, v in lengths.items()],
-    }  # fmt: skip
+    }
     _write(f"{folder}/dataset_info.json", json.dumps(info))
     _write(f"{folder}/features.json", "{}")
     _write(f"{folder}/label.labels.txt", "".join(f"{n}\n" for n in range(10)))

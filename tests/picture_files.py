@@ -109,9 +109,14 @@ def tiff16(values: np.ndarray, photometric: int, order: str = "<", apart: bool =
         279: ("I", [len(encoded[0])] * len(encoded)),
     }
     numbers = {
-        256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height,
+        256: width,
+        257: height,
+        259: 1,
+        262: photometric,
+        277: channels,
+        278: height,
         284: 2 if apart else 1,
-    }  # fmt: skip
+    }
     entries, behind = b"", b""
     for tag in sorted({*lists, *numbers}):
         kind, content = lists.get(tag, ("I", [numbers.get(tag, 0)]))
@@ -294,7 +299,8 @@ def kinds() -> dict[str, Kind]:
         "png": Kind(save(rgb, "PNG"), rgb, "PNG"),
         "png grey": Kind(save(gray[..., 0], "PNG"), gray, "PNG"),
         "png 1 bit": Kind(
-            save(bits, "PNG"), np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
+            save(bits, "PNG"),
+            np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
             "PNG",
         ),
         "png palette": Kind(save(palette, "PNG"), paletted, "PNG"),
@@ -302,7 +308,8 @@ def kinds() -> dict[str, Kind]:
         "png RGBA": Kind(save(rgba, "PNG"), over_white(rgb, alpha), "PNG"),
         "png LA": Kind(
             save(Image.fromarray(np.dstack([gray[..., 0], alpha]), "LA"), "PNG"),
-            over_white(gray, alpha), "PNG",
+            over_white(gray, alpha),
+            "PNG",
         ),
         "png grey 16 bits": Kind(png16(ramp), ramp8, "PNG"),
         "png RGB 16 bits": Kind(png16(wide), rgb, "PNG"),
@@ -323,12 +330,14 @@ def kinds() -> dict[str, Kind]:
         "ppm": Kind(save(rgb, "PPM"), rgb, "PPM"),
         "pgm": Kind(save(gray[..., 0], "PPM"), gray, "PPM"),
         "pbm 1 bit": Kind(
-            save(bits, "PPM"), np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
+            save(bits, "PPM"),
+            np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
             "PPM",
         ),
         "pbm 1 bit as text": Kind(
             b"P1 %s\n%s" % (size, " ".join("10"[bit] for bit in np.asarray(bits).ravel()).encode()),
-            np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2), "PPM",
+            np.repeat(np.asarray(bits)[..., np.newaxis] * np.uint8(255), 3, 2),
+            "PPM",
         ),
         "ppm as text": Kind(
             b"P3 %s 255\n%s" % (size, " ".join(map(str, rgb.ravel())).encode()), rgb, "PPM"
@@ -356,9 +365,7 @@ def kinds() -> dict[str, Kind]:
         "tiff RGB 12 bits": Kind(tiff16(bits12, 2), rgb, "TIFF"),
         "tiff RGB 10 bits, big-endian": Kind(tiff16(bits10, 2, ">"), rgb, "TIFF"),
         "tiff RGB 16 bits, channels apart": Kind(tiff16(wide, 2, apart=True), rgb, "TIFF"),
-        "tiff RGB 12 bits, channels apart": Kind(
-            tiff16(bits12, 2, ">", apart=True), rgb, "TIFF"
-        ),
+        "tiff RGB 12 bits, channels apart": Kind(tiff16(bits12, 2, ">", apart=True), rgb, "TIFF"),
         "ppm 12 bits": Kind(b"P6 %s 4095\n%s" % (size, bits12.astype(">u2").tobytes()), rgb, "PPM"),
         "ppm 12 of 16 bits": Kind(
             b"P6 %s 65535\n%s" % (size, bits12.astype(">u2").tobytes()), rgb, "PPM"
@@ -382,8 +389,15 @@ def kinds() -> dict[str, Kind]:
             save(rgb, "PNG", save_all=True, append_images=[Image.fromarray(255 - rgb)]), rgb, "PNG"
         ),
         "webp of two frames": Kind(
-            save(rgb, "WEBP", save_all=True, append_images=[Image.fromarray(255 - rgb)],
-                 lossless=True), rgb, "WEBP",
+            save(
+                rgb,
+                "WEBP",
+                save_all=True,
+                append_images=[Image.fromarray(255 - rgb)],
+                lossless=True,
+            ),
+            rgb,
+            "WEBP",
         ),
         "jpeg turned by XMP alone": Kind(jpeg_turned_by_xmp(rgb), rgb, None),
         "webp": Kind(save(rgb, "WEBP", lossless=True), rgb, "WEBP"),
@@ -396,18 +410,20 @@ def kinds() -> dict[str, Kind]:
         "tiff CMYK": Kind(save(image.convert("CMYK"), "TIFF"), rgb, "TIFF"),
         "tiff grey 16 bits": Kind(save(Image.fromarray(ramp[..., 0]), "TIFF"), ramp8, "TIFF"),
         "tiff of two pages": Kind(
-            save(rgb, "TIFF", save_all=True, append_images=[Image.fromarray(255 - rgb)]), rgb,
+            save(rgb, "TIFF", save_all=True, append_images=[Image.fromarray(255 - rgb)]),
+            rgb,
             "TIFF",
         ),
         "avif": Kind(save(rgb, "AVIF", **FINE["AVIF"]), rgb, "AVIF"),
         "heic": Kind(save(rgb, "HEIF", **FINE["HEIF"]), rgb, "HEIF"),
         "heic RGBA": Kind(save(rgba, "HEIF", **FINE["HEIF"]), over_white(rgb, alpha), "HEIF"),
-    }  # fmt: skip
+    }
     for orientation, stored in STORED.items():
         found[f"jpeg EXIF {orientation}"] = Kind(
-            save(stored(rgb), "JPEG", quality=95, exif=exif(orientation)), rgb,
+            save(stored(rgb), "JPEG", quality=95, exif=exif(orientation)),
+            rgb,
             None if orientation == 1 else "EXIF rotation",
-        )  # fmt: skip
+        )
         for kind in ("TIFF", "AVIF", "HEIF"):
             # pillow-heif takes the orientation from bytes alone.
             data = save(stored(rgb), kind, exif=exif(orientation).tobytes(), **FINE[kind])

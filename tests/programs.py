@@ -41,9 +41,13 @@ def start(*arguments, cwd=None, environment=None, stderr=subprocess.PIPE, **more
     environment.pop("TPU_NAME", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "mnasnet_main.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd, env=environment,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        cwd=cwd,
+        env=environment,
         **more,
-    )  # fmt: skip
+    )
 
 
 def run(*arguments, cwd=None, environment=None):

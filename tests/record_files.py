@@ -52,19 +52,20 @@ BAD = {
     "no picture": (lambda: examples.example(b"no picture", 1), "decoded"),
     "empty picture": (lambda: examples.example(b"", 1), "decoded"),
     "half a JPEG": (
-        lambda: examples.example(golden_files.picture("astronaut.jpg")[:3000], 1), "decoded"
+        lambda: examples.example(golden_files.picture("astronaut.jpg")[:3000], 1),
+        "decoded",
     ),
     "gigantic JPEG": (
-        lambda: examples.example(picture_files.GIGANTIC["jpeg"], 1), "30000 x 30000 pixels"
+        lambda: examples.example(picture_files.GIGANTIC["jpeg"], 1),
+        "30000 x 30000 pixels",
     ),
     "gigantic GIF": (
-        lambda: examples.example(picture_files.GIGANTIC["gif"], 1), "30000 x 30000 pixels"
+        lambda: examples.example(picture_files.GIGANTIC["gif"], 1),
+        "30000 x 30000 pixels",
     ),
     "garbage": (lambda: b"\xff\xfe garbage", "Example"),
     "no features": (lambda: b"", "image/encoded"),
-    "no label": (
-        lambda: example_of(image__encoded=[picture()]), "image/class/label is missing"
-    ),
+    "no label": (lambda: example_of(image__encoded=[picture()]), "image/class/label is missing"),
     "no image": (lambda: example_of(image__class__label=[1]), "image/encoded"),
     "two labels": (
         lambda: example_of(image__encoded=[picture()], image__class__label=[1, 2]),
@@ -87,6 +88,7 @@ BAD = {
         "image/encoded holds integers where bytes are expected",
     ),
     "label beyond 32 bits": (
-        lambda: examples.example(picture(), 2**32 + 1), "label 4294967297 does not fit in 32 bits"
+        lambda: examples.example(picture(), 2**32 + 1),
+        "label 4294967297 does not fit in 32 bits",
     ),
-}  # fmt: skip
+}

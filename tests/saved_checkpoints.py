@@ -27,10 +27,12 @@ def save_names(model_dir, step, names):
     with tf.Graph().as_default(), tf.Session() as session:
         session.run(
             tf.raw_ops.SaveV2(
-                prefix=path, tensor_names=names, shape_and_slices=[""] * len(names),
+                prefix=path,
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
                 tensors=[tf.constant(0.0)] * len(names),
             )
-        )  # fmt: skip
+        )
     return path
 
 

@@ -45,9 +45,12 @@ def numbered_dir(tmp_path_factory):
 def make_input(data_dir, is_training=False, **more):
     more = {"image_size": SIZE, "num_parallel_calls": 2, **more}
     return ImageNetInput(
-        is_training, more.pop("use_bfloat16", False), more.pop("transpose_input", False), data_dir,
+        is_training,
+        more.pop("use_bfloat16", False),
+        more.pop("transpose_input", False),
+        data_dir,
         **more,
-    )  # fmt: skip
+    )
 
 
 def batches(source, batch_size, limit=None, **params):

@@ -56,11 +56,15 @@ def run(arguments, folder, content, timeout):
     """
     namespace = _namespace()
     script = (MOUNTED if namespace else LIMITED).format(
-        folder=shlex.quote(str(folder)), content=shlex.quote(str(content)), room=ROOM,
+        folder=shlex.quote(str(folder)),
+        content=shlex.quote(str(content)),
+        room=ROOM,
         blocks=ROOM // 512,
-    )  # fmt: skip
+    )
     finished = subprocess.run(
         [*(namespace or []), "sh", "-c", script, "sh", *arguments],
-        capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
     return finished.returncode, finished.stdout, finished.stderr

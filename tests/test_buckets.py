@@ -107,9 +107,12 @@ def check_events(requests):
 
 def test_requests_of_a_checkpoint(gcs, gs_bucket):
     params = {
-        "model_dir": f"{gs_bucket}/model", "save_checkpoints_steps": 1, "use_tpu": False,
-        "use_async_checkpointing": False, "keep_checkpoint_max": 5,
-    }  # fmt: skip
+        "model_dir": f"{gs_bucket}/model",
+        "save_checkpoints_steps": 1,
+        "use_tpu": False,
+        "use_async_checkpointing": False,
+        "keep_checkpoint_max": 5,
+    }
     train = tf.assign_add(tf.train.get_or_create_global_step(), 1)
     tf.get_variable("weights", [1000])
     (saver,) = hooks.saver_hooks(params)

@@ -32,18 +32,24 @@ def env():
 @pytest.mark.parametrize("contract", ["app", "published"])
 def test_litert_and_mediapipe_agree(
     env, exported, model_dir, digits_dir, tmp_path, capsys, contract
-):  # fmt: skip
+):
     folder = exported
     if contract == "published":
         folder = str(tmp_path / "published")
-        make_export(settings_of(model_dir, folder, data_dir=digits_dir, quantize="int8",
-                                tflite_contract=contract))  # fmt: skip
+        make_export(
+            settings_of(
+                model_dir, folder, data_dir=digits_dir, quantize="int8", tflite_contract=contract
+            )
+        )
     pictures = sorted(glob.glob(digits_dir + "/pictures/*.jpg"))
     assert check_exports.main(["x", folder, env, "--pictures", *pictures]) == 0
     out, err = capsys.readouterr()
     assert "error" not in err
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()
-            if line.startswith("| tiny")]  # fmt: skip
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in out.splitlines()
+        if line.startswith("| tiny")
+    ]
     with open(folder + "/export_report.json") as f:
         kinds = [row["kind"] for row in json.load(f)["files"].values()]
     assert [row[1] for row in rows] == kinds[2:]

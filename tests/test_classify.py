@@ -56,8 +56,16 @@ def mistake(program, *arguments):
     return str(error.value)
 
 
-@pytest.fixture(params=["", "saved", "tiny.tflite", "tiny_postquant.tflite",
-                        "tiny_float16.tflite", "tiny_int8.tflite"])  # fmt: skip
+@pytest.fixture(
+    params=[
+        "",
+        "saved",
+        "tiny.tflite",
+        "tiny_postquant.tflite",
+        "tiny_float16.tflite",
+        "tiny_int8.tflite",
+    ]
+)
 def model(request, exported):
     """An export's folder, its SavedModel, and each of its files."""
     if request.param == "saved":
@@ -99,15 +107,21 @@ def test_the_figures_of_each_class(said, exported, digits_dir):
     assert wrong and all(e["confused_with"] in set(names) - {e["name"]} for e in wrong)
     lines = said(evaluate, *arguments, "--per_class")
     assert re.split(" {2,}", lines[1]) == [
-        "class", "images", "precision %", "recall %", "F1 %", "most confused with",
-    ]  # fmt: skip
+        "class",
+        "images",
+        "precision %",
+        "recall %",
+        "F1 %",
+        "most confused with",
+    ]
     for line, entry in zip(lines[2:], found["classes"], strict=True):
         name, images, precision, recall, f1, *other = line.split()
         assert (name, int(images)) == (entry["name"], entry["images"])
         for text, key in ((precision, "precision"), (recall, "recall"), (f1, "f1")):
             assert text == ("-" if entry[key] is None else f"{100 * entry[key]:.2f}")
-        assert other == ([entry["confused_with"], f"({entry['confused']})"]
-                         if entry["confused"] else ["-"])  # fmt: skip
+        assert other == (
+            [entry["confused_with"], f"({entry['confused']})"] if entry["confused"] else ["-"]
+        )
     assert "classes" not in json.loads(said(evaluate, *arguments, "--json", whole=True))
 
 
@@ -124,9 +138,16 @@ def test_top_5_of_five_classes_is_not_told(said, tmp_path, digits_dir, classes):
     found = json.loads(said(evaluate, *arguments, "--json", "--per_class", whole=True))
     assert ("top_5_accuracy" in found) is (classes > 5)
     assert found["classes"][1] == {
-        "name": "class 1", "images": 0, "predicted": 0, "right": 0, "precision": None,
-        "recall": None, "f1": None, "confused_with": None, "confused": 0,
-    }  # fmt: skip
+        "name": "class 1",
+        "images": 0,
+        "predicted": 0,
+        "right": 0,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "confused_with": None,
+        "confused": 0,
+    }
 
 
 def picture_of(size, image_format, mode="RGB"):
@@ -137,9 +158,14 @@ def picture_of(size, image_format, mode="RGB"):
 
 @pytest.mark.parametrize(
     "data",
-    [picture_of((1, 1), "PNG"), picture_of((1, 1), "JPEG"), picture_of((1, 700), "PNG"),
-     picture_of((40, 30), "GIF", "L"), picture_of((40, 30), "BMP")],
-)  # fmt: skip
+    [
+        picture_of((1, 1), "PNG"),
+        picture_of((1, 1), "JPEG"),
+        picture_of((1, 700), "PNG"),
+        picture_of((40, 30), "GIF", "L"),
+        picture_of((40, 30), "BMP"),
+    ],
+)
 def test_unusual_pictures(said, model, tmp_path, data):
     (tmp_path / "picture").write_bytes(data)
     assert len(said(classify, f"--model={model}", tmp_path / "picture")) == 6
@@ -197,8 +223,9 @@ def test_a_bad_file_does_not_stop_the_others(exported, tmp_path, digits_dir, cap
     assert text == "2 of 5 pictures could not be read."
     assert capsys.readouterr().out.splitlines()[::6] == good
     assert [message.split(":")[0] for message in caplog.messages] == [
-        str(bad), "/none.jpg does not exist"
-    ]  # fmt: skip
+        str(bad),
+        "/none.jpg does not exist",
+    ]
 
 
 def test_json_holds_every_picture(exported, tmp_path, digits_dir, capsys):
@@ -221,9 +248,14 @@ def test_json_holds_every_picture(exported, tmp_path, digits_dir, capsys):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no picture", b"\xff\xd8\xff but no JPEG", picture_of((40, 30), "JPEG")[:100],
-     picture_of((40, 30), "PNG")[:40]],
-)  # fmt: skip
+    [
+        b"",
+        b"no picture",
+        b"\xff\xd8\xff but no JPEG",
+        picture_of((40, 30), "JPEG")[:100],
+        picture_of((40, 30), "PNG")[:40],
+    ],
+)
 def test_what_is_no_picture(refused, model, tmp_path, data):
     path = tmp_path / "picture.jpg"
     path.write_bytes(data)
@@ -298,12 +330,15 @@ def test_labels_that_do_not_fit(exported, tmp_path, digits_dir):
     assert "/none.txt does not exist" in mistake(classify, model, "--labels=/none.txt", picture)
 
 
-@pytest.mark.parametrize(("data", "label", "words"), [
-    (b"no picture", 1, "record 0: the picture cannot be decoded"),
-    (picture_files.GIGANTIC["jpeg"], 1, "record 0: the picture has 30000 x 30000 pixels"),
-    (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
-    (None, 1, "hold no record"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "label", "words"),
+    [
+        (b"no picture", 1, "record 0: the picture cannot be decoded"),
+        (picture_files.GIGANTIC["jpeg"], 1, "record 0: the picture has 30000 x 30000 pixels"),
+        (picture_of((9, 9), "PNG"), 11, "record 0: label 11 is not in 1..10"),
+        (None, 1, "hold no record"),
+    ],
+)
 def test_data_that_cannot_be_evaluated(exported, tmp_path, data, label, words):
     with tf.io.TFRecordWriter(str(tmp_path / "validation-00000-of-00001")) as writer:
         if data is not None:

@@ -59,8 +59,13 @@ def test_stages_add_up():
     a1 = network("mnasnet-a1")
     stages, whole = a1.measure_stages(160), a1.measure(160)
     assert len(stages) == len(a1.stage_names) == 9
-    for field in ("parameters", "multiply_adds", "layer_multiply_adds", "activations",
-                  "weights_bytes"):  # fmt: skip
+    for field in (
+        "parameters",
+        "multiply_adds",
+        "layer_multiply_adds",
+        "activations",
+        "weights_bytes",
+    ):
         assert sum(getattr(stage, field) for stage in stages) == getattr(whole, field), field
     assert max(stage.inference_bytes for stage in stages) == whole.inference_bytes
 
@@ -108,8 +113,12 @@ def test_layers_agree_with_tensorflow_s_own_count():
 
 
 def test_json_and_table(capsys):
-    arguments = ("--model_name=mnasnet-small", "--input_image_size=64,96", "--per_stage",
-                 "--num_label_classes=10")  # fmt: skip
+    arguments = (
+        "--model_name=mnasnet-small",
+        "--input_image_size=64,96",
+        "--per_stage",
+        "--num_label_classes=10",
+    )
     content = json.loads(run(capsys, *arguments, "--json"))
     sizes = [row["input_image_size"] for row in content["networks"]]
     assert sizes == [64, 96]
@@ -134,8 +143,12 @@ def test_model_of_your_own(tmp_path, capsys):
 def test_latency_of_each_network(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("stages: [r1_k3_s22_e1_i8_o8]\nstem_size: 8\nhead_size: 16\n")
-    arguments = (f"--model_spec={path}", "--input_image_size=32,64", "--num_label_classes=10",
-                 "--latency")  # fmt: skip
+    arguments = (
+        f"--model_spec={path}",
+        "--input_image_size=32,64",
+        "--num_label_classes=10",
+        "--latency",
+    )
     content = json.loads(run(capsys, *arguments, "--json"))
     for row in content["networks"]:
         assert set(row["latency_ms"]) == {"float32", "int8"}

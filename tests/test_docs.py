@@ -25,9 +25,16 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "g3doc").
 GUIDE = ROOT / "g3doc/tpu_guide.md"
 # First words of commands that do not belong to this package.
 OTHER_COMMANDS = (
-    "capture_tpu_profile", "cbtemulator", "cd", "gcloud", "git", "pip", "python3", "tensorboard",
+    "capture_tpu_profile",
+    "cbtemulator",
+    "cd",
+    "gcloud",
+    "git",
+    "pip",
+    "python3",
+    "tensorboard",
     "tensorflow_model_server",
-)  # fmt: skip
+)
 LANGUAGES = ("sh", "bash", "text", "yaml", "bibtex", "json", "python", "js", "kotlin", "swift")
 _FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.M)
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")

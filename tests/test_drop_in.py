@@ -59,9 +59,14 @@ def test_random_crops_cover_their_box_in_the_ranges_given():
     rows, columns = np.meshgrid(np.arange(200), np.arange(200), indexing="ij")
     array = np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
     crop = preprocessing.distorted_bounding_box_crop(
-        run(tf.io.encode_png(array))[0], tf.constant([[[0.4, 0.2, 0.6, 0.3]]]),
-        1.0, (0.9, 1.1), (0.3, 0.6), 100, None,
-    )  # fmt: skip
+        run(tf.io.encode_png(array))[0],
+        tf.constant([[[0.4, 0.2, 0.6, 0.3]]]),
+        1.0,
+        (0.9, 1.1),
+        (0.3, 0.6),
+        100,
+        None,
+    )
     assert crop.dtype == tf.uint8
     shapes = set()
     for _ in range(10):

@@ -174,12 +174,14 @@ def tpu_contexts():
 
     per_host = tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2
     estimator = tf.estimator.tpu.TPUEstimator(
-        model_fn, train_batch_size=64, use_tpu=True,
+        model_fn,
+        train_batch_size=64,
+        use_tpu=True,
         config=tf.estimator.tpu.RunConfig(
             master="grpc://10.0.0.1:8470",
             tpu_config=tf.estimator.tpu.TPUConfig(per_host_input_for_training=per_host),
         ),
-    )  # fmt: skip
+    )
     tpu_graphs.built_graph(estimator, input_fn, True, NUM_HOSTS, cores_per_host=8)
     assert [context.current_input_fn_deployment()[1] for context in found] == [0, 1, 2, 3]
     return found

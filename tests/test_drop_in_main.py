@@ -18,10 +18,16 @@ import tensorflow.compat.v1 as tf
 
 # What the code gives; the published program has more settings, and ours has more again.
 GIVEN = {
-    "model_name": "tiny", "model_spec": SPEC, "num_label_classes": 10, "input_image_size": SIZE,
-    "train_batch_size": 4, "num_train_images": 40, "num_eval_images": 10, "use_tpu": False,
+    "model_name": "tiny",
+    "model_spec": SPEC,
+    "num_label_classes": 10,
+    "input_image_size": SIZE,
+    "train_batch_size": 4,
+    "num_train_images": 40,
+    "num_eval_images": 10,
+    "use_tpu": False,
     "transpose_input": False,
-}  # fmt: skip
+}
 
 
 def published_estimator(folder):
@@ -85,9 +91,11 @@ def test_missing_settings_have_their_defaults():
         with tf.Graph().as_default(), tf.Session() as session:
             tf.set_random_seed(3)
             spec = build(
-                features=tf.constant(images), labels=tf.constant([0, 1, 2, 3]),
-                mode=tf.estimator.ModeKeys.EVAL, params=params,
-            )  # fmt: skip
+                features=tf.constant(images),
+                labels=tf.constant([0, 1, 2, 3]),
+                mode=tf.estimator.ModeKeys.EVAL,
+                params=params,
+            )
             session.run(tf.global_variables_initializer())
             losses.append(session.run(spec.loss))
     assert losses[0] == losses[1]
@@ -124,5 +132,8 @@ def test_zero_is_unset_in_settings_of_an_estimator_where_published_so():
     zeros = {"min_depth": 0, "depth_multiplier": 0, "batch_norm_epsilon": 0, "dropout_rate": 0}
     found = settings.completed(zeros)
     assert {name: found[name] for name in zeros} == {
-        "min_depth": None, "depth_multiplier": None, "batch_norm_epsilon": None, "dropout_rate": 0
-    }  # fmt: skip
+        "min_depth": None,
+        "depth_multiplier": None,
+        "batch_norm_epsilon": None,
+        "dropout_rate": 0,
+    }

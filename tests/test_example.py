@@ -20,11 +20,17 @@ def export_dir(digits_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("example")
     (folder / "tiny.yaml").write_text(TINY)
     status, _, err = run(
-        "--mode=train", f"--model_spec={folder}/tiny.yaml", "--input_image_size=32",
-        f"--data_dir={digits_dir}", f"--model_dir={folder}/model", "--train_steps=2",
-        "--train_batch_size=16", f"--export_dir={folder}/export", "--quantize=int8",
+        "--mode=train",
+        f"--model_spec={folder}/tiny.yaml",
+        "--input_image_size=32",
+        f"--data_dir={digits_dir}",
+        f"--model_dir={folder}/model",
+        "--train_steps=2",
+        "--train_batch_size=16",
+        f"--export_dir={folder}/export",
+        "--quantize=int8",
         "--export_eval_images=20",
-    )  # fmt: skip
+    )
     assert status == 0, err
     return folder / "export"
 

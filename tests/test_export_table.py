@@ -10,10 +10,15 @@ from utils.base.errors import UserError
 
 def row(kind, top_1, size=1234567):
     return {
-        "kind": kind, "bytes": size, "images": 360, "top_1_accuracy": top_1,
-        "top_5_accuracy": None if top_1 is None else 1.0, "agreement": 0.995,
-        "largest_logit_difference": 1.23e-5, "latency_ms": 4.8371,
-    }  # fmt: skip
+        "kind": kind,
+        "bytes": size,
+        "images": 360,
+        "top_1_accuracy": top_1,
+        "top_5_accuracy": None if top_1 is None else 1.0,
+        "agreement": 0.995,
+        "largest_logit_difference": 1.23e-5,
+        "latency_ms": 4.8371,
+    }
 
 
 def write(folder, model, **accuracies):

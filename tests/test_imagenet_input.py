@@ -360,8 +360,13 @@ def test_published_names():
     np.testing.assert_allclose(imagenet_input.MEAN_RGB, [123.675, 116.28, 103.53])
     np.testing.assert_allclose(imagenet_input.STDDEV_RGB, [58.395, 57.12, 57.375])
     assert imagenet_input.BigtableSelection._fields == (
-        "project", "instance", "table", "prefix", "column_family", "column_qualifier",
-    )  # fmt: skip
+        "project",
+        "instance",
+        "table",
+        "prefix",
+        "column_family",
+        "column_qualifier",
+    )
 
 
 # Records of other programs.

@@ -17,9 +17,7 @@ from utils.reading import dataset_info, records
 
 
 @pytest.mark.parametrize("num_hosts", [1, 3, 4, 8])
-@pytest.mark.parametrize(
-    ("is_training", "seed"), [(False, None), (True, None), (True, 5)]
-)  # fmt: skip
+@pytest.mark.parametrize(("is_training", "seed"), [(False, None), (True, None), (True, 5)])
 def test_hosts_share_the_records_without_overlap(numbered_dir, is_training, seed, num_hosts):
     source = make_input(numbered_dir, is_training, seed=seed)
     shares = [numbers_of_host(source, index, num_hosts) for index in range(num_hosts)]

@@ -7,11 +7,21 @@ ROOT = pathlib.Path(__file__).parent.parent
 NETWORK = ("preprocessing", "mnasnet_model", "mnasnet_models")
 # What each place may import besides itself; 'network' stands for the three modules of NETWORK.
 _BELOW_TRAINING = {
-    "base", "workers", "network", "config", "reading", "imagenet_input",
-}  # fmt: skip
+    "base",
+    "workers",
+    "network",
+    "config",
+    "reading",
+    "imagenet_input",
+}
 _BELOW_MAIN = {
-    *_BELOW_TRAINING, "training", "exporting", "weights", "running", "showing",
-}  # fmt: skip
+    *_BELOW_TRAINING,
+    "training",
+    "exporting",
+    "weights",
+    "running",
+    "showing",
+}
 MAY_IMPORT = {
     "base": set(),
     "network": {"base"},

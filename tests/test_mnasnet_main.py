@@ -61,10 +61,18 @@ def tensorboard(folder):
     """Runs TensorBoard over a folder on a free port of this machine; gives its address."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", "--host=127.0.0.1",
-             "--port=0"],
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "tensorboard.main",
+                f"--logdir={folder}",
+                "--host=127.0.0.1",
+                "--port=0",
+            ],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
             yield wait_until(lambda: address_in(log, process))
         finally:
@@ -214,9 +222,12 @@ def test_a_notebook_that_executes_eagerly_trains_as_the_program_does(digits_dir,
     given = flags(mode="train", train_steps=1, tf_random_seed=1)
     code = NOTEBOOK.replace("ARGUMENTS", repr([str(tmp_path), digits_dir, *given]))
     finished = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
         cwd=pathlib.Path(mnasnet_main.__file__).parent,
-    )  # fmt: skip
+    )
     assert finished.returncode == 0, finished.stderr
     run_here(*given, f"--data_dir={digits_dir}", f"--model_dir={tmp_path}/program")
     expected = values_of(checkpoints.latest(f"{tmp_path}/program"))
@@ -229,7 +240,14 @@ def test_a_notebook_that_executes_eagerly_trains_as_the_program_does(digits_dir,
 def test_black_images_fill_the_last_batch_of_an_evaluation(tmp_path, caplog):
     err = log_of(
         caplog,
-        *flags(data_dir="null", model_dir=str(tmp_path), train_steps=1, num_train_images=64,
-               num_eval_images=13, num_label_classes=10, eval_batch_size=8)
-    )  # fmt: skip
+        *flags(
+            data_dir="null",
+            model_dir=str(tmp_path),
+            train_steps=1,
+            num_train_images=64,
+            num_eval_images=13,
+            num_label_classes=10,
+            eval_batch_size=8,
+        ),
+    )
     assert "on 16 images" in err

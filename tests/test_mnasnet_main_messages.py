@@ -100,9 +100,13 @@ def test_a_label_out_of_range_ends_the_process_with_a_sentence(tmp_path, picture
     serialized[50] = examples.example(pictures[0], 12)
     write_data(tmp_path / "data", serialized)
     status, _, err = run(
-        *flags(data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
-               num_eval_images=60)
-    )  # fmt: skip
+        *flags(
+            data_dir=tmp_path / "data",
+            model_dir=tmp_path / "m",
+            num_label_classes=10,
+            num_eval_images=60,
+        )
+    )
     error = sentence(status, err)
     assert "train-00000-of-00001, record 50: label 12 is not in 1..10" in error
 
@@ -118,10 +122,15 @@ def test_bad_images_are_left_out_and_counted(tmp_path, pictures, caplog):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     arguments = flags(
-        data_dir=tmp_path / "data", model_dir=tmp_path / "m", num_label_classes=10,
-        num_eval_images=30, train_steps=4, steps_per_eval=4, skip_bad_images=True,
+        data_dir=tmp_path / "data",
+        model_dir=tmp_path / "m",
+        num_label_classes=10,
+        num_eval_images=30,
+        train_steps=4,
+        steps_per_eval=4,
+        skip_bad_images=True,
         export_dir=tmp_path / "e",
-    )  # fmt: skip
+    )
     err = log_of(caplog, *arguments)
     assert "2 of 30 records are bad" in err
     assert "on 28 images (2 bad ones left out)" in err

@@ -107,9 +107,11 @@ def test_prediction_names_that_clients_use():
 def test_a_training_step_with_other_settings(changes):
     params = tiny_params(train_batch_size=4, num_train_images=40, **changes)
     spec = mnasnet_main.mnasnet_model_fn(
-        tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1), tf.constant([0, 1, 2, 3]),
-        tf.estimator.ModeKeys.TRAIN, params,
-    )  # fmt: skip
+        tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1),
+        tf.constant([0, 1, 2, 3]),
+        tf.estimator.ModeKeys.TRAIN,
+        params,
+    )
     shadows = [v for v in tf.global_variables() if "ExponentialMovingAverage" in v.name]
     assert bool(shadows) == (params["moving_average_decay"] > 0)
     with tf.Session() as session:
@@ -123,9 +125,11 @@ def training_graph(**changes):
     """(spec, {name: variable}) of a training step of the tiny network, without dropout."""
     params = tiny_params(train_batch_size=4, num_train_images=40, warmup_epochs=0, **changes)
     spec = mnasnet_main.mnasnet_model_fn(
-        tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1), tf.constant([0, 1, 2, 3]),
-        tf.estimator.ModeKeys.TRAIN, params,
-    )  # fmt: skip
+        tf.random_uniform([4, 32, 32, 3], 0, 255, seed=1),
+        tf.constant([0, 1, 2, 3]),
+        tf.estimator.ModeKeys.TRAIN,
+        params,
+    )
     return spec, {v.op.name: v for v in tf.global_variables()}
 
 
@@ -192,8 +196,10 @@ def test_a_frozen_backbone_has_no_gradient_no_decay_and_normalizes_as_in_evaluat
 
 def test_evaluation_does_not_know_of_freezing():
     mnasnet_main.mnasnet_model_fn(
-        tf.zeros([4, 32, 32, 3]), tf.constant([0, 1, 2, 3]), tf.estimator.ModeKeys.EVAL,
+        tf.zeros([4, 32, 32, 3]),
+        tf.constant([0, 1, 2, 3]),
+        tf.estimator.ModeKeys.EVAL,
         tiny_params(freeze_backbone=True),
-    )  # fmt: skip
+    )
     weights = [v for v in tf.global_variables() if "moving_" not in v.op.name]
     assert len(tf.trainable_variables()) == len(weights)

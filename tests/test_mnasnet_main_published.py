@@ -22,10 +22,14 @@ def common(digits_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("spec") / "tiny.yaml"
     path.write_text(yaml.safe_dump(SPEC))
     return [
-        f"--data_dir={digits_dir}", f"--model_spec={path}", "--input_image_size=32",
-        "--train_batch_size=8", "--eval_batch_size=360", "--export_eval_images=10",
+        f"--data_dir={digits_dir}",
+        f"--model_spec={path}",
+        "--input_image_size=32",
+        "--train_batch_size=8",
+        "--eval_batch_size=360",
+        "--export_eval_images=10",
         "--use_cache=False",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +37,13 @@ def old(common, tmp_path_factory):
     """A model_dir as the published program leaves it: tf.layers, no averages, no params.yaml."""
     model_dir = str(tmp_path_factory.mktemp("old"))
     run_here(
-        *common, f"--model_dir={model_dir}", "--mode=train", "--train_steps=2",
-        "--use_keras=False", "--moving_average_decay=0",
-    )  # fmt: skip
+        *common,
+        f"--model_dir={model_dir}",
+        "--mode=train",
+        "--train_steps=2",
+        "--use_keras=False",
+        "--moving_average_decay=0",
+    )
     os.remove(model_dir + "/params.yaml")
     return model_dir
 
@@ -66,9 +74,13 @@ def test_an_old_checkpoint_is_evaluated_then_exported(common, copy, caplog):
     """--mode=eval exports at its end, as the published program does."""
     export_dir = copy + "/export"
     log = log_of(
-        caplog, *common, f"--model_dir={copy}", "--mode=eval", "--train_steps=2",
+        caplog,
+        *common,
+        f"--model_dir={copy}",
+        "--mode=eval",
+        "--train_steps=2",
         f"--export_dir={export_dir}",
-    )  # fmt: skip
+    )
     assert TOLD in log
     assert log.index("Step 2: top-1") < log.index("Exported step 2 to")
     assert glob.glob(export_dir + "/*.tflite")
@@ -78,24 +90,34 @@ def test_an_old_checkpoint_is_evaluated_then_exported(common, copy, caplog):
 def test_an_old_checkpoint_is_exported_from_elsewhere(common, old, tmp_path, caplog):
     (tmp_path / "empty").mkdir()
     log = log_of(
-        caplog, *common, f"--model_dir={tmp_path}/empty", f"--export_checkpoint={old}",
-        "--mode=export_only", f"--export_dir={tmp_path}/export",
-    )  # fmt: skip
+        caplog,
+        *common,
+        f"--model_dir={tmp_path}/empty",
+        f"--export_checkpoint={old}",
+        "--mode=export_only",
+        f"--export_dir={tmp_path}/export",
+    )
     assert f"the checkpoint in {old} {TOLD}" in log
 
 
 @pytest.mark.parametrize(
     ("mode", "flag"),
     [
-        ("train", "--use_keras=True"), ("eval", "--use_keras=True"),
-        ("export_only", "--use_keras=True"), ("train", "--moving_average_decay=0.9"),
+        ("train", "--use_keras=True"),
+        ("eval", "--use_keras=True"),
+        ("export_only", "--use_keras=True"),
+        ("train", "--moving_average_decay=0.9"),
     ],
-)  # fmt: skip
+)
 def test_a_flag_that_contradicts_the_checkpoint_is_refused(common, copy, tmp_path, mode, flag):
     message = refusal(
-        *common, f"--model_dir={copy}", f"--mode={mode}", "--train_steps=3",
-        f"--export_dir={tmp_path}/export", flag,
-    )  # fmt: skip
+        *common,
+        f"--model_dir={copy}",
+        f"--mode={mode}",
+        "--train_steps=3",
+        f"--export_dir={tmp_path}/export",
+        flag,
+    )
     assert copy in message and "settings" in message
 
 

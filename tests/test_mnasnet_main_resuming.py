@@ -35,9 +35,13 @@ def trained(digits_dir, tmp_path_factory):
 def test_resuming_says_which_settings_changed(trained, digits_dir, tmp_path, caplog):
     shutil.copytree(trained, tmp_path / "m")
     changed = flags(
-        data_dir=digits_dir, model_dir=tmp_path / "m", mode="train",
-        train_steps=3, base_learning_rate=0.05, **EACH_STEP,
-    )  # fmt: skip
+        data_dir=digits_dir,
+        model_dir=tmp_path / "m",
+        mode="train",
+        train_steps=3,
+        base_learning_rate=0.05,
+        **EACH_STEP,
+    )
     err = log_of(caplog, *changed)
     assert "Other settings than before: base_learning_rate 0.05 (was 0.1)." in err
     err = log_of(caplog, *changed, "--train_steps=4")
@@ -81,11 +85,21 @@ def test_short_runs_train_as_one_long_one(digits_dir, tmp_path):
     weights = {}
     for name, ends in (("one", [6]), ("three", [2, 4, 6])):
         params = tiny_params(
-            model_name="tiny", model_spec=spec, data_dir=digits_dir,
-            model_dir=str(tmp_path / name), num_train_images=1437, train_batch_size=8,
-            base_learning_rate=1.0, warmup_epochs=0, use_cache=False, tf_random_seed=3,
-            dropout_rate=0.0, train_steps=6, save_checkpoints_steps=2, add_summaries=False,
-        )  # fmt: skip
+            model_name="tiny",
+            model_spec=spec,
+            data_dir=digits_dir,
+            model_dir=str(tmp_path / name),
+            num_train_images=1437,
+            train_batch_size=8,
+            base_learning_rate=1.0,
+            warmup_epochs=0,
+            use_cache=False,
+            tf_random_seed=3,
+            dropout_rate=0.0,
+            train_steps=6,
+            save_checkpoints_steps=2,
+            add_summaries=False,
+        )
         split = inputs.Split(params, is_training=True)
         for end in ends:
             mnasnet_main.train(params, end, split)
@@ -125,19 +139,29 @@ def test_another_network_in_model_dir_is_refused(trained, digits_dir):
 def test_fine_tuning_with_other_classes_skips_the_head(trained, digits_dir, tmp_path, caplog):
     err = log_of(
         caplog,
-        *flags(data_dir=digits_dir, model_dir=tmp_path / "m", num_label_classes=12, train_steps=1,
-               init_checkpoint=trained, mode="train")
-    )  # fmt: skip
+        *flags(
+            data_dir=digits_dir,
+            model_dir=tmp_path / "m",
+            num_label_classes=12,
+            train_steps=1,
+            init_checkpoint=trained,
+            mode="train",
+        ),
+    )
     assert "100.0 % of the backbone" in err and "other number of classes" in err
 
 
 def test_fine_tuning_frozen_then_whole(trained, digits_dir, tmp_path, caplog):
     # No flag about the network: it comes with the weights, here those of the archive.
     common = [
-        f"--data_dir={digits_dir}", f"--model_dir={tmp_path}",
-        f"--init_checkpoint={trained}/archive", "--train_batch_size=16",
-        "--log_step_count_steps=1", "--steps_per_eval=2", "--eval_batch_size=360",
-    ]  # fmt: skip
+        f"--data_dir={digits_dir}",
+        f"--model_dir={tmp_path}",
+        f"--init_checkpoint={trained}/archive",
+        "--train_batch_size=16",
+        "--log_step_count_steps=1",
+        "--steps_per_eval=2",
+        "--eval_batch_size=360",
+    ]
     err = log_of(caplog, *common, "--train_steps=4", "--freeze_until=block_2")
     assert "tiny, 32 x 32" in err
     assert "Frozen: the stem and the blocks up to block_2." in err
@@ -196,16 +220,22 @@ def test_a_training_of_the_published_program_continues_here(digits_dir, tmp_path
     with tf.Graph().as_default(), tf.Session() as session:
         fed = [tf.placeholder(value.dtype, value.shape) for value in before.values()]
         save = tf.raw_ops.SaveV2(
-            prefix=str(tmp_path / "model.ckpt-300"), tensor_names=list(before),
-            shape_and_slices=[""] * len(before), tensors=fed,
-        )  # fmt: skip
+            prefix=str(tmp_path / "model.ckpt-300"),
+            tensor_names=list(before),
+            shape_and_slices=[""] * len(before),
+            tensors=fed,
+        )
         session.run(save, dict(zip(fed, before.values(), strict=True)))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-300"\n')
     err = log_of(
         caplog,
-        f"--data_dir={digits_dir}", f"--model_dir={tmp_path}", "--mode=train", "--train_steps=301",
-        "--train_batch_size=8", "--input_image_size=64",
-    )  # fmt: skip
+        f"--data_dir={digits_dir}",
+        f"--model_dir={tmp_path}",
+        "--mode=train",
+        "--train_steps=301",
+        "--train_batch_size=8",
+        "--input_image_size=64",
+    )
     assert "Resuming from step 300 of 301" in err
     after = values_of(str(tmp_path / "model.ckpt-301"))
     assert sorted([name, list(value.shape)] for name, value in after.items()) == [

@@ -83,9 +83,12 @@ def test_ctrl_c_on_a_terminal_saves_first_and_says_so(digits_dir, tmp_path):
 )
 def test_killed_at_any_moment_the_next_run_resumes(digits_dir, tmp_path, caplog, delays):
     arguments = flags(
-        data_dir=digits_dir, model_dir=tmp_path, mode="train", train_steps=100000,
+        data_dir=digits_dir,
+        model_dir=tmp_path,
+        mode="train",
+        train_steps=100000,
         save_checkpoints_steps=1,
-    )  # fmt: skip
+    )
     reached = 0
     # A checkpoint every step: most of the time is spent in saving.
     for delay in delays:
@@ -105,9 +108,14 @@ def test_killed_at_any_moment_the_next_run_resumes(digits_dir, tmp_path, caplog,
 
 def test_eval_mode_follows_a_training_run(digits_dir, tmp_path, caplog):
     training = start(
-        *flags(data_dir=digits_dir, model_dir=tmp_path, mode="train", train_steps=40,
-               save_checkpoints_steps=20)
-    )  # fmt: skip
+        *flags(
+            data_dir=digits_dir,
+            model_dir=tmp_path,
+            mode="train",
+            train_steps=40,
+            save_checkpoints_steps=20,
+        )
+    )
     arguments = flags(
         data_dir=digits_dir, model_dir=tmp_path, mode="eval", train_steps=40, eval_timeout=120
     )

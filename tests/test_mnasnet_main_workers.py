@@ -46,9 +46,11 @@ def sixteen(digits_dir, tmp_path_factory):
             for record in records[8 * number : 8 * number + 8]:
                 writer.write(record)
     return {
-        "data_dir": str(folder), "num_train_images": 16, "num_label_classes": 10,
+        "data_dir": str(folder),
+        "num_train_images": 16,
+        "num_label_classes": 10,
         "num_eval_images": 360,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,15 @@ def test_workers_make_the_step_of_one(sixteen, trained, tmp_path, count, synchro
     folder = tmp_path / "two"
     shutil.copytree(start_dir, folder)
     status, err = run_gang(
-        *gang_flags(**sixteen, **SAME_IMAGES, model_dir=folder, train_steps=4,
-                    num_workers=count, sync_batch_norm=synchronized)
-    )  # fmt: skip
+        *gang_flags(
+            **sixteen,
+            **SAME_IMAGES,
+            model_dir=folder,
+            train_steps=4,
+            num_workers=count,
+            sync_batch_norm=synchronized,
+        )
+    )
     assert status == 0, err
     two = values_of(checkpoints.latest(str(folder)))
     before = values_of(str(start_dir / "model.ckpt-3"))
@@ -124,9 +132,14 @@ def test_workers_make_the_step_of_one(sixteen, trained, tmp_path, count, synchro
 )
 def test_the_gang_survives_the_loss_of_one(digits_dir, tmp_path, index):
     given = gang_flags(
-        data_dir=digits_dir, model_dir=tmp_path, mode="train_and_eval", train_steps=200,
-        steps_per_eval=100, save_checkpoints_steps=20, max_restarts=1,
-    )  # fmt: skip
+        data_dir=digits_dir,
+        model_dir=tmp_path,
+        mode="train_and_eval",
+        train_steps=200,
+        steps_per_eval=100,
+        save_checkpoints_steps=20,
+        max_restarts=1,
+    )
     model_dir = str(tmp_path)
     with launched(*given) as process:
         wait_for(lambda: step_of(model_dir) >= 20, "step 20")
@@ -157,9 +170,13 @@ def test_a_signal_to_one_stops_all_at_one_step(digits_dir, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_noticed(digits_dir, tmp_path):
     given = gang_flags(
-        data_dir=digits_dir, model_dir=tmp_path, train_steps=60, save_checkpoints_steps=10,
-        max_restarts=1, step_timeout=8,
-    )  # fmt: skip
+        data_dir=digits_dir,
+        model_dir=tmp_path,
+        train_steps=60,
+        save_checkpoints_steps=10,
+        max_restarts=1,
+        step_timeout=8,
+    )
     with launched(*given) as process:
         wait_for(lambda: step_of(str(tmp_path)) >= 10, "step 10")
         os.kill(workers(process.pid)[1], signal.SIGSTOP)
@@ -176,9 +193,12 @@ def test_workers_of_a_scheduler_that_differ_are_refused(digits_dir, tmp_path):
     for index, decay in enumerate((1e-5, 1e-4)):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         given = flags(
-            data_dir=digits_dir, model_dir=tmp_path, mode="train", weight_decay=decay,
+            data_dir=digits_dir,
+            model_dir=tmp_path,
+            mode="train",
+            weight_decay=decay,
             step_timeout=60,
-        )  # fmt: skip
+        )
         processes.append(start(*given, environment={tasks.VARIABLE: json.dumps(cluster)}))
     for process in processes:
         try:
@@ -186,25 +206,32 @@ def test_workers_of_a_scheduler_that_differ_are_refused(digits_dir, tmp_path):
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        assert "Worker 1 has other settings than the chief: weight_decay is 0.0001 (the chief's: " \
-            "1e-05)" in sentence(process.returncode, err)  # fmt: skip
+        assert (
+            "Worker 1 has other settings than the chief: weight_decay is 0.0001 (the chief's: "
+            "1e-05)" in sentence(process.returncode, err)
+        )
     assert step_of(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        ({"num_workers": 3}, "--train_batch_size=16 is the batch of all workers and must be a "
-         "multiple of their number, 3: give 15 or 18."),
+        (
+            {"num_workers": 3},
+            "--train_batch_size=16 is the batch of all workers and must be a "
+            "multiple of their number, 3: give 15 or 18.",
+        ),
         ({"num_workers": 32}, "give 32."),
         ({"num_workers": 0}, "--num_workers=0 is invalid: give a number from 1 to 1024, or auto"),
         ({"num_workers": "two"}, "--num_workers=two is invalid"),
         ({"num_workers": 2, "use_async_checkpointing": True}, "--use_async_checkpointing is for"),
-        ({"num_workers": 2, "use_tpu": True, "tpu": "x"}, "one process trains on all cores of a "
-         "TPU"),
+        (
+            {"num_workers": 2, "use_tpu": True, "tpu": "x"},
+            "one process trains on all cores of a TPU",
+        ),
         ({"sync_batch_norm": True, "use_tpu": True, "tpu": "x"}, "--sync_batch_norm is for"),
     ],
-)  # fmt: skip
+)
 def test_what_several_workers_cannot_do(digits_dir, tmp_path, given, part):
     sentence = refusal(*flags(data_dir=digits_dir, model_dir=tmp_path / "m", mode="train", **given))
     assert part in sentence
@@ -239,10 +266,16 @@ def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
         for record in tf.python_io.tf_record_iterator(str(data / "train-00000-of-00002")):
             writer.write(record)
     status, err = run_gang(
-        *gang_flags(**{**sixteen, "data_dir": data, "num_train_images": 17},
-                    model_dir=tmp_path / "m", init_checkpoint=start_dir, freeze_backbone=True,
-                    skip_bad_images=True, use_cache=True, train_steps=6)
-    )  # fmt: skip
+        *gang_flags(
+            **{**sixteen, "data_dir": data, "num_train_images": 17},
+            model_dir=tmp_path / "m",
+            init_checkpoint=start_dir,
+            freeze_backbone=True,
+            skip_bad_images=True,
+            use_cache=True,
+            train_steps=6,
+        )
+    )
     assert status == 0, err
     assert "100.0 % of the backbone" in err
     assert "1 bad training images were left out" in err
@@ -250,10 +283,10 @@ def test_frozen_layers_cached_pictures_and_bad_ones(sixteen, trained, tmp_path):
     after = values_of(checkpoints.latest(str(tmp_path / "m")))
     # A training that starts from a checkpoint takes its averages.
     changed = {
-        name for name in before
-        if is_weight(name)
-        and (before[f"{name}/ExponentialMovingAverage"] != after[name]).any()
-    }  # fmt: skip
+        name
+        for name in before
+        if is_weight(name) and (before[f"{name}/ExponentialMovingAverage"] != after[name]).any()
+    }
     assert changed and all("dense" in name for name in changed)
 
 
@@ -263,10 +296,15 @@ def test_rows_of_bigtable(server, digits_dir, tmp_path):
     bigtable_load.create_table(selection)
     bigtable_tables.load(records.list_files(digits_dir, "train-"), selection)
     status, err = run_gang(
-        *gang_flags(bigtable_project=selection.project, bigtable_instance=selection.instance,
-                    model_dir=tmp_path, num_train_images=1437, num_label_classes=10),
+        *gang_flags(
+            bigtable_project=selection.project,
+            bigtable_instance=selection.instance,
+            model_dir=tmp_path,
+            num_train_images=1437,
+            num_label_classes=10,
+        ),
         environment={"BIGTABLE_EMULATOR_HOST": server.host},
-    )  # fmt: skip
+    )
     assert status == 0, err
     assert step_of(str(tmp_path)) == 8
 
@@ -291,9 +329,12 @@ def test_the_digits_reach_the_same_accuracy(tmp_path):
     found = {}
     for count in (1, 2):
         status, err = run_gang(
-            "--config_file=sample", f"--data_dir={data_dir}", f"--model_dir={tmp_path}/{count}",
-            f"--num_workers={count}", limit=4 * LIMIT,
-        )  # fmt: skip
+            "--config_file=sample",
+            f"--data_dir={data_dir}",
+            f"--model_dir={tmp_path}/{count}",
+            f"--num_workers={count}",
+            limit=4 * LIMIT,
+        )
         assert status == 0, err
         found[count] = evaluations.read(str(tmp_path / str(count)))[-1]["top_1_accuracy"]
     assert abs(found[1] - found[2]) <= 0.01

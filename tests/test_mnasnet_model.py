@@ -96,9 +96,10 @@ def test_identity_is_added_only_where_it_fits(changes, skips):
         projection = next(
             v
             for v in tf.global_variables()
-            if v.op.name.endswith("kernel") and v.shape.as_list()[2] == 24
+            if v.op.name.endswith("kernel")
+            and v.shape.as_list()[2] == 24
             and v.shape.as_list()[:2] == [1, 1]
-        )  # fmt: skip
+        )
         session.run(tf.assign(projection, tf.zeros_like(projection)))
         value = session.run(output)
     if skips:
@@ -115,8 +116,11 @@ def test_squeezed_filters_follow_the_blocks_input(se_ratio, filters, squeezed):
     block_output(args, np.zeros([1, 8, 8, filters], np.float32))
     shapes = {v.op.name: v.shape.as_list() for v in tf.global_variables() if "/se/" in v.op.name}
     assert sorted(shapes.values(), key=len) == [
-        [squeezed], [3 * filters], [1, 1, 3 * filters, squeezed], [1, 1, squeezed, 3 * filters]
-    ]  # fmt: skip
+        [squeezed],
+        [3 * filters],
+        [1, 1, 3 * filters, squeezed],
+        [1, 1, squeezed, 3 * filters],
+    ]
 
 
 @pytest.mark.parametrize("se_ratio", [None, 0.0, 1.5])
@@ -161,8 +165,11 @@ def test_dropout_keeps_the_expected_share_and_mean():
     tf.set_random_seed(3)
     model = tiny(dropout_rate=0.25, head_size=4096, num_classes=1)
     model(tf.constant(random_images(32, 8)), training=True)
-    (op,) = [op for op in tf.get_default_graph().get_operations() if "dropout/random" in op.name
-             and op.type == "RandomUniform"]  # fmt: skip
+    (op,) = [
+        op
+        for op in tf.get_default_graph().get_operations()
+        if "dropout/random" in op.name and op.type == "RandomUniform"
+    ]
     dropped = model.endpoints["head"].op.inputs[0].op
     while dropped.type != "MatMul":
         dropped = dropped.inputs[0].op
@@ -215,13 +222,27 @@ def test_default_global_params():
     assert params.dropout_rate == 0.2
     assert params.depth_multiplier is None
     assert GlobalParams._fields[:10] == (
-        "batch_norm_momentum", "batch_norm_epsilon", "dropout_rate", "data_format", "num_classes",
-        "depth_multiplier", "depth_divisor", "min_depth", "stem_size", "use_keras",
-    )  # fmt: skip
+        "batch_norm_momentum",
+        "batch_norm_epsilon",
+        "dropout_rate",
+        "data_format",
+        "num_classes",
+        "depth_multiplier",
+        "depth_divisor",
+        "min_depth",
+        "stem_size",
+        "use_keras",
+    )
     assert BlockArgs._fields == (
-        "kernel_size", "num_repeat", "input_filters", "output_filters", "expand_ratio", "id_skip",
-        "strides", "se_ratio",
-    )  # fmt: skip
+        "kernel_size",
+        "num_repeat",
+        "input_filters",
+        "output_filters",
+        "expand_ratio",
+        "id_skip",
+        "strides",
+        "se_ratio",
+    )
 
 
 def test_training_updates_the_moving_statistics_by_the_momentum():
@@ -229,8 +250,9 @@ def test_training_updates_the_moving_statistics_by_the_momentum():
     model = tiny(batch_norm_momentum=0.75)
     model(tf.constant(images), training=True)
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-    (mean,) = [v for v in tf.global_variables() if v.op.name == "mnas_stem/batch_normalization/"
-               "moving_mean"]  # fmt: skip
+    (mean,) = [
+        v for v in tf.global_variables() if v.op.name == "mnas_stem/batch_normalization/moving_mean"
+    ]
     convolution = next(op for op in ops_of_type("Conv2D") if "mnas_stem" in op.name)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())

@@ -221,18 +221,30 @@ def test_unknown_model_is_an_error_that_lists_the_known():
 
 def test_models_are_those_of_the_package():
     assert list(mnasnet_models.MODELS) == [
-        "mnasnet-a1", "mnasnet-b1", "mnasnet-small", "mnasnet-d1", "mnasnet-d1-320",
-    ]  # fmt: skip
+        "mnasnet-a1",
+        "mnasnet-b1",
+        "mnasnet-small",
+        "mnasnet-d1",
+        "mnasnet-d1-320",
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "fits"),
     [
-        ("mine", True), ("my.net-1_2", True), ("1st", True), ("", False), ("my net", False),
-        ("_mine", False), ("a/b", False), ("naïve", False), ("mine\n", False),
-        ("a" * 200, True), ("a" * 201, False),
+        ("mine", True),
+        ("my.net-1_2", True),
+        ("1st", True),
+        ("", False),
+        ("my net", False),
+        ("_mine", False),
+        ("a/b", False),
+        ("naïve", False),
+        ("mine\n", False),
+        ("a" * 200, True),
+        ("a" * 201, False),
     ],
-)  # fmt: skip
+)
 def test_scope_names(name, fits):
     assert mnasnet_models.is_scope_name(name) is fits
     if fits:

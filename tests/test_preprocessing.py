@@ -103,10 +103,16 @@ def test_centre_window(height, width, size):
     )
 
 
-@pytest.mark.parametrize(("share", "expected"), [
-    (None, [6, 38, 84, 84]), (0.875, [6, 38, 84, 84]), (0.5, [24, 56, 48, 48]),
-    (1, [0, 32, 96, 96]), (1e-6, [48, 80, 1, 1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (None, [6, 38, 84, 84]),
+        (0.875, [6, 38, 84, 84]),
+        (0.5, [24, 56, 48, 48]),
+        (1, [0, 32, 96, 96]),
+        (1e-6, [48, 80, 1, 1]),
+    ],
+)
 def test_another_share_of_the_shorter_side(share, expected):
     window = run(preprocessing.centre_window(tf.constant([96, 160, 3]), 224, share))
     assert window.tolist() == expected
@@ -338,9 +344,13 @@ def test_training_pixels_are_a_resized_window(resize_method):
     seed = [3, 4]
     augmentation = Augmentation(flip=False)
     image = preprocessing.preprocess_image(
-        encoded(picture), True, image_size=40, resize_method=resize_method,
-        augmentation=augmentation, seed=seed,
-    )  # fmt: skip
+        encoded(picture),
+        True,
+        image_size=40,
+        resize_method=resize_method,
+        augmentation=augmentation,
+        seed=seed,
+    )
     window = preprocessing.random_window(tf.shape(picture), 40, augmentation, seed)
     image, (top, left, height, width) = run([image, window])
     crop = picture[top : top + height, left : left + width]

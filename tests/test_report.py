@@ -37,22 +37,30 @@ def test_a_file_is_as_good_as_evaluate_says(plain, digits_dir, tmp_path, capsys)
 
 
 def test_the_training_pictures(plain, digits_dir, tmp_path):
-    run(f"--model={plain}/tiny.tflite", f"--data_dir={digits_dir}", "--split=train",
-        f"--output_dir={tmp_path}", "--images=400")  # fmt: skip
+    run(
+        f"--model={plain}/tiny.tflite",
+        f"--data_dir={digits_dir}",
+        "--split=train",
+        f"--output_dir={tmp_path}",
+        "--images=400",
+    )
     assert figures_in(tmp_path)["data"]["split"] == "train"
     with open(tmp_path / "predictions.csv") as f:
         files = {line.partition(",")[0] for line in f.readlines()[1:]}
     assert files == {"train-00000-of-00004", "train-00001-of-00004"}
 
 
-@pytest.mark.parametrize(("changed", "words"), [
-    ({"model": "nowhere"}, "--model=nowhere does not exist"),
-    ({"data_dir": "nowhere"}, r"--data_dir=nowhere has no files validation-\*"),
-    ({"data_dir": ""}, "--data_dir is missing"),
-    ({"images": "0"}, "--images=0 is invalid"),
-    ({"labels": "nowhere.txt"}, r"nowhere\.txt"),
-    ({"output_dir": "/proc/report"}, "--output_dir=/proc/report cannot be made"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"model": "nowhere"}, "--model=nowhere does not exist"),
+        ({"data_dir": "nowhere"}, r"--data_dir=nowhere has no files validation-\*"),
+        ({"data_dir": ""}, "--data_dir is missing"),
+        ({"images": "0"}, "--images=0 is invalid"),
+        ({"labels": "nowhere.txt"}, r"nowhere\.txt"),
+        ({"output_dir": "/proc/report"}, "--output_dir=/proc/report cannot be made"),
+    ],
+)
 def test_what_is_refused(plain, digits_dir, tmp_path, changed, words):
     given = {"model": f"{plain}/tiny.tflite", "data_dir": digits_dir, "output_dir": tmp_path}
     with pytest.raises(UserError, match=words):
@@ -68,8 +76,11 @@ def test_data_of_other_classes(plain, model_dir, tmp_path):
     with pytest.raises(UserError, match=r"record 1: label 12 is not in 1\.\.10"):
         run(model, f"--data_dir={data}", f"--output_dir={tmp_path}/out")
     info = {
-        "name": "x", "num_train_images": 0, "num_eval_images": 2, "num_label_classes": 12,
-    }  # fmt: skip
+        "name": "x",
+        "num_train_images": 0,
+        "num_eval_images": 2,
+        "num_label_classes": 12,
+    }
     (data / "dataset_info.json").write_text(json.dumps(info))
     folder = tmp_path / "model"
     shutil.copytree(model_dir, folder)
@@ -119,8 +130,9 @@ def test_classes_in_another_order_of_which_one_is_missing(named, digits_dir, tmp
     for name in names:
         assert whole[name]["images"] > 0
         assert (part[name]["images"], part[name]["recall"]) == (
-            whole[name]["images"], whole[name]["recall"]
-        )  # fmt: skip
+            whole[name]["images"],
+            whole[name]["recall"],
+        )
     run(f"--model={model}", f"--data_dir={data}", f"--output_dir={tmp_path}/report")
     assert figures_in(tmp_path / "report")["headline"]["accuracy"] == accuracy
 
@@ -156,9 +168,15 @@ def test_the_export_tells_how_its_data_are_read(model_dir, digits_dir, tmp_path,
     data_dir = write_tfds(digits_dir, tmp_path / "tfds")
     export_dir = tmp_path / "export"
     make_export(
-        settings_of(model_dir, export_dir, data_dir=data_dir, num_eval_images=360,
-                    export_eval_images=30, **TFDS)
-    )  # fmt: skip
+        settings_of(
+            model_dir,
+            export_dir,
+            data_dir=data_dir,
+            num_eval_images=360,
+            export_eval_images=30,
+            **TFDS,
+        )
+    )
     flags = (f"--model={export_dir}/tiny.tflite", "--images=30")
     expected = evaluation(capsys, *flags, f"--data_dir={digits_dir}")["top_1_accuracy"]
     assert evaluation(capsys, *flags, f"--data_dir={data_dir}")["top_1_accuracy"] == expected

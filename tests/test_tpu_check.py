@@ -22,8 +22,13 @@ def test_the_default_is_one_core_of_a_v3_8():
 
 
 def test_every_combination():
-    found = cases("--topology=v2,v6e", "--precision=float32,bfloat16", "--batch_size=64,128",
-                  "--depth_multiplier=1.4", "--model_name=mnasnet-b1,mnasnet-a1")  # fmt: skip
+    found = cases(
+        "--topology=v2,v6e",
+        "--precision=float32,bfloat16",
+        "--batch_size=64,128",
+        "--depth_multiplier=1.4",
+        "--model_name=mnasnet-b1,mnasnet-a1",
+    )
     assert len(found) == 16
     assert {(t, b) for t, b, _ in found} == {(t, b) for t in ("v2", "v6e") for b in (64, 128)}
     assert {p["depth_multiplier"] for _, _, p in found} == {1.4}
@@ -64,8 +69,15 @@ def test_a_network_of_ones_own(tmp_path):
 def test_row_says_what_does_not_fit():
     ((_, _, params),) = cases()
     gib = 2**30
-    result = {"arguments": gib, "temporaries": 8 * gib, "code": 0, "total": 9 * gib, "flops": 1e12,
-              "bytes_accessed": 1e10, "compile_seconds": 61.2}  # fmt: skip
+    result = {
+        "arguments": gib,
+        "temporaries": 8 * gib,
+        "code": 0,
+        "total": 9 * gib,
+        "flops": 1e12,
+        "bytes_accessed": 1e10,
+        "compile_seconds": 61.2,
+    }
     fitting = tpu_check.row(params, "v3", 128, {**result, "fits": True})
     assert "9.00 of 15.48 GiB |" in fitting and fitting.count("|") == len(tpu_check.COLUMNS) + 1
     assert "9.00 of 7.48 GiB NO |" in tpu_check.row(params, "v2", 128, {**result, "fits": False})

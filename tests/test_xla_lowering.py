@@ -37,9 +37,14 @@ def test_a1(precision, training, convolutions):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("model_name", "layers"),
-    [("mnasnet-a1", 65), ("mnasnet-b1", 52), ("mnasnet-small", 66), ("mnasnet-d1", 68),
-     ("mnasnet-d1-320", 86)],
-)  # fmt: skip
+    [
+        ("mnasnet-a1", 65),
+        ("mnasnet-b1", 52),
+        ("mnasnet-small", 66),
+        ("mnasnet-d1", 68),
+        ("mnasnet-d1-320", 86),
+    ],
+)
 def test_all_networks_at_full_size(model_name, layers, precision):
     for training, factor in ((True, 3), (False, 1)):
         text = lowered(model_name, precision, training, 224, 128)

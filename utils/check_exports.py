@@ -38,9 +38,15 @@ RUNTIMES = {
 }
 TURNS = 50  # of the latencies
 COLUMNS = (
-    "model", "file", "LiteRT: same class", "LiteRT: difference", "TF 2.15.1 ms", "LiteRT ms",
-    "MediaPipe: same class", "MediaPipe: difference",
-)  # fmt: skip
+    "model",
+    "file",
+    "LiteRT: same class",
+    "LiteRT: difference",
+    "TF 2.15.1 ms",
+    "LiteRT ms",
+    "MediaPipe: same class",
+    "MediaPipe: difference",
+)
 
 
 class CheckedPicture(NamedTuple):

@@ -43,8 +43,15 @@ PRECISION_BYTES = {"float32": 4, "bfloat16": 2}
 _INPUT = "images"
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _ELEMENTWISE = (
-    "FusedBatchNormV3", "Relu", "Relu6", "BiasAdd", "Mul", "AddV2", "Sigmoid", "Identity",
-)  # fmt: skip
+    "FusedBatchNormV3",
+    "Relu",
+    "Relu6",
+    "BiasAdd",
+    "Mul",
+    "AddV2",
+    "Sigmoid",
+    "Identity",
+)
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
@@ -191,8 +198,10 @@ def _peak_elements(ops: Sequence[tf.Operation]) -> int:
     # The input of a stage, made by the stage before, is alive from the start.
     live = {
         t.name: _elements(t)
-        for op in ops for t in op.inputs if t.name not in made and _is_activation(t)
-    }  # fmt: skip
+        for op in ops
+        for t in op.inputs
+        if t.name not in made and _is_activation(t)
+    }
     peak = 0
     for i, op in enumerate(ops):
         output = op.outputs[0]
@@ -343,8 +352,12 @@ def main(argv: list[str]) -> None:
         for size in sizes:
             networks.append(_params({**described, "input_image_size": size}))
             # From the network, because the file of a network may set the multiplier.
-            identity = {"model_name": name, "depth_multiplier": built.depth_multiplier,
-                        "input_image_size": size, "precision": precision}  # fmt: skip
+            identity = {
+                "model_name": name,
+                "depth_multiplier": built.depth_multiplier,
+                "input_image_size": size,
+                "precision": precision,
+            }
             rows.append({**identity, **report(built, size, precision, flags.per_stage)})
     definitions = DEFINITIONS
     if flags.latency:

@@ -17,9 +17,14 @@ from utils.building import (
 _DESCRIPTION = "Builds, inspects and copies data sets of TFRecords."
 # In the order of the help.
 _MODULES = (
-    build_imagenet, build_folder, build_fake, build_digits, build_photographs, inspection,
+    build_imagenet,
+    build_folder,
+    build_fake,
+    build_digits,
+    build_photographs,
+    inspection,
     bigtable_load,
-)  # fmt: skip
+)
 
 
 def main(argv: list[str]) -> int | None:

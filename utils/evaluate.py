@@ -130,8 +130,10 @@ def _classes(evaluation: _Evaluation, names: list[str]) -> list[dict[str, Any]]:
 def _text(found: dict[str, Any]) -> str:
     """Returns the line on all images, and the table of the classes if there is one."""
     low, high = found["top_1_interval"]
-    parts = [f"top-1 {_percent(found['top_1_accuracy'])} % (95 % interval {_percent(low)} to "
-             f"{_percent(high)} %)"]  # fmt: skip
+    parts = [
+        f"top-1 {_percent(found['top_1_accuracy'])} % (95 % interval {_percent(low)} to "
+        f"{_percent(high)} %)"
+    ]
     if "top_5_accuracy" in found:
         parts.append(f"top-5 {_percent(found['top_5_accuracy'])} %")
     line = (

@@ -61,9 +61,11 @@ def _parser() -> program.ArgumentParser:
     parser.add_argument("--data_dir", required=True, help="folder of TFRecords")
     parser.add_argument("--output_dir", required=True, help="folder for the report")
     parser.add_argument(
-        "--split", choices=list(records.SPLIT_PREFIXES), default="validation",
+        "--split",
+        choices=list(records.SPLIT_PREFIXES),
+        default="validation",
         help="pictures to show: validation (default), or train, to look for wrong labels there",
-    )  # fmt: skip
+    )
     parser.add_argument("--images", type=int, help="number of images (default: all)")
     parser.add_argument("--labels", help="file of class names, one a line (default: the model's)")
     loading.add_arguments(parser, settings.RECORDS)

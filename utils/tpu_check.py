@@ -59,9 +59,19 @@ TOPOLOGIES = {
     "v6e": Topology("v6e:2x2", 31.24),
 }
 COLUMNS = (
-    "model", "precision", "device", "images", "pixels", "arguments MiB", "temporaries MiB",
-    "code MiB", "total of memory", "flops", "bytes", "compiled in",
-)  # fmt: skip
+    "model",
+    "precision",
+    "device",
+    "images",
+    "pixels",
+    "arguments MiB",
+    "temporaries MiB",
+    "code MiB",
+    "total of memory",
+    "flops",
+    "bytes",
+    "compiled in",
+)
 
 Lowered = collections.namedtuple("Lowered", ["text", "proto"])
 

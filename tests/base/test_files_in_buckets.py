@@ -74,9 +74,11 @@ def test_what_an_error_of_a_bucket_says(gcs, gs_bucket):
 @pytest.mark.parametrize(
     "error",
     [
-        tf.errors.AbortedError(None, None, "the session ended"), OSError("gs://b"), None,
+        tf.errors.AbortedError(None, None, "the session ended"),
+        OSError("gs://b"),
+        None,
         tf.errors.NotFoundError(None, None, "gs://b/x is not there"),
     ],
-)  # fmt: skip
+)
 def test_other_errors_are_not_of_a_bucket(error):
     assert not files.is_of_bucket(error)

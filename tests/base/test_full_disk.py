@@ -25,10 +25,18 @@ SPEC = "{stages: [r1_k3_s22_e1_i8_o16_noskip, r1_k3_s22_e3_i16_o32], stem_size: 
 
 def arguments(digits_dir, model_dir, **given):
     values = {
-        "data_dir": digits_dir, "model_dir": model_dir, "mode": "train", "input_image_size": 32,
-        "train_batch_size": 8, "eval_batch_size": 360, "base_learning_rate": 0.1,
-        "save_checkpoints_steps": 2, "add_summaries": False, "use_cache": False, **given,
-    }  # fmt: skip
+        "data_dir": digits_dir,
+        "model_dir": model_dir,
+        "mode": "train",
+        "input_image_size": 32,
+        "train_batch_size": 8,
+        "eval_batch_size": 360,
+        "base_learning_rate": 0.1,
+        "save_checkpoints_steps": 2,
+        "add_summaries": False,
+        "use_cache": False,
+        **given,
+    }
     return [f"--{name}={value}" for name, value in values.items()]
 
 
@@ -145,8 +153,11 @@ def test_records_that_may_not_be_read(digits_dir, tmp_path):
     program = [sys.executable, str(ROOT / "mnasnet_main.py")]
     finished = subprocess.run(
         [*program, *arguments(data_dir, tmp_path / "model", mode="train_and_eval")],
-        capture_output=True, text=True, timeout=300, preexec_fn=lose_the_rights_of_root,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lose_the_rights_of_root,
+    )
     assert finished.returncode == 1
     *_, error = finished.stderr.splitlines()
     assert error.startswith(f"error: {locked}"), finished.stderr

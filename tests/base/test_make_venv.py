@@ -16,9 +16,13 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "utils" / "make_venv.sh"
 # What the script and a virtual environment's own scripts call.
 TOOLS = ("sh", "env", "rm", "mkdir", "uname", "ldd")
 NO_NETWORK = {
-    **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
-    "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0",
-}  # fmt: skip
+    **dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"
+    ),
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_RETRIES": "0",
+    "UV_HTTP_RETRIES": "0",
+}
 
 
 @pytest.fixture
@@ -55,9 +59,12 @@ def make_venv(folder, path, **environment):
     """Runs the script; returns its status, output and errors."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "VIRTUAL_ENV")}
     finished = subprocess.run(
-        ["sh", str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=300,
+        ["sh", str(SCRIPT), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**kept, "PATH": str(path), "UV_PYTHON_DOWNLOADS": "never", **environment},
-    )  # fmt: skip
+    )
     return finished.returncode, finished.stdout, finished.stderr
 
 

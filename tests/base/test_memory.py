@@ -16,17 +16,31 @@ from utils.base import memory
 ROOT = pathlib.Path(__file__).parents[2]
 MACHINE = memory.free_memory("/nowhere")
 LIMITS = {
-    "version 2": ({"max": "3000", "current": "1200", "stat": "file 900\ninactive_file 400\n"},
-                  2200),
+    "version 2": (
+        {"max": "3000", "current": "1200", "stat": "file 900\ninactive_file 400\n"},
+        2200,
+    ),
     "no cache": ({"max": "3000", "current": "1200", "stat": ""}, 1800),
     "used up": ({"max": "3000", "current": "3500", "stat": "inactive_file 100\n"}, 0),
     "no limit": ({"max": "max\n", "current": "1200", "stat": "inactive_file 4\n"}, None),
-    "version 1": ({"limit_in_bytes": "3000", "usage_in_bytes": "2999",
-                   "stat": "inactive_file 7\ntotal_inactive_file 5\n"}, 6),
-    "version 1, no limit": ({"limit_in_bytes": str(2**63 - 4096), "usage_in_bytes": "1",
-                             "stat": "total_inactive_file 0\n"}, None),
+    "version 1": (
+        {
+            "limit_in_bytes": "3000",
+            "usage_in_bytes": "2999",
+            "stat": "inactive_file 7\ntotal_inactive_file 5\n",
+        },
+        6,
+    ),
+    "version 1, no limit": (
+        {
+            "limit_in_bytes": str(2**63 - 4096),
+            "usage_in_bytes": "1",
+            "stat": "total_inactive_file 0\n",
+        },
+        None,
+    ),
     "no such files": ({}, None),
-}  # fmt: skip
+}
 
 
 def test_what_fits():
@@ -141,14 +155,23 @@ program.run(main, ["prog"])
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
 @pytest.mark.parametrize(
     ("cores", "setting", "keeps"),
-    [(2, {}, True), (64, {}, False), (2, {"MALLOC_ARENA_MAX": "4"}, False),
-     (2, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, False)],
-)  # fmt: skip
+    [
+        (2, {}, True),
+        (64, {}, False),
+        (2, {"MALLOC_ARENA_MAX": "4"}, False),
+        (2, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, False),
+    ],
+)
 def test_programs_use_freed_memory_again(cores, setting, keeps):
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC", "GLIBC"))}
     done = subprocess.run(
-        [sys.executable, "-c", ALLOCATING.format(cores=cores)], cwd=ROOT, text=True, timeout=60,
-        env={**environment, **setting}, stdout=subprocess.PIPE, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", ALLOCATING.format(cores=cores)],
+        cwd=ROOT,
+        text=True,
+        timeout=60,
+        env={**environment, **setting},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     once = (40 << 20) // os.sysconf("SC_PAGE_SIZE")
     assert int(done.stdout) < 4 * once if keeps else int(done.stdout) > 16 * once

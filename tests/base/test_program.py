@@ -208,8 +208,10 @@ def test_another_signal_at_the_exit_kills_a_program_without_a_trace(number):
 def test_a_real_program_says_its_mistake_without_a_trace(tmp_path):
     finished = subprocess.run(
         [sys.executable, str(ROOT / "mnasnet_main.py"), "--mode=tests"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert finished.returncode == 1
     (line,) = finished.stderr.strip().splitlines()
     assert line.startswith("error: --mode=tests")

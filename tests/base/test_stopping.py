@@ -19,9 +19,11 @@ import tensorflow.compat.v1 as tf
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 TINY = {
-    "model_name": "tiny", "model_spec": {"stages": ["r1_k3_s22_e1_i8_o8_noskip"]},
-    "input_image_size": 32, "num_label_classes": 4,
-}  # fmt: skip
+    "model_name": "tiny",
+    "model_spec": {"stages": ["r1_k3_s22_e1_i8_o8_noskip"]},
+    "input_image_size": 32,
+    "num_label_classes": 4,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -129,9 +131,14 @@ def test_ctrl_c_ends_a_training_on_a_tpu_after_the_step(tpu_hooks):
 
 def test_a_signal_while_the_last_checkpoint_is_saved_waits_for_it(monkeypatch, tmp_path):
     params = {
-        **settings.default_params(), **TINY, "model_dir": str(tmp_path), "use_tpu": False,
-        "save_checkpoints_steps": 100, "num_train_images": 8, "train_batch_size": 4,
-    }  # fmt: skip
+        **settings.default_params(),
+        **TINY,
+        "model_dir": str(tmp_path),
+        "use_tpu": False,
+        "save_checkpoints_steps": 100,
+        "num_train_images": 8,
+        "train_batch_size": 4,
+    }
     save = tf.train.Saver.save
 
     def interrupted_save(*arguments, **more):

@@ -18,8 +18,6 @@ def test_markdown_may_be_printed_row_by_row():
 
 def test_plain_columns_are_as_wide_as_their_widest_cell():
     assert program.plain(HEADER, ROWS) == (
-        "network      top-1 %     MB\n"
-        "a               75.2      9\n"
-        "longer-name        -  15.25"
-    )  # fmt: skip
+        "network      top-1 %     MB\na               75.2      9\nlonger-name        -  15.25"
+    )
     assert program.plain(["a", "b"], [["1", ""]], left=2) == "a  b\n1"

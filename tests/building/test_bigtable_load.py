@@ -103,9 +103,13 @@ def test_both_splits_are_checked_before_a_row_is_written(server, tmp_path):
     selection = make_selection()
     write_files(tmp_path, make_examples(10))
     command = [
-        "mnasnet-data", "bigtable-load", "--create", f"--data_dir={tmp_path}",
-        f"--project={selection.project}", "--instance=i",
-    ]  # fmt: skip
+        "mnasnet-data",
+        "bigtable-load",
+        "--create",
+        f"--data_dir={tmp_path}",
+        f"--project={selection.project}",
+        "--instance=i",
+    ]
     with pytest.raises(UserError, match=r"no files validation-\*"):
         data_command.main(command)
     bigtable_load.create_table(selection)

@@ -100,9 +100,11 @@ def test_more_images_than_fit_in_a_file(tmp_path, monkeypatch):
     build_fake.build(FakeOptions(str(tmp_path), num_train=40, num_validation=8, num_classes=2))
     shards = dataset_info.load(str(tmp_path)).shards
     assert shards == {
-        "train-00000-of-00003": 13, "train-00001-of-00003": 13, "train-00002-of-00003": 14,
+        "train-00000-of-00003": 13,
+        "train-00001-of-00003": 13,
+        "train-00002-of-00003": 14,
         "validation-00000-of-00001": 8,
-    }  # fmt: skip
+    }
 
 
 def test_what_is_built_is_fed(built):

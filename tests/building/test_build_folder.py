@@ -70,13 +70,17 @@ def test_two_splits(tmp_path):
 @pytest.mark.parametrize(
     ("train", "evaluation", "others"),
     [
-        ("train", "valid", []), ("train", "test", []), ("Training Set", "test_set", []),
-        ("train", "val", ["test/a", "test/c"]), ("train_2017", "val2017", []),
+        ("train", "valid", []),
+        ("train", "test", []),
+        ("Training Set", "test_set", []),
+        ("train", "val", ["test/a", "test/c"]),
+        ("train_2017", "val2017", []),
         ("seg_train/seg_train", "seg_test/seg_test", ["seg_pred/seg_pred", "__MACOSX/seg_train"]),
-        ("train/images", "dev", ["train_masks/a"]), ("X-ray.TRAIN", "x-ray.eval", ["x-ray"]),
+        ("train/images", "dev", ["train_masks/a"]),
+        ("X-ray.TRAIN", "x-ray.eval", ["x-ray"]),
         ("TrainData", "testdata", ["TrainData/.Trash-1000", "TrainData2/a", "TrainData2/b"]),
     ],
-)  # fmt: skip
+)
 def test_splits_as_people_name_them(tmp_path, caplog, train, evaluation, others):
     counts = {f"{train}/a": 2, f"{train}/b": 3, f"{evaluation}/b": 1}
     source = fill(tmp_path / "in", counts | dict.fromkeys(others, 2))
@@ -288,21 +292,33 @@ def test_more_than_one_in_a_hundred_is_an_error(tmp_path):
         ({"all/train/a": 3, "all/test/a": 3}, {}, ["use --input_dir=", "/in/all."]),
         ({"a/train": 3, "a/test": 3, "b/train": 3, "b/test": 3}, {}, ["/in/a", "train/a"]),
         ({"a_train": 3, "a_test": 3, "b_train": 3, "b_test": 3}, {}, ["a_train and b_train"]),
-        ({"train/a": 3, "train/b": 3, "validation/a": 1, "validation/c": 1}, {},
-         ["'c' for validation"]),
+        (
+            {"train/a": 3, "train/b": 3, "validation/a": 1, "validation/c": 1},
+            {},
+            ["'c' for validation"],
+        ),
         ({"train/a": 3, "train/b": 3, "val/a": 0}, {}, ["val/a has no pictures"]),
-        ({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}, {"validation_share": 0.2},
-         ["--validation_share"]),
-        ({"train_grey/a": 2, "train_grey/b": 2, "test/a": 2, "test/b": 2}, {},
-         ["train_grey and test", "/in/train_grey --validation_share"]),
+        (
+            {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1},
+            {"validation_share": 0.2},
+            ["--validation_share"],
+        ),
+        (
+            {"train_grey/a": 2, "train_grey/b": 2, "test/a": 2, "test/b": 2},
+            {},
+            ["train_grey and test", "/in/train_grey --validation_share"],
+        ),
         ({"cat": 2, "dog": 2, "test": 2}, {}, ["has test,"]),
         ({"bus": 2, "train/a": 2, "train/b": 2}, {}, ["has train,"]),
         ({"train": 2, "test1": 2}, {}, ["has train and test1,"]),
-        ({f"{split}/{name}": 2 for split in ("train", "val", "validation") for name in "ab"}, {},
-         ["has both val and validation: move one of them away"]),
+        (
+            {f"{split}/{name}": 2 for split in ("train", "val", "validation") for name in "ab"},
+            {},
+            ["has both val and validation: move one of them away"],
+        ),
         ({"a": 3, "two\nlines": 3}, {}, ["labels.txt", "two\\nlines"]),
     ],
-)  # fmt: skip
+)
 def test_inputs_of_another_layout(tmp_path, folders, options, words):
     (tmp_path / "in").mkdir()
     fill(tmp_path / "in", folders)
@@ -353,9 +369,14 @@ def test_a_second_run_ends_at_once(tmp_path, caplog):
 def test_by_the_command_line(tmp_path):
     source = fill(tmp_path / "in", {"a": 9, "b": 9})
     arguments = [
-        "--train_shards=2", "--validation_shards=1", "--name=letters", "--seed=3",
-        "--max_bad_share=0.5", "--num_threads=2", "--validation_share=0.3",
-    ]  # fmt: skip
+        "--train_shards=2",
+        "--validation_shards=1",
+        "--name=letters",
+        "--seed=3",
+        "--max_bad_share=0.5",
+        "--num_threads=2",
+        "--validation_share=0.3",
+    ]
     data_command.main(
         ["x", "folder", f"--input_dir={source}", f"--output_dir={tmp_path}/out", *arguments]
     )
@@ -370,9 +391,16 @@ def test_by_the_command_line(tmp_path):
 
 @pytest.mark.parametrize(
     "argument",
-    ["--validation_share=0", "--validation_share=1", "--validation_share=x", "--train_shards=0",
-     "--max_bad_share=1.5", "--num_threads=-1", "--seed=x"],
-)  # fmt: skip
+    [
+        "--validation_share=0",
+        "--validation_share=1",
+        "--validation_share=x",
+        "--train_shards=0",
+        "--max_bad_share=1.5",
+        "--num_threads=-1",
+        "--seed=x",
+    ],
+)
 def test_impossible_arguments(tmp_path, capsys, argument):
     with pytest.raises(SystemExit) as stop:
         data_command.main(
@@ -396,10 +424,17 @@ def test_a_built_data_set_trains_and_evaluates(tmp_path):
     data_command.main(["x", "folder", f"--input_dir={source}", f"--output_dir={out}"])
     assert data_command.main(["x", "inspect", f"--data_dir={out}"]) == 0
     command = [
-        sys.executable, "mnasnet_main.py", f"--data_dir={out}", f"--model_dir={model}",
-        "--model_name=mnasnet-small", "--input_image_size=32", "--train_steps=2",
-        "--train_batch_size=16", "--steps_per_eval=2", "--use_tpu=False",
-    ]  # fmt: skip
+        sys.executable,
+        "mnasnet_main.py",
+        f"--data_dir={out}",
+        f"--model_dir={model}",
+        "--model_name=mnasnet-small",
+        "--input_image_size=32",
+        "--train_steps=2",
+        "--train_batch_size=16",
+        "--steps_per_eval=2",
+        "--use_tpu=False",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (evaluation,) = json.loads((model / "evaluations.json").read_text())

@@ -56,9 +56,14 @@ def test_a_contact_sheet_reads_a_file_once(gcs, gs_bucket, pictures, capsys):
     capsys.readouterr()
     with gcs.counted() as requests:
         status = data_command.main(
-            ["x", "inspect", f"--data_dir={target}", "--no_duplicates",
-             f"--contact_sheet={gs_bucket}/sheet.png"]
-        )  # fmt: skip
+            [
+                "x",
+                "inspect",
+                f"--data_dir={target}",
+                "--no_duplicates",
+                f"--contact_sheet={gs_bucket}/sheet.png",
+            ]
+        )
     assert status == 0 and "16 pictures of train" in capsys.readouterr().out
     reads = [r for r in requests if r.kind == "read" and "/train-" in r.path]
     assert len(reads) <= 4  # scan and sheet, each after a look at the compression

@@ -8,9 +8,15 @@ from utils import data as data_command
 from utils.base.errors import UserError
 
 COMMANDS = (
-    "imagenet", "folder", "fake", "sample", "natural", "inspect", "bigtable-load",
+    "imagenet",
+    "folder",
+    "fake",
+    "sample",
+    "natural",
+    "inspect",
+    "bigtable-load",
     "bigtable-verify",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -147,8 +147,9 @@ def test_records_are_named_behind_bad_ones(folder):
     write(folder, "validation", [(jpeg(scene(2)), 1), (jpeg(scene(1)), 1)])
     _, found = inspect(folder)
     assert [places(group) for group in found["groups"]] == [
-        [("train", 1), ("validation", 1)], [("train", 3), ("validation", 0)],
-    ]  # fmt: skip
+        [("train", 1), ("validation", 1)],
+        [("train", 3), ("validation", 0)],
+    ]
 
 
 def test_pictures_of_one_colour_are_not_alike(folder):

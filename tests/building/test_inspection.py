@@ -76,8 +76,10 @@ def test_what_is_in_it(folder, capsys):
     assert train["bytes"] == sum(path.stat().st_size for path in folder.glob("train-*"))
     sizes = sorted(len(picture_files.jpeg(n)) for n in range(12))
     assert train["picture_bytes"] == {
-        "min": sizes[0], "median": round(np.median(sizes)), "max": sizes[-1]
-    }  # fmt: skip
+        "min": sizes[0],
+        "median": round(np.median(sizes)),
+        "max": sizes[-1],
+    }
     side = picture_files.WIDTH
     assert train["width"] == {"min": side, "median": side, "max": side}
     lines = capsys.readouterr().out.splitlines()
@@ -121,8 +123,9 @@ def test_one_split_alone(folder):
     assert status == 1
     assert list(found["splits"]) == ["train"]
     assert found["differences"] == [
-        "validation has 0 records, not 4.", "validation-00000-of-00001 is missing."
-    ]  # fmt: skip
+        "validation has 0 records, not 4.",
+        "validation-00000-of-00001 is missing.",
+    ]
 
 
 BAD = {

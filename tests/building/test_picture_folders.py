@@ -29,12 +29,25 @@ def paths(root, name):
 def test_files_at_any_depth_without_hidden_ones_and_texts(tmp_path):
     write(
         tmp_path,
-        "a/2.jpg", "a/deep/er/1.png", "a/no ending", "a/ünï/ß.jpg", "a/.hidden.jpg",
-        "a/.git/x.jpg", "a/notes.txt", "a/B.XML", "a/Thumbs.db", "a/x.heic", "b/other.jpg",
-    )  # fmt: skip
+        "a/2.jpg",
+        "a/deep/er/1.png",
+        "a/no ending",
+        "a/ünï/ß.jpg",
+        "a/.hidden.jpg",
+        "a/.git/x.jpg",
+        "a/notes.txt",
+        "a/B.XML",
+        "a/Thumbs.db",
+        "a/x.heic",
+        "b/other.jpg",
+    )
     assert paths(tmp_path, "a") == [
-        "2.jpg", "deep/er/1.png", "no ending", "x.heic", "ünï/ß.jpg",
-    ]  # fmt: skip
+        "2.jpg",
+        "deep/er/1.png",
+        "no ending",
+        "x.heic",
+        "ünï/ß.jpg",
+    ]
     assert picture_folders.folders(str(tmp_path)) == ["a", "b"]
     assert picture_folders.folders(str(tmp_path / "a")) == ["deep", "ünï"]
 
@@ -43,10 +56,18 @@ def test_the_log_counts_what_is_skipped(tmp_path, caplog):
     """Files of other kinds, and what systems leave in, next to and above the folders."""
     write(
         tmp_path,
-        "a/1.jpg", "a/1.xml", "b/c.md/2.xml", "b/c.md/notes.TXT", "b/._1.jpg", ".DS_Store",
-        "b/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg", "b/c.md/@eaDir/2.jpg/SYNOPHOTO_THUMB_XL.jpg",
-        "__MACOSX/a/1.jpg", "b/lost+found/3.jpg", "b/.ipynb_checkpoints/1.jpg",
-    )  # fmt: skip
+        "a/1.jpg",
+        "a/1.xml",
+        "b/c.md/2.xml",
+        "b/c.md/notes.TXT",
+        "b/._1.jpg",
+        ".DS_Store",
+        "b/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        "b/c.md/@eaDir/2.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        "__MACOSX/a/1.jpg",
+        "b/lost+found/3.jpg",
+        "b/.ipynb_checkpoints/1.jpg",
+    )
     assert picture_folders.folders(str(tmp_path)) == ["a", "b"]
     assert picture_folders.folders(str(tmp_path / "b")) == ["c.md"]
     with caplog.at_level(logging.INFO, "absl"):
@@ -59,16 +80,23 @@ def test_the_log_counts_what_is_skipped(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "split", "rest"),
     [
-        ("train", "train", set()), ("Seg_TrainSet-2", "train", {"seg"}),
+        ("train", "train", set()),
+        ("Seg_TrainSet-2", "train", {"seg"}),
         ("TRAINING", "train", set()),
-        ("val2017", "validation", set()), ("images.val", "validation", set()),
-        ("Validation data", "validation", set()), ("Dev", "validation", set()),
-        ("dataset_test", "test", set()), ("test_tube", "test", {"tube"}),
+        ("val2017", "validation", set()),
+        ("images.val", "validation", set()),
+        ("Validation data", "validation", set()),
+        ("Dev", "validation", set()),
+        ("dataset_test", "test", set()),
+        ("test_tube", "test", {"tube"}),
         ("testing1", "test", set()),
-        ("train_test", None, set()), ("trains", None, {"trains"}), ("valley", None, {"valley"}),
-        ("contest", None, {"contest"}), ("été", None, {"été"}),
+        ("train_test", None, set()),
+        ("trains", None, {"trains"}),
+        ("valley", None, {"valley"}),
+        ("contest", None, {"contest"}),
+        ("été", None, {"été"}),
     ],
-)  # fmt: skip
+)
 def test_splits_that_names_tell(name, split, rest):
     assert records.split_of(name) == (split, rest)
 
@@ -148,12 +176,18 @@ def test_features_of_a_record(tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "possible"),
     [
-        ("in", "out", True), ("in", "in2", True), ("in/a", "in", True), ("in", "in", False),
-        ("in", "in/out", False), ("in/", "in/out/", False), ("in", "other/../in/x", False),
-        ("gs://b/in", "gs://b/out", True), ("gs://b/in", "gs://b/in/x", False),
+        ("in", "out", True),
+        ("in", "in2", True),
+        ("in/a", "in", True),
+        ("in", "in", False),
+        ("in", "in/out", False),
+        ("in/", "in/out/", False),
+        ("in", "other/../in/x", False),
+        ("gs://b/in", "gs://b/out", True),
+        ("gs://b/in", "gs://b/in/x", False),
         ("gs://b/in", "in/x", True),
     ],
-)  # fmt: skip
+)
 def test_output_apart_from_input(tmp_path, monkeypatch, source, target, possible):
     monkeypatch.chdir(tmp_path)
     if possible:

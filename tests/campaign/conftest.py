@@ -10,10 +10,17 @@ from main_runs import run_here
 from programs import TINY_NETWORK
 
 SETTINGS = {
-    "model_spec": TINY_NETWORK, "input_image_size": 32, "train_batch_size": 8,
-    "eval_batch_size": 8, "train_steps": 4, "steps_per_eval": 4, "save_checkpoints_steps": 2,
-    "eval_timeout": 1, "tf_random_seed": 1, "add_summaries": False,
-}  # fmt: skip
+    "model_spec": TINY_NETWORK,
+    "input_image_size": 32,
+    "train_batch_size": 8,
+    "eval_batch_size": 8,
+    "train_steps": 4,
+    "steps_per_eval": 4,
+    "save_checkpoints_steps": 2,
+    "eval_timeout": 1,
+    "tf_random_seed": 1,
+    "add_summaries": False,
+}
 
 
 @dataclasses.dataclass
@@ -25,9 +32,11 @@ class Base:
     def flags(self, **given):
         """The flags of a training of seconds; a value replaces or adds one."""
         values = {
-            **SETTINGS, "data_dir": self.folder / "data", "model_dir": self.folder / "model",
+            **SETTINGS,
+            "data_dir": self.folder / "data",
+            "model_dir": self.folder / "model",
             **given,
-        }  # fmt: skip
+        }
         return [f"--{name}={value}" for name, value in values.items()]
 
 

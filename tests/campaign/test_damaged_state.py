@@ -15,11 +15,16 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     "file",
     [
-        "model/checkpoint", "model/evaluations.json", "model/archive/best.json",
-        "model/params.yaml", "model/labels.txt", "model/export/export_report.json",
-        "data/dataset_info.json", "data/labels.txt",
+        "model/checkpoint",
+        "model/evaluations.json",
+        "model/archive/best.json",
+        "model/params.yaml",
+        "model/labels.txt",
+        "model/export/export_report.json",
+        "data/dataset_info.json",
+        "data/labels.txt",
     ],
-)  # fmt: skip
+)
 def test_a_damaged_file(file, damage, mode, base, answer):
     path = base.folder / file
     if not path.exists():

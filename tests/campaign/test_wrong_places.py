@@ -85,10 +85,13 @@ def test_a_command(command, kind, base, answer, tmp_path):
     place = make_place(kind, tmp_path)
     name, *words = command.split()
     values = {
-        "model": base.folder / "model", "data": base.folder / "data", "new": tmp_path / "new",
-        "weights": base.folder / "weights.safetensors", "pictures": base.folder / "pictures",
+        "model": base.folder / "model",
+        "data": base.folder / "data",
+        "new": tmp_path / "new",
+        "weights": base.folder / "weights.safetensors",
+        "pictures": base.folder / "pictures",
         "tflite": base.folder / "model" / "export" / "tiny.tflite",
         "picture": base.folder / "pictures" / "coffee" / "coffee.jpg",
-    }  # fmt: skip
+    }
     answer(main_of(name), *(word.format(place, place, **values) for word in words))
     assert kind != "socket" or place.is_socket()  # nothing took its place

@@ -56,17 +56,23 @@ def restored():
     ("arguments", "given"),
     [
         ("", {}),
-        ("--train_steps=100 --base_learning_rate 1e-3", {"train_steps": 100,
-                                                         "base_learning_rate": 0.001}),
-        ("--use_tpu=False --nouse_keras --random_flip", {"use_tpu": False, "use_keras": False,
-                                                         "random_flip": True}),
-        ("--model_dir=~/m --init_checkpoint=hf://a/b", {"model_dir": "/home/b/m",
-                                                        "init_checkpoint": "hf://a/b"}),
+        (
+            "--train_steps=100 --base_learning_rate 1e-3",
+            {"train_steps": 100, "base_learning_rate": 0.001},
+        ),
+        (
+            "--use_tpu=False --nouse_keras --random_flip",
+            {"use_tpu": False, "use_keras": False, "random_flip": True},
+        ),
+        (
+            "--model_dir=~/m --init_checkpoint=hf://a/b",
+            {"model_dir": "/home/b/m", "init_checkpoint": "hf://a/b"},
+        ),
         ("--project=x --zone=", {"gcp_project": "x", "tpu_zone": ""}),
         ("--use_bfloat16", {"precision": "bfloat16"}),
         ("--nouse_bfloat16 --precision=float32", {"precision": "float32"}),
     ],
-)  # fmt: skip
+)
 def test_flags(arguments, given, monkeypatch):
     monkeypatch.setenv("HOME", "/home/b")
     assert parse(*arguments.split()) == given

@@ -12,14 +12,18 @@ import tensorflow.compat.v1 as tf
 # EfficientNet-Lite0 is of the family.
 LITE0 = {
     "stages": [
-        "r1_k3_s11_e1_i32_o16", "r2_k3_s22_e6_i16_o24", "r2_k5_s22_e6_i24_o40",
-        "r3_k3_s22_e6_i40_o80", "r3_k5_s11_e6_i80_o112", "r4_k5_s22_e6_i112_o192",
+        "r1_k3_s11_e1_i32_o16",
+        "r2_k3_s22_e6_i16_o24",
+        "r2_k5_s22_e6_i24_o40",
+        "r3_k3_s22_e6_i40_o80",
+        "r3_k5_s11_e6_i80_o112",
+        "r4_k5_s22_e6_i112_o192",
         "r1_k3_s11_e6_i192_o320",
     ],
     "activation": "relu6",
     "mean_rgb": [127, 127, 127],
     "stddev_rgb": [128, 128, 128],
-}  # fmt: skip
+}
 
 
 def write(path, content):

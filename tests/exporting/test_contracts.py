@@ -10,8 +10,12 @@ from utils.exporting import classifiers, measure, metadata, samples, saved_model
 import tensorflow.compat.v1 as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-NAMES = {"float32": "tiny", "dynamic": "tiny_postquant", "float16": "tiny_float16",
-         "int8": "tiny_int8"}  # fmt: skip
+NAMES = {
+    "float32": "tiny",
+    "dynamic": "tiny_postquant",
+    "float16": "tiny_float16",
+    "int8": "tiny_int8",
+}
 # Largest difference from the checkpoint, of probabilities and of logits as a share of the largest.
 DIFFERENCES = {"float32": 1e-4, "dynamic": 0.05, "float16": 0.01, "int8": 0.2}
 
@@ -21,9 +25,16 @@ def published(model_dir, digits_dir, tmp_path_factory):
     """The folder of an export with the contract `published`."""
     folder = str(tmp_path_factory.mktemp("published"))
     make_export(
-        settings_of(model_dir, folder, data_dir=digits_dir, post_quantize=True,
-                    quantize="float16,int8", export_eval_images=10, tflite_contract="published")
-    )  # fmt: skip
+        settings_of(
+            model_dir,
+            folder,
+            data_dir=digits_dir,
+            post_quantize=True,
+            quantize="float16,int8",
+            export_eval_images=10,
+            tflite_contract="published",
+        )
+    )
     return folder
 
 
@@ -130,9 +141,10 @@ def test_the_cost_of_stretching_is_in_the_report_of_the_float32_file(exported, p
         for name, row in report_of(folder)["files"].items():
             assert (measure.STRETCHED in row) == (name == "tiny.tflite")
     assert measure.STRETCHED not in report_of(plain)["files"]["tiny.tflite"]
-    stretched = [r[measure.STRETCHED] for r in (
-        report_of(folder)["files"]["tiny.tflite"] for folder in (exported, published)
-    )]  # fmt: skip
+    stretched = [
+        r[measure.STRETCHED]
+        for r in (report_of(folder)["files"]["tiny.tflite"] for folder in (exported, published))
+    ]
     assert stretched[0] == stretched[1] and 0 <= stretched[0] <= 1
     (line,) = [
         line

@@ -42,8 +42,9 @@ def test_every_file_is_measured_and_classifies(exported, pictures):
 
 
 def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, target, pictures):
-    params = settings_of(model_dir, target, data_dir=digits_dir, post_quantize=True,
-                         export_eval_images=10)  # fmt: skip
+    params = settings_of(
+        model_dir, target, data_dir=digits_dir, post_quantize=True, export_eval_images=10
+    )
     # What a killed export left is removed.
     tf.io.gfile.makedirs(target + "/unfinished-mnasnet-export/temp-123")
     files.write_text(target + "/unfinished-mnasnet-export/labels.txt", "half")
@@ -167,10 +168,12 @@ def test_a_killed_export_leaves_the_earlier_one_and_no_temporary_file(model_dir,
     first = listing(str(target))
     params = settings_of(model_dir, target, post_quantize=True)
     process = subprocess.Popen(
-        [sys.executable, "-c", EXPORT, json.dumps(params)], stderr=subprocess.PIPE, text=True,
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary),
-                       "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
-    )  # fmt: skip
+        [sys.executable, "-c", EXPORT, json.dumps(params)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+    )
     deadline = time.monotonic() + 300
     try:
         while not list(target.glob("unfinished-*/*/saved_model.pb")):

@@ -149,8 +149,10 @@ def test_int8_needs_training_images(model_dir, tmp_path, data_dir):
 def test_what_cannot_be_exported(model_dir, tmp_path, given, words):
     given = {name: value.format(tmp=tmp_path) for name, value in given.items()}
     params = {
-        **settings_of(model_dir, tmp_path / "made"), "mode": "export_only", **given,
-    }  # fmt: skip
+        **settings_of(model_dir, tmp_path / "made"),
+        "mode": "export_only",
+        **given,
+    }
     with pytest.raises(UserError) as error:
         mnasnet_main.run_export(params)
     assert words.format(tmp=tmp_path) in str(error.value)

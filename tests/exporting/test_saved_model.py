@@ -97,15 +97,22 @@ def test_shapes_and_values_under_the_published_names(loaded, pictures):
     raw, normalized = session.run(["float_image_input:0", "truediv:0"], {"Placeholder:0": pictures})
     np.testing.assert_array_equal(raw, feeds["float_image_input:0"])
     np.testing.assert_array_equal(normalized, feeds["truediv:0"])
-    for name, shape in [("Placeholder", [None]), ("float_image_input", [None, SIZE, SIZE, 3]),
-                        ("truediv", [None, SIZE, SIZE, 3]), ("logits", [None, 10]),
-                        ("softmax_tensor", [None, 10]), ("ArgMax", [None])]:  # fmt: skip
+    for name, shape in [
+        ("Placeholder", [None]),
+        ("float_image_input", [None, SIZE, SIZE, 3]),
+        ("truediv", [None, SIZE, SIZE, 3]),
+        ("logits", [None, 10]),
+        ("softmax_tensor", [None, 10]),
+        ("ArgMax", [None]),
+    ]:
         assert session.graph.get_tensor_by_name(f"{name}:0").shape.as_list() == shape
     signatures = {name: set(meta.signature_def[name].inputs) for name in meta.signature_def}
     assert signatures == {
-        "serving_default": {"image_bytes"}, "classify": {"image_bytes"},
-        "images:serving_default": {"images"}, "images:classify": {"images"},
-    }  # fmt: skip
+        "serving_default": {"image_bytes"},
+        "classify": {"image_bytes"},
+        "images:serving_default": {"images"},
+        "images:classify": {"images"},
+    }
 
 
 def test_label_names_travel_with_it(exported):
@@ -133,12 +140,16 @@ print(json.dumps(served))
 def served(exported, plain, digits_dir):
     """Name of an export -> (classes, probabilities) that TensorFlow 2 alone gives for pictures."""
     # With a graph for TPUs next to the other, TensorFlow 2 wants to know which one.
-    models = {"exported": [saved_model_in(exported), ["serve"]],
-              "plain": [saved_model_in(plain), None]}  # fmt: skip
+    models = {
+        "exported": [saved_model_in(exported), ["serve"]],
+        "plain": [saved_model_in(plain), None],
+    }
     result = subprocess.run(
         [sys.executable, "-c", SERVE, json.dumps(models), digits_dir + "/pictures/*"],
-        capture_output=True, text=True, cwd="/",
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 

@@ -124,9 +124,12 @@ def test_float16_files_are_half_as_large(trained, converted):
 )
 def test_every_published_model_converts_to_int8(name, tmp_path):
     params = {
-        **PARAMS, "model_name": name, "model_spec": None, "depth_multiplier": 0.35,
+        **PARAMS,
+        "model_name": name,
+        "model_spec": None,
+        "depth_multiplier": 0.35,
         "checkpoint": str(tmp_path / "model.ckpt"),
-    }  # fmt: skip
+    }
     with tf.Graph().as_default():
         placeholder = tf.placeholder(tf.float32, [None, SIZE, SIZE, 3])
         mnasnet_main.mnasnet_model_fn(placeholder, None, tf.estimator.ModeKeys.PREDICT, params)
@@ -153,11 +156,13 @@ def test_normalization_is_inside(trained, converted):
 NORMALIZATIONS = {
     "imagenet": {},
     "efficientnet-lite": {
-        "mean_rgb": [127, 127, 127], "stddev_rgb": [128, 128, 128], "activation": "relu6",
+        "mean_rgb": [127, 127, 127],
+        "stddev_rgb": [128, 128, 128],
+        "activation": "relu6",
     },
     "timm": {"padding": "symmetric", "batch_norm_epsilon": 1e-5},
     "other channels": {"mean_rgb": [0, 100, 200], "stddev_rgb": [255, 1, 20]},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("spec", NORMALIZATIONS.values(), ids=NORMALIZATIONS)

@@ -116,12 +116,16 @@ SPLIT = {"files": [["a", 1, 2]], "segments": [["a", 0, 1, 0]], "problems": []}
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[]", '{"train-": {}}', '{"train-": {"files": 3}}',
+        "",
+        "{",
+        "[]",
+        '{"train-": {}}',
+        '{"train-": {"files": 3}}',
         json.dumps({"train-": {**SPLIT, "files": [["a", 1]]}}),
         json.dumps({"train-": {**SPLIT, "segments": [["a", 0, "1", 0]]}}),
         json.dumps({"train-": {**SPLIT, "problems": [{"path": "a", "record": "1"}]}}),
     ],
-)  # fmt: skip
+)
 def test_a_broken_list_is_named(params, content):
     os.makedirs(params["model_dir"])
     path = os.path.join(params["model_dir"], scan.FILE_NAME)

@@ -9,7 +9,7 @@ from bigtable_tables import (
     make_examples,
     make_selection,
     pictures,
-)  # fmt: skip
+)
 
 from utils.base.errors import UserError
 from utils.reading import bigtable, examples

@@ -12,7 +12,7 @@ from bigtable_tables import (
     make_selection,
     pictures,
     read_all,
-)  # fmt: skip
+)
 from other_records import KAGGLE, write_kaggle
 
 import imagenet_input
@@ -31,8 +31,11 @@ def test_evaluation_feeds_what_files_feed(server, digits_dir):
     bigtable_load.create_table(selection)
     load(paths, selection)
     common = dict(
-        is_training=False, use_bfloat16=False, transpose_input=False, image_size=32,
-    )  # fmt: skip
+        is_training=False,
+        use_bfloat16=False,
+        transpose_input=False,
+        image_size=32,
+    )
     from_files = imagenet_input.ImageNetInput(data_dir=digits_dir, **common)
     from_rows = imagenet_input.ImageNetBigtableInput(selection=selection, **common)
     params = {"batch_size": 100}

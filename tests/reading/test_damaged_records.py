@@ -98,9 +98,12 @@ def test_what_can_be_skipped_is_left_out(paths, scans, tmp_path):
             os.link(found.path, path)
             left_out.add((str(path), damage.record))
     params = {
-        **settings.default_params(), "skip_bad_images": True, "data_dir": str(tmp_path / "data"),
-        "model_dir": str(tmp_path / "model"), "num_label_classes": damaged_records.CLASSES,
-    }  # fmt: skip
+        **settings.default_params(),
+        "skip_bad_images": True,
+        "data_dir": str(tmp_path / "data"),
+        "model_dir": str(tmp_path / "model"),
+        "num_label_classes": damaged_records.CLASSES,
+    }
     split = scan.of_split(params, "train-")
     assert left_out <= {(problem.path, problem.record) for problem in split.problems}
     assert len(left_out) > 20

@@ -49,16 +49,26 @@ def named(name, number):
     ("names", "made", "expected"),
     [
         (
-            ["flowers_train_00000-of-00002.tfrecord", "flowers_train_00001-of-00002.tfrecord",
-             "flowers_validation_00000-of-00001.tfrecord"],
+            [
+                "flowers_train_00000-of-00002.tfrecord",
+                "flowers_train_00001-of-00002.tfrecord",
+                "flowers_validation_00000-of-00001.tfrecord",
+            ],
             example_of(image__encoded=[picture()], image__class__label=[0]),
-            {"train_files": "flowers_train_*.tfrecord", "first_label": "0",
-             "eval_files": "flowers_validation_00000-of-00001.tfrecord"},
+            {
+                "train_files": "flowers_train_*.tfrecord",
+                "first_label": "0",
+                "eval_files": "flowers_validation_00000-of-00001.tfrecord",
+            },
         ),
         (
-            ["train.tfrecords", "test.tfrecords"], named("target", 3),
-            {"train_files": "train.tfrecords", "eval_files": "test.tfrecords",
-             "record_keys": "image=image,label=target"},
+            ["train.tfrecords", "test.tfrecords"],
+            named("target", 3),
+            {
+                "train_files": "train.tfrecords",
+                "eval_files": "test.tfrecords",
+                "record_keys": "image=image,label=target",
+            },
         ),
         (
             ["train-00000-of-00001", "val-00000-of-00001"],
@@ -66,12 +76,16 @@ def named(name, number):
             {"train_files": "train-00000-of-00001", "eval_files": "val-00000-of-00001"},
         ),
         (
-            ["a.tfrecord"], example_of(pixels=[b"no picture"], height=[8], width=[8]),
-            {"train_files": "PATTERN", "eval_files": "PATTERN",
-             "record_keys": "image=NAME,label=NAME"},
+            ["a.tfrecord"],
+            example_of(pixels=[b"no picture"], height=[8], width=[8]),
+            {
+                "train_files": "PATTERN",
+                "eval_files": "PATTERN",
+                "record_keys": "image=NAME,label=NAME",
+            },
         ),
     ],
-)  # fmt: skip
+)
 def test_files_of_other_names(tmp_path, names, made, expected):
     for name in names:
         write(tmp_path / name, [made])
@@ -84,9 +98,10 @@ def test_files_of_other_names(tmp_path, names, made, expected):
 
 def test_records_for_detection_are_refused(tmp_path):
     boxes = example_of(
-        image__encoded=[picture()], image__object__bbox__xmin=[0.1],
+        image__encoded=[picture()],
+        image__object__bbox__xmin=[0.1],
         image__object__class__label=[1, 2],
-    )  # fmt: skip
+    )
     write(tmp_path / "train.record", [boxes])
     assert "object detection" in records.advice(str(tmp_path))
     path = write(tmp_path / "train-00000-of-00001", [boxes])

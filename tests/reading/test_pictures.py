@@ -189,7 +189,7 @@ def test_the_same_bytes_each_time():
         (picture_files.tiff16(np.ones((8, 8, 13), np.uint16), 1), "13 bands of 16 bits.*RGB"),
         (picture_files.save(Image.new("F", (4, 4), 0.5), "TIFF"), "floating-point"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_read_is_named_with_the_remedy(data, words):
     with pytest.raises(Unreadable, match=words):
         pictures.fit(data)

@@ -27,8 +27,9 @@ def test_files_of_a_split_in_order(tmp_path):
     (tmp_path / "train-00002-of-00002.tmp-12ab").write_bytes(b"")
     (tmp_path / "dataset_info.json").write_text("{}")
     assert records.list_files(str(tmp_path), "train-") == [
-        str(tmp_path / "train-00000-of-00002"), str(tmp_path / "train-00001-of-00002")
-    ]  # fmt: skip
+        str(tmp_path / "train-00000-of-00002"),
+        str(tmp_path / "train-00001-of-00002"),
+    ]
 
 
 def test_a_folder_whose_name_looks_temporary_is_fine(tmp_path):

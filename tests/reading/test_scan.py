@@ -210,5 +210,6 @@ def test_records_of_another_format(tmp_path):
     (found,) = scan.scan([write(tmp_path / "a", made)], CLASSES, form=form)
     assert found.facts[:, 0].tolist() == [1, CLASSES, CLASSES + 1, 0]
     assert [p.reason.partition(":")[0] for p in found.problems] == [
-        f"label {CLASSES} is not in 0..{CLASSES - 1}", f"label -1 is not in 0..{CLASSES - 1}"
-    ]  # fmt: skip
+        f"label {CLASSES} is not in 0..{CLASSES - 1}",
+        f"label -1 is not in 0..{CLASSES - 1}",
+    ]

@@ -42,9 +42,15 @@ def numbered(path, first, count):
     return write(path, [examples.example(b"x", first + n) for n in range(count)])
 
 
-@pytest.mark.parametrize(("count", "expected"), [
-    (4, [1, 6, 11, 16]), (20, list(range(1, 21))), (100, list(range(1, 21))), (1, [1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (4, [1, 6, 11, 16]),
+        (20, list(range(1, 21))),
+        (100, list(range(1, 21))),
+        (1, [1]),
+    ],
+)
 def test_records_from_all_over_a_file(tmp_path, count, expected):
     path = numbered(tmp_path / "a", 1, 20)
     assert spread_numbers([Segment(path)], count) == expected

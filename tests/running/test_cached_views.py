@@ -38,10 +38,17 @@ def trained(digits_dir, tmp_path_factory):
 
 def views_flags(digits_dir, trained, model_dir, **more):
     given = {
-        "data_dir": digits_dir, "model_dir": model_dir, "init_checkpoint": trained,
-        "freeze_backbone": True, "cached_views": 2, "mode": "train", "tf_random_seed": 1,
-        "train_batch_size": 100, "dropout_rate": 0, "train_steps": 4,
-    }  # fmt: skip
+        "data_dir": digits_dir,
+        "model_dir": model_dir,
+        "init_checkpoint": trained,
+        "freeze_backbone": True,
+        "cached_views": 2,
+        "mode": "train",
+        "tf_random_seed": 1,
+        "train_batch_size": 100,
+        "dropout_rate": 0,
+        "train_steps": 4,
+    }
     return flags(**{**given, **more})
 
 
@@ -93,9 +100,14 @@ def test_the_evaluations_are_those_of_any_training(tuned):
 
 def test_a_step_that_is_fed_features_is_the_step_on_the_pictures(tmp_path):
     params = tiny_params(
-        freeze_backbone=True, cached_views=1, train_batch_size=8, num_train_images=80,
-        base_learning_rate=1.0, warmup_epochs=0.0, dropout_rate=0.0,
-    )  # fmt: skip
+        freeze_backbone=True,
+        cached_views=1,
+        train_batch_size=8,
+        num_train_images=80,
+        base_learning_rate=1.0,
+        warmup_epochs=0.0,
+        dropout_rate=0.0,
+    )
     rng = np.random.RandomState(0)
     images = rng.uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
     labels = rng.randint(0, 10, 8).astype(np.int32)
@@ -204,10 +216,15 @@ def test_a_damaged_picture_is_named_and_nothing_is_left(trained, tmp_path):
     write_data(tmp_path / "data", bad, good)
     message = refusal(
         *views_flags(
-            tmp_path / "data", trained, tmp_path / "m", train_batch_size=4, num_train_images=26,
-            num_eval_images=25, num_label_classes=10,
+            tmp_path / "data",
+            trained,
+            tmp_path / "m",
+            train_batch_size=4,
+            num_train_images=26,
+            num_eval_images=25,
+            num_label_classes=10,
         )
-    )  # fmt: skip
+    )
     assert "train-00000-of-00001, record 25" in message
     assert not [name for name in os.listdir(tmp_path / "m") if name.startswith("cached")]
 
@@ -313,8 +330,14 @@ def test_natural_pictures_are_told_apart(tmp_path):
     build_photographs.build(f"{tmp_path}/natural")
     pretrained.prepare(f"{tmp_path}/weights")
     run_here(
-        "--config_file=finetune", f"--init_checkpoint={tmp_path}/weights", "--freeze_until=none",
-        "--freeze_backbone", "--cached_views=4", "--train_steps=688", "--steps_per_eval=688",
-        f"--data_dir={tmp_path}/natural", f"--model_dir={tmp_path}/model",
-    )  # fmt: skip
+        "--config_file=finetune",
+        f"--init_checkpoint={tmp_path}/weights",
+        "--freeze_until=none",
+        "--freeze_backbone",
+        "--cached_views=4",
+        "--train_steps=688",
+        "--steps_per_eval=688",
+        f"--data_dir={tmp_path}/natural",
+        f"--model_dir={tmp_path}/model",
+    )
     assert evaluations.best(f"{tmp_path}/model")["top_1_accuracy"] >= 0.975

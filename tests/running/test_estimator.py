@@ -20,9 +20,12 @@ STEPS = (2, 4, 6)
 @pytest.fixture
 def arguments(digits_dir, tmp_path):
     return flags(
-        data_dir=digits_dir, model_dir=tmp_path / "model", train_steps=6, steps_per_eval=2,
+        data_dir=digits_dir,
+        model_dir=tmp_path / "model",
+        train_steps=6,
+        steps_per_eval=2,
         tf_random_seed=1,
-    )  # fmt: skip
+    )
 
 
 def params_of(arguments):
@@ -53,10 +56,14 @@ def test_intervals_on_a_kept_graph_train_as_runs_that_were_interrupted_there(dig
     def run(folder, steps):
         run_here(
             *flags(
-                data_dir=digits_dir, model_dir=tmp_path / folder, train_steps=steps,
-                steps_per_eval=2, tf_random_seed=1, dropout_rate=0.5,
+                data_dir=digits_dir,
+                model_dir=tmp_path / folder,
+                train_steps=steps,
+                steps_per_eval=2,
+                tf_random_seed=1,
+                dropout_rate=0.5,
             )
-        )  # fmt: skip
+        )
 
     run("once", STEPS[-1])
     for steps in STEPS:

@@ -32,9 +32,16 @@ def trained(digits_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SPEC))
     run_here(
-        "--config_file=sample", f"--model_spec={folder}/tiny.yaml", f"--data_dir={digits_dir}",
-        f"--model_dir={folder}/model", "--report",
-        "--input_image_size=32", "--train_steps=20", "--steps_per_eval=10", "--train_batch_size=16",
-        "--log_step_count_steps=5", "--moving_average_decay=0",
-    )  # fmt: skip
+        "--config_file=sample",
+        f"--model_spec={folder}/tiny.yaml",
+        f"--data_dir={digits_dir}",
+        f"--model_dir={folder}/model",
+        "--report",
+        "--input_image_size=32",
+        "--train_steps=20",
+        "--steps_per_eval=10",
+        "--train_batch_size=16",
+        "--log_step_count_steps=5",
+        "--moving_average_decay=0",
+    )
     return str(folder / "model")

@@ -35,10 +35,17 @@ def test_a_folder_without_a_training(tmp_path):
 
 
 def test_the_points_of_a_run(tmp_path):
-    write_events(tmp_path, "100", 100, [
-        (1, 0, "loss", 3.0), (1, 0, "learning_rate", 0.25), (11, 8, "loss", 2.0),
-        (11, 8, "other", 7.0),
-    ])  # fmt: skip
+    write_events(
+        tmp_path,
+        "100",
+        100,
+        [
+            (1, 0, "loss", 3.0),
+            (1, 0, "learning_rate", 0.25),
+            (11, 8, "loss", 2.0),
+            (11, 8, "other", 7.0),
+        ],
+    )
     write_evaluations(tmp_path, (6, 0.5, 0.75, 2.5, 99.0))
     found = figures.read(str(tmp_path))
     assert found["series"] == {"loss": [(1, 0, 3), (11, 8, 2)], "learning_rate": [(1, 0, 0.25)]}
@@ -49,9 +56,16 @@ def test_the_points_of_a_run(tmp_path):
 
 def test_a_resumed_run_goes_on_without_the_pause(tmp_path):
     """What was trained after the last checkpoint, and trained again, counts once."""
-    write_events(tmp_path, "100", 100, [
-        (0, 0, "loss", 5.0), (10, 10, "loss", 4.0), (20, 20, "loss", 3.0),
-    ])  # fmt: skip
+    write_events(
+        tmp_path,
+        "100",
+        100,
+        [
+            (0, 0, "loss", 5.0),
+            (10, 10, "loss", 4.0),
+            (20, 20, "loss", 3.0),
+        ],
+    )
     write_events(tmp_path, "900", 90_000, [(15, 0, "loss", 3.5), (25, 10, "loss", 2.5)])
     found = figures.read(str(tmp_path))["series"]["loss"]
     assert found == [(0, 0, 5), (10, 10, 4), (15, 20, 3.5), (25, 30, 2.5)]

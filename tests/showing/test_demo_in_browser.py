@@ -234,11 +234,14 @@ def test_what_is_wrong_is_said(chromium, page_dir):
         expect(tab.locator("#problems")).to_be_empty()
 
 
-@pytest.mark.parametrize(("missing", "words"), [
-    ("page.json", "page.json is missing next to this page"),
-    ("model", "The model cannot be loaded"),
-    ("litert/wasm/litert_wasm_internal.wasm", "The model cannot be loaded"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("page.json", "page.json is missing next to this page"),
+        ("model", "The model cannot be loaded"),
+        ("litert/wasm/litert_wasm_internal.wasm", "The model cannot be loaded"),
+    ],
+)
 def test_a_page_that_lacks_a_file(chromium, own_page, missing, words):
     if missing == "model":
         missing = json.loads((own_page / "page.json").read_text())["model"]

@@ -88,11 +88,14 @@ def test_without_names_classes_have_numbers(plain, tmp_path):
     assert (model.export_dir, model.model_dir, model.step) == (None, None, None)
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("nothing", "--model=.*nothing does not exist: name a trained or an exported model"),
-    ("empty", "--model=.*empty is not a model: name a .tflite file"),
-    ("broken.tflite", "broken.tflite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "--model=.*nothing does not exist: name a trained or an exported model"),
+        ("empty", "--model=.*empty is not a model: name a .tflite file"),
+        ("broken.tflite", "broken.tflite"),
+    ],
+)
 def test_what_is_not_a_model(tmp_path, digits_dir, name, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.tflite").write_bytes(b"nothing")

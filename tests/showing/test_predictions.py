@@ -52,8 +52,9 @@ def test_a_part_and_chosen_records(paths):
 def test_the_name_of_a_picture(tmp_path):
     path = made_predictions.write_records(tmp_path, [0, 1])
     assert [one.picture for one in predictions.Source([path], 2)] == [
-        "picture 0.jpg", "picture 1.jpg",
-    ]  # fmt: skip
+        "picture 0.jpg",
+        "picture 1.jpg",
+    ]
     wrong = write(tmp_path / "other", [examples.example(b"p", 1, {"image/filename": 7})])
     assert [one.picture for one in predictions.Source([wrong], 2)] == [""]
 
@@ -98,9 +99,12 @@ def test_bad_images_are_left_out_and_numbers_stay(tmp_path):
     content[content.index(records[3], 3 * frame - 200) + 50] ^= 255
     pathlib.Path(path).write_bytes(content)
     params = {
-        **settings.default_params(), "data_dir": str(tmp_path), "skip_bad_images": True,
-        "model_dir": str(tmp_path / "model"), "num_label_classes": 10,
-    }  # fmt: skip
+        **settings.default_params(),
+        "data_dir": str(tmp_path),
+        "skip_bad_images": True,
+        "model_dir": str(tmp_path / "model"),
+        "num_label_classes": 10,
+    }
     kept = scan.of_split(params, "validation-")
     source = predictions.Source([path], 10, good=kept)
     assert [(one.record, one.label) for one in source] == [(0, 0), (2, 2), (4, 4), (5, 5)]

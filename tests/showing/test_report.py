@@ -49,9 +49,13 @@ def written(folder, labels, top, names, **more):
     path = made_predictions.write_records(folder, labels)
     right = [a == b[0] for a, b in zip(labels, top, strict=True)]
     found = made_predictions.of(
-        labels, top, [[0.75, 0.125]] * len(labels), [0.75 if one else 0.125 for one in right],
-        len(names), [path],
-    )  # fmt: skip
+        labels,
+        top,
+        [[0.75, 0.125]] * len(labels),
+        [0.75 if one else 0.125 for one in right],
+        len(names),
+        [path],
+    )
     source = predictions.Source([path], len(names))
     output_dir = str(folder / "report")
     report_page.check_folder(output_dir, "output_dir")
@@ -82,8 +86,11 @@ def test_a_page_stands_alone(tmp_path, names):
     assert "default-src 'none'" in policy and "http" not in policy
     assert not {"/*STYLE*/", "/*SCRIPT*/"} & set(parsed.text.split())
     assert [row["true"] for row in rows_in(tmp_path / "report")] == [
-        names[0], names[1], names[2], names[2],
-    ]  # fmt: skip
+        names[0],
+        names[1],
+        names[2],
+        names[2],
+    ]
 
 
 def test_the_data_of_a_page(tmp_path):
@@ -93,9 +100,13 @@ def test_the_data_of_a_page(tmp_path):
     assert data["mistakes"] == [2]
     assert set(data["thumbnails"]) == {"0", "1", "2", "3"}
     assert data["pictures"]["2"] == {
-        "file": "validation-00000-of-00001", "record": 2, "picture": "picture 2.jpg", "label": 2,
-        "label_probability": 0.125, "top": [[1, 0.75], [2, 0.125]],
-    }  # fmt: skip
+        "file": "validation-00000-of-00001",
+        "record": 2,
+        "picture": "picture 2.jpg",
+        "label": 2,
+        "label_probability": 0.125,
+        "top": [[1, 0.75], [2, 0.125]],
+    }
     assert sorted(map(tuple, data["confusion"])) == [(0, 0, 1), (1, 1, 1), (2, 1, 1), (2, 2, 1)]
     assert data["pairs"] == [[1, 2, 1]]
     assert (data["curves"], data["exports"]) == (None, None)
@@ -104,10 +115,17 @@ def test_the_data_of_a_page(tmp_path):
 def test_the_table_of_pictures(tmp_path):
     written(tmp_path, [0, 1], [[1, 0], [1, 0]], ["a", "b"])
     assert rows_in(tmp_path / "report")[0] == {
-        "file": "validation-00000-of-00001", "record": "0", "picture": "picture 0.jpg", "true": "a",
-        "true_probability": "0.12500", "suspicion": "0.62500", "class_1": "b",
-        "probability_1": "0.75000", "class_2": "a", "probability_2": "0.12500",
-    }  # fmt: skip
+        "file": "validation-00000-of-00001",
+        "record": "0",
+        "picture": "picture 0.jpg",
+        "true": "a",
+        "true_probability": "0.12500",
+        "suspicion": "0.62500",
+        "class_1": "b",
+        "probability_1": "0.75000",
+        "class_2": "a",
+        "probability_2": "0.12500",
+    }
 
 
 def test_few_classes_have_no_top_5(tmp_path):
@@ -123,18 +141,24 @@ def test_pairs_count_both_ways(tmp_path):
 
 def test_exports(tmp_path):
     row = {
-        "kind": "float32", "bytes": 1234567, "images": 4, "top_1_accuracy": 0.5,
-        "top_5_accuracy": 1.0, "agreement": 1, "largest_probability_difference": 1e-5,
+        "kind": "float32",
+        "bytes": 1234567,
+        "images": 4,
+        "top_1_accuracy": 0.5,
+        "top_5_accuracy": 1.0,
+        "agreement": 1,
+        "largest_probability_difference": 1e-5,
         "latency_ms": 4.84,
-    }  # fmt: skip
+    }
     made = {"labels.txt": {"kind": "names of the classes"}, "net.tflite": row}
     made["1700000000"] = {**row, "kind": "SavedModel"}
     identity = {"model_name": "net", "global_step": 3}
     (tmp_path / "export_report.json").write_text(json.dumps({"identity": identity, "files": made}))
     _, data = written(tmp_path, [0], [[0, 1]], ["a", "b"], export_dir=str(tmp_path))
     assert [one[:3] for one in data["exports"]["rows"]] == [
-        ["net.tflite", "1.23", "50.00"], ["SavedModel 1700000000", "1.23", "50.00"],
-    ]  # fmt: skip
+        ["net.tflite", "1.23", "50.00"],
+        ["SavedModel 1700000000", "1.23", "50.00"],
+    ]
 
 
 @pytest.mark.parametrize(("smoothing", "target"), [(0.1, 0.95), (0.0, 1), (None, None)])
@@ -152,8 +176,10 @@ def test_a_report_is_written_again(tmp_path):
     assert first == second
     assert data["headline"]["accuracy"] == 0
     assert sorted(os.listdir(tmp_path / "report")) == [
-        "predictions.csv", "report.html", "report.json",
-    ]  # fmt: skip
+        "predictions.csv",
+        "report.html",
+        "report.json",
+    ]
 
 
 @pytest.mark.parametrize("name", [report_page.PAGE, report_page.FIGURES, report_page.TABLE])
@@ -203,9 +229,13 @@ def test_an_evaluation_writes_one_too(trained, digits_dir, tmp_path, caplog):
     shutil.rmtree(folder / report_page.FOLDER)
     with caplog.at_level("INFO", "absl"):
         run_here(
-            "--mode=eval", f"--data_dir={digits_dir}", f"--model_dir={folder}", "--report",
-            "--train_steps=20", "--eval_batch_size=360",
-        )  # fmt: skip
+            "--mode=eval",
+            f"--data_dir={digits_dir}",
+            f"--model_dir={folder}",
+            "--report",
+            "--train_steps=20",
+            "--eval_batch_size=360",
+        )
     assert f"Wrote {folder}/report/report.html: open it in a browser." in caplog.messages
     assert figures_in(folder / report_page.FOLDER)["headline"]["images"] == 360
 
@@ -216,9 +246,15 @@ def test_bad_images_are_left_out_as_in_the_evaluation(trained, tmp_path):
     records = [*record_files.good(7), record_files.BAD["no picture"][0](), *record_files.good(2)]
     record_files.write(data / "validation-00000-of-00001", records)
     run_here(
-        "--mode=eval", f"--data_dir={data}", f"--model_dir={folder}", "--report",
-        "--skip_bad_images", "--num_eval_images=10", "--train_steps=20", "--num_label_classes=10",
-    )  # fmt: skip
+        "--mode=eval",
+        f"--data_dir={data}",
+        f"--model_dir={folder}",
+        "--report",
+        "--skip_bad_images",
+        "--num_eval_images=10",
+        "--train_steps=20",
+        "--num_label_classes=10",
+    )
     found = figures_in(folder / report_page.FOLDER)
     assert (found["headline"]["images"], found["data"]["skipped_images"]) == (9, 1)
     assert [row["record"] for row in rows_in(folder / report_page.FOLDER)] == [*"0123456", "8", "9"]

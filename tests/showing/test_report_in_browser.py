@@ -32,8 +32,14 @@ def opened(chromium):
         tabs.append(context)
         tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-        tab.on("request", lambda asked: problems.append(asked.url) if ":" in asked.url[:6] and
-               not asked.url.startswith(("file:", "data:")) else None)  # fmt: skip
+        tab.on(
+            "request",
+            lambda asked: (
+                problems.append(asked.url)
+                if ":" in asked.url[:6] and not asked.url.startswith(("file:", "data:"))
+                else None
+            ),
+        )
         tab.goto(pathlib.Path(folder, report_page.PAGE).absolute().as_uri())
         return tab
 
@@ -68,8 +74,9 @@ def write(folder, num_classes, labels, predicted):
         [[one, (one + 1) % num_classes] for one in predicted],
         [[p, 0.05] for p in sure],
         [p if a == b else 0.01 for p, a, b in zip(sure, labels, predicted, strict=True)],
-        num_classes, [path],
-    )  # fmt: skip
+        num_classes,
+        [path],
+    )
     report_page.check_folder(str(folder / "report"), "output_dir")
     source = predictions.Source([path], num_classes)
     report_page.write(made_predictions.subject(names), source, found, str(folder / "report"))
@@ -87,8 +94,13 @@ def test_the_report_of_a_training(opened, trained):
     assert tab.locator("#interval").inner_text() == f"95 % interval: {low} to {high} %"
     assert "model.ckpt-20" in tab.locator("#facts").inner_text()
     assert tab.locator("#sections a").all_inner_texts() == [
-        "Classes", "Confusion", "Confident mistakes", "Unsure", "Calibration", "Training",
-    ]  # fmt: skip
+        "Classes",
+        "Confusion",
+        "Confident mistakes",
+        "Unsure",
+        "Calibration",
+        "Training",
+    ]
     error = found["calibration"]["expected_error"]
     assert tab.locator("#calibration-error").inner_text() == f"{100 * error:.2f} %"
     assert "label smoothing 0.1, which asks for 91 %" in tab.locator("#calibration").inner_text()
@@ -202,8 +214,9 @@ def test_a_thousand_classes(opened, tmp_path):
     assert first.inner_text().split("\n")[-1] == str(images)
     first.click()
     assert tab.locator("#cell h3").all_inner_texts() == [
-        f"{names[one]} taken for {names[other]}", f"{names[other]} taken for {names[one]}",
-    ]  # fmt: skip
+        f"{names[one]} taken for {names[other]}",
+        f"{names[other]} taken for {names[one]}",
+    ]
     assert tab.locator(".pair:visible").count() == 10
     tab.locator("#pairs .more").click()
     assert tab.locator(".pair:visible").count() == report_page.MOST_PAIRS
@@ -236,9 +249,11 @@ def test_names_are_never_markup(opened, tmp_path):
     found = made_predictions.of([0, 1], [[1, 0], [1, 0]], [[0.8, 0.2]] * 2, [0.2, 0.8], 2, [path])
     report_page.check_folder(str(tmp_path / "report"), "output_dir")
     report_page.write(
-        made_predictions.subject(names), predictions.Source([path], 2), found,
+        made_predictions.subject(names),
+        predictions.Source([path], 2),
+        found,
         str(tmp_path / "report"),
-    )  # fmt: skip
+    )
     tab = opened(tmp_path / "report")
     assert column(tab, 1) == names
     assert tab.locator("main b", has_text="b").filter(has_text="alert").count() == 0

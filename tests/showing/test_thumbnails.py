@@ -22,7 +22,7 @@ def found_of(labels, predicted):
 
 def test_each_cell_has_its_turn():
     #            0  1  2  3  4  5  6  7  8  9
-    labels =    [0, 0, 0, 0, 0, 1, 1, 2, 2, 2]  # fmt: skip
+    labels = [0, 0, 0, 0, 0, 1, 1, 2, 2, 2]
     predicted = [1, 1, 1, 1, 1, 2, 1, 2, 0, 2]
     chosen = predictions.choose(found_of(labels, predicted), [9, 6])
     assert chosen == [9, 6, 0, 1, 2, 3, 5, 8, 4, 7]
@@ -66,9 +66,7 @@ def test_the_most_important_ones_fit(data, monkeypatch):
 
 def test_tiny_pictures_keep_their_size(tmp_path):
     path = made_predictions.write_records(tmp_path, [0])
-    [encoded] = predictions.make(
-        predictions.Source([path], 3), found_of([0], [1]), [0]
-    ).values()  # fmt: skip
+    [encoded] = predictions.make(predictions.Source([path], 3), found_of([0], [1]), [0]).values()
     assert Image.open(io.BytesIO(encoded)).size == (40, 48)
 
 

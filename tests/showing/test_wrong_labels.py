@@ -57,14 +57,25 @@ def test_swapped_labels_are_found(tmp_path):
     write_folders(f"{tmp_path}/natural", tmp_path / "pictures")
     build_folder.build(build_folder.FolderOptions(f"{tmp_path}/pictures", f"{tmp_path}/data"))
     run_here(
-        "--config_file=finetune", f"--init_checkpoint={tmp_path}/weights", "--freeze_until=none",
-        "--freeze_backbone", "--train_steps=40", "--steps_per_eval=40", "--report",
-        f"--data_dir={tmp_path}/data", f"--model_dir={tmp_path}/model",
-    )  # fmt: skip
-    command.main([
-        "report", f"--model={tmp_path}/model", f"--data_dir={tmp_path}/data", "--split=train",
-        f"--output_dir={tmp_path}/train",
-    ])  # fmt: skip
+        "--config_file=finetune",
+        f"--init_checkpoint={tmp_path}/weights",
+        "--freeze_until=none",
+        "--freeze_backbone",
+        "--train_steps=40",
+        "--steps_per_eval=40",
+        "--report",
+        f"--data_dir={tmp_path}/data",
+        f"--model_dir={tmp_path}/model",
+    )
+    command.main(
+        [
+            "report",
+            f"--model={tmp_path}/model",
+            f"--data_dir={tmp_path}/data",
+            "--split=train",
+            f"--output_dir={tmp_path}/train",
+        ]
+    )
     for folder, total in ((tmp_path / "model" / "report", 330), (tmp_path / "train", 440)):
         first, everything = first_tenth(folder)
         wrong = {name for name in everything if name.startswith(SWAPPED)}

@@ -46,10 +46,13 @@ def test_averages_saver(model_dir, with_averages, use_averages, expected):
         values = session.run({v.op.name: v for v in tf.global_variables()})
         assert values.pop(step.op.name) == 1
     assert set(values) == {
-        "net/dense/kernel", "net/dense/bias",
-        *(f"net/batch_normalization/{leaf}"
-          for leaf in ("gamma", "beta", "moving_mean", "moving_variance")),
-    }  # fmt: skip
+        "net/dense/kernel",
+        "net/dense/bias",
+        *(
+            f"net/batch_normalization/{leaf}"
+            for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+        ),
+    }
     for name, value in values.items():
         assert (value == expected).all(), name
 

@@ -131,8 +131,10 @@ def test_a_wrong_file_is_named(tmp_path, name):
         ("--use_tpu", ["--use_tpu", "--tpu"]),
         ("--bigtable_instance=i --bigtable_project=p", ["--data_dir", "bigtable_instance"]),
         ("--data_dir= --bigtable_instance=i", ["--bigtable_project"]),
-        ("--data_dir= --bigtable_instance=i --gcp_project=p --skip_bad_images",
-         ["--skip_bad_images"]),
+        (
+            "--data_dir= --bigtable_instance=i --gcp_project=p --skip_bad_images",
+            ["--skip_bad_images"],
+        ),
         ("--mode=export_only", ["--export_dir"]),
         ("--mode=export_only --export_dir=x --report", ["--report"]),
         ("--export_checkpoint=best", ["--export_checkpoint", "--mode=export_only"]),
@@ -153,7 +155,7 @@ def test_a_wrong_file_is_named(tmp_path, name):
         ("--cached_views=2 --freeze_backbone", ["--cached_views=2", "--data_dir"]),
         ("--cached_views=2 --freeze_backbone --tpu=x", ["--cached_views=2", "--use_tpu=False"]),
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_users_errors(tmp_path, arguments, words):
     given = loading.parse_flags(["mnasnet_main.py", *arguments.split()], "")
     with pytest.raises(UserError) as error:

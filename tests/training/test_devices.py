@@ -12,19 +12,27 @@ from utils.training import devices
 import tensorflow.compat.v1 as tf
 
 TINY = {
-    "model_name": "tiny", "model_spec": {"stages": ["r2_k3_s22_e3_i8_o8_se0.25"]},
-    "num_label_classes": 4, "use_tpu": False, "add_summaries": False, "label_smoothing": 0.1,
-}  # fmt: skip
+    "model_name": "tiny",
+    "model_spec": {"stages": ["r2_k3_s22_e3_i8_o8_se0.25"]},
+    "num_label_classes": 4,
+    "use_tpu": False,
+    "add_summaries": False,
+    "label_smoothing": 0.1,
+}
 
 
 @pytest.mark.skipif(devices.has_gpu(), reason="its training does not run on the processor")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN's processors")
 @pytest.mark.parametrize(
     ("is_fast", "given", "size", "use_tpu", "is_told"),
-    [(False, None, 128, False, True), (True, None, 224, False, False),
-     (False, "0", 224, False, False), (False, None, 64, False, False),
-     (False, None, 224, True, False)],
-)  # fmt: skip
+    [
+        (False, None, 128, False, True),
+        (True, None, 224, False, False),
+        (False, "0", 224, False, False),
+        (False, None, 64, False, False),
+        (False, None, 224, True, False),
+    ],
+)
 def test_a_training_on_slow_kernels_is_told_how_to_get_fast_ones(
     monkeypatch, caplog, is_fast, given, size, use_tpu, is_told
 ):

@@ -32,8 +32,11 @@ def test_the_best_is_archived(model_dir):
     archive = os.path.join(model_dir, "archive")
     assert checkpoints.latest(archive) == best["checkpoint"]
     assert sorted(os.listdir(archive)) == [
-        "best.json", "checkpoint", "model.ckpt-2.data-00000-of-00001", "model.ckpt-2.index",
-    ]  # fmt: skip
+        "best.json",
+        "checkpoint",
+        "model.ckpt-2.data-00000-of-00001",
+        "model.ckpt-2.index",
+    ]
 
 
 def test_an_archived_checkpoint_stays_when_training_removes_its_own(model_dir):
@@ -86,21 +89,42 @@ BEST = {**metrics(1, 0.5), "checkpoint": "model.ckpt-1"}
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        *(("evaluations.json", content) for content in (
-            "", "[", "null", "{}", "3", "[3]", "[{}]", '["global_step"]',
-            json.dumps([metrics(1, 0.5)])[:-9], json.dumps([metrics("1", 0.5)]),
-            json.dumps([metrics(1, None)]), json.dumps([metrics(1, True)]),
-            json.dumps([metrics(1, float("nan"))]),
-        )),
-        *(("archive/best.json", content) for content in (
-            "", "{", "null", "[]", "{}", json.dumps(BEST)[:-9],
-            json.dumps(metrics(1, 0.5)), json.dumps({**BEST, "checkpoint": 3}),
-            json.dumps({**BEST, "checkpoint": "../model.ckpt-1"}),
-            json.dumps({**BEST, "top_1_accuracy": "0.5"}),
-            json.dumps({**BEST, "global_step": 1.5}),
-        )),
+        *(
+            ("evaluations.json", content)
+            for content in (
+                "",
+                "[",
+                "null",
+                "{}",
+                "3",
+                "[3]",
+                "[{}]",
+                '["global_step"]',
+                json.dumps([metrics(1, 0.5)])[:-9],
+                json.dumps([metrics("1", 0.5)]),
+                json.dumps([metrics(1, None)]),
+                json.dumps([metrics(1, True)]),
+                json.dumps([metrics(1, float("nan"))]),
+            )
+        ),
+        *(
+            ("archive/best.json", content)
+            for content in (
+                "",
+                "{",
+                "null",
+                "[]",
+                "{}",
+                json.dumps(BEST)[:-9],
+                json.dumps(metrics(1, 0.5)),
+                json.dumps({**BEST, "checkpoint": 3}),
+                json.dumps({**BEST, "checkpoint": "../model.ckpt-1"}),
+                json.dumps({**BEST, "top_1_accuracy": "0.5"}),
+                json.dumps({**BEST, "global_step": 1.5}),
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_record_is_named_and_stays(model_dir, name, content):
     path = pathlib.Path(model_dir, name)
     path.parent.mkdir(exist_ok=True)
@@ -148,8 +172,11 @@ def test_the_best_of_the_published_program_counts(model_dir, content):
     assert evaluations.archive_if_best(model_dir, better, metrics(4, 0.8))
     assert evaluations.best(model_dir)["global_step"] == 4
     assert sorted(path.name for path in archive.iterdir()) == [
-        "best.json", "checkpoint", "model.ckpt-4.data-00000-of-00001", "model.ckpt-4.index",
-    ]  # fmt: skip
+        "best.json",
+        "checkpoint",
+        "model.ckpt-4.data-00000-of-00001",
+        "model.ckpt-4.index",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -182,11 +209,14 @@ def test_the_log_leaves_out_top_5_where_any_answer_is_among_them(caplog, classes
 @pytest.mark.parametrize(
     ("step", "changes", "is_said"),
     [
-        (30, {}, True), (500, {}, False), (0, {}, False),
-        (30, {"batch_norm_momentum": 0.9}, False), (30, {"freeze_backbone": True}, False),
+        (30, {}, True),
+        (500, {}, False),
+        (0, {}, False),
+        (30, {"batch_norm_momentum": 0.9}, False),
+        (30, {"freeze_backbone": True}, False),
         (30, {"model_spec": {"batch_norm_momentum": 0.9}}, False),
     ],
-)  # fmt: skip
+)
 def test_statistics_that_cannot_have_settled_are_said(model_dir, caplog, step, changes, is_said):
     params = {**settings.default_params(), "model_dir": model_dir, "train_steps": 1000, **changes}
     evaluations.log_unsettled(params, step)

@@ -25,9 +25,11 @@ def test_fine_tuning_has_defaults_of_its_own_and_training_keeps_the_recipe(tmp_p
 def test_what_is_said_wins_over_the_defaults_of_fine_tuning(tmp_path):
     path = write_yaml(tmp_path / "file.yaml", {"init_checkpoint": "x", "warmup_epochs": 5.0})
     params = resolve(
-        tmp_path, config_file=path, params_override="base_learning_rate=0.016",
+        tmp_path,
+        config_file=path,
+        params_override="base_learning_rate=0.016",
         batch_norm_momentum=0.99,
-    )  # fmt: skip
+    )
     assert [params[name] for name in ("base_learning_rate", "warmup_epochs")] == [0.016, 5.0]
     assert params["batch_norm_momentum"] == 0.99
 
@@ -73,10 +75,16 @@ def test_the_network_comes_with_the_initial_weights_all_but_the_classes(tmp_path
     origin = tmp_path / "origin"
     (origin / "archive").mkdir(parents=True)
     recorded = {
-        "model_name": "theirs", "model_spec": RELATIVE, "num_label_classes": 1000,
-        "depth_multiplier": 0.5, "input_image_size": 192, "resize_method": "bilinear",
-        "use_keras": False, "train_steps": 7, "base_learning_rate": 3.0,
-    }  # fmt: skip
+        "model_name": "theirs",
+        "model_spec": RELATIVE,
+        "num_label_classes": 1000,
+        "depth_multiplier": 0.5,
+        "input_image_size": 192,
+        "resize_method": "bilinear",
+        "use_keras": False,
+        "train_steps": 7,
+        "base_learning_rate": 3.0,
+    }
     write_yaml(origin / "params.yaml", recorded)
     params = resolve(
         tmp_path, init_checkpoint=named.format(origin), num_label_classes=3, input_image_size=64
@@ -93,10 +101,13 @@ def test_the_network_comes_with_the_initial_weights_all_but_the_classes(tmp_path
 def test_a_run_that_saved_nothing_leaves_no_network_for_the_next_fine_tuning(tmp_path, saved):
     (tmp_path / "origin").mkdir()
     (tmp_path / "model").mkdir()
-    write_yaml(tmp_path / "origin" / "params.yaml",
-               {"model_name": "mnasnet-small", "num_label_classes": 10})  # fmt: skip
-    write_yaml(tmp_path / "model" / "params.yaml",
-               {"model_name": "mnasnet-b1", "num_label_classes": 3})  # fmt: skip
+    write_yaml(
+        tmp_path / "origin" / "params.yaml",
+        {"model_name": "mnasnet-small", "num_label_classes": 10},
+    )
+    write_yaml(
+        tmp_path / "model" / "params.yaml", {"model_name": "mnasnet-b1", "num_label_classes": 3}
+    )
     if saved:
         write_checkpoint(str(tmp_path / "model"))
     params = resolve(tmp_path, init_checkpoint=str(tmp_path / "origin"), num_label_classes=3)

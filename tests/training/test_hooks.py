@@ -28,9 +28,13 @@ def train(monkeypatch, tmp_path, caplog):
             return step
 
         params = {
-            "train_steps": total or end, "log_step_count_steps": log_every, "add_summaries": True,
-            "train_batch_size": BATCH, "model_dir": str(tmp_path), "use_tpu": False,
-        }  # fmt: skip
+            "train_steps": total or end,
+            "log_step_count_steps": log_every,
+            "add_summaries": True,
+            "train_batch_size": BATCH,
+            "model_dir": str(tmp_path),
+            "use_tpu": False,
+        }
         global_step = tf.train.get_or_create_global_step()
         step = tf.py_func(pass_time, [tf.assign_add(global_step, 1)], tf.int64)
         tf.losses.add_loss(tf.constant(2.5))
@@ -87,9 +91,13 @@ def test_summaries_are_computed_in_all_steps_and_written_in_some(tmp_path):
     """For a step without them a session would prepare its graph again, half a second for A1."""
     computed = []
     params = {
-        "train_steps": 6, "log_step_count_steps": 3, "add_summaries": True,
-        "train_batch_size": BATCH, "model_dir": str(tmp_path), "use_tpu": False,
-    }  # fmt: skip
+        "train_steps": 6,
+        "log_step_count_steps": 3,
+        "add_summaries": True,
+        "train_batch_size": BATCH,
+        "model_dir": str(tmp_path),
+        "use_tpu": False,
+    }
     step = tf.assign_add(tf.train.get_or_create_global_step(), 1)
     tf.losses.add_loss(tf.constant(2.5))
     tf.summary.scalar("rate", tf.py_func(lambda: computed.append(1) or 0.5, [], tf.double))

@@ -21,13 +21,25 @@ SPEC = {"stages": ["r1_k3_s22_e1_i8_o8_noskip"], "stem_size": 8, "head_size": 16
 def params_of(data_dir, model_dir, **more):
     """Settings of a training that evaluates after each step."""
     return {
-        **settings.default_params(), "model_name": "tiny", "model_spec": SPEC, "use_tpu": False,
-        "data_dir": data_dir, "model_dir": str(model_dir), "num_label_classes": 10,
-        "num_train_images": 1437, "num_eval_images": 360, "input_image_size": 32,
-        "train_batch_size": 8, "eval_batch_size": 360, "mode": "train_and_eval",
-        "steps_per_eval": 1, "save_checkpoints_steps": 100, "iterations_per_loop": 1,
-        "add_summaries": False, **more,
-    }  # fmt: skip
+        **settings.default_params(),
+        "model_name": "tiny",
+        "model_spec": SPEC,
+        "use_tpu": False,
+        "data_dir": data_dir,
+        "model_dir": str(model_dir),
+        "num_label_classes": 10,
+        "num_train_images": 1437,
+        "num_eval_images": 360,
+        "input_image_size": 32,
+        "train_batch_size": 8,
+        "eval_batch_size": 360,
+        "mode": "train_and_eval",
+        "steps_per_eval": 1,
+        "save_checkpoints_steps": 100,
+        "iterations_per_loop": 1,
+        "add_summaries": False,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -82,9 +94,13 @@ def test_evaluations_list_and_size_no_file_again(bucket, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("changes", "endless"),
-    [({}, False), ({"data_dir": "null"}, True), ({"use_tpu": True}, True),
-     ({"data_dir": None, "bigtable_instance": "i"}, False)],
-)  # fmt: skip
+    [
+        ({}, False),
+        ({"data_dir": "null"}, True),
+        ({"use_tpu": True}, True),
+        ({"data_dir": None, "bigtable_instance": "i"}, False),
+    ],
+)
 def test_which_evaluations_count_their_steps(changes, endless):
     split = inputs.Split({**params_of("data", "model"), **changes}, is_training=False)
     assert split.is_endless == endless

@@ -163,8 +163,12 @@ def test_no_averages_at_a_decay_of_zero():
 def test_slots_have_the_published_names():
     train(params_with(), [1.0])
     assert {v.op.name for v in tf.global_variables()} == {
-        "x", "x/RMSProp", "x/RMSProp_1", "x/ExponentialMovingAverage", "global_step",
-    }  # fmt: skip
+        "x",
+        "x/RMSProp",
+        "x/RMSProp_1",
+        "x/ExponentialMovingAverage",
+        "global_step",
+    }
 
 
 # Which variables.
@@ -200,8 +204,11 @@ def test_averaged_variables_are_all_of_the_network_and_never_a_shadow(trained_ne
 
 def test_averages_start_at_their_variables(trained_network):
     own, _ = trained_network
-    shadows = {v.op.name.removesuffix("/ExponentialMovingAverage"): v for v in tf.global_variables()
-               if v.op.name.endswith("/ExponentialMovingAverage")}  # fmt: skip
+    shadows = {
+        v.op.name.removesuffix("/ExponentialMovingAverage"): v
+        for v in tf.global_variables()
+        if v.op.name.endswith("/ExponentialMovingAverage")
+    }
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         ours, averages = session.run([own, shadows])

@@ -137,8 +137,14 @@ def test_unset_takes_what_the_folder_has(tmp_path):
 
 @pytest.mark.parametrize(
     "flag",
-    ["--quantized_training=False", "--noquantized_training", "--quantization_delay_epochs=0",
-     "--eval_after_training=False", "--eval_after_training", "--eval_master="],
-)  # fmt: skip
+    [
+        "--quantized_training=False",
+        "--noquantized_training",
+        "--quantization_delay_epochs=0",
+        "--eval_after_training=False",
+        "--eval_after_training",
+        "--eval_master=",
+    ],
+)
 def test_flags_of_the_published_program_are_known(tmp_path, flag):
     resolve(tmp_path, **loading.parse_flags(["mnasnet_main.py", flag], ""))

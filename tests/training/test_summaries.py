@@ -21,11 +21,20 @@ SPEC = {"stages": ["r1_k3_s22_e1_i8_o8_noskip"], "stem_size": 8, "head_size": 16
 def params_of(digits_dir, model_dir, **more):
     """Settings of a training whose numbers are the same in each run."""
     common = dict(
-        model_name="tiny", model_spec=SPEC, data_dir=digits_dir, model_dir=str(model_dir),
-        num_train_images=1437, train_batch_size=32, use_cache=False, tf_random_seed=3,
-        dropout_rate=0.5, base_learning_rate=1.0, warmup_epochs=0, save_checkpoints_steps=100,
+        model_name="tiny",
+        model_spec=SPEC,
+        data_dir=digits_dir,
+        model_dir=str(model_dir),
+        num_train_images=1437,
+        train_batch_size=32,
+        use_cache=False,
+        tf_random_seed=3,
+        dropout_rate=0.5,
+        base_learning_rate=1.0,
+        warmup_epochs=0,
+        save_checkpoints_steps=100,
         log_step_count_steps=2,
-    )  # fmt: skip
+    )
     return tiny_params(**common, **more)
 
 
@@ -137,9 +146,14 @@ def test_black_images_are_not_shown(tmp_path):
 def test_a_tpu_writes_the_same_from_its_host(digits_dir, tmp_path, monkeypatch):
     """The hook on the graph that TPUEstimator would run on a TPU, up to the session."""
     params = params_of(
-        digits_dir, tmp_path, add_summaries=True, add_histograms=True, use_tpu=True,
-        precision="bfloat16", use_keras=False,
-    )  # fmt: skip
+        digits_dir,
+        tmp_path,
+        add_summaries=True,
+        add_histograms=True,
+        use_tpu=True,
+        precision="bfloat16",
+        use_keras=False,
+    )
     hook = hooks.EventsHook(params, 0, inputs.Split(params, is_training=True))
 
     class Begins(tpu_graphs._KeepGraph):

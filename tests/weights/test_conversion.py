@@ -168,8 +168,13 @@ def test_imported_model_trains_evaluates_and_exports_without_a_flag(tmp_path, di
 
     run("--mode=export_only", f"--export_dir={tmp_path / 'export'}")
     assert (tmp_path / "export" / "mnasnet_small.tflite").stat().st_size > 1e6
-    run("--mode=train_and_eval", f"--data_dir={digits_dir}", "--train_steps=2",
-        "--train_batch_size=8", "--eval_batch_size=100")  # fmt: skip
+    run(
+        "--mode=train_and_eval",
+        f"--data_dir={digits_dir}",
+        "--train_steps=2",
+        "--train_batch_size=8",
+        "--eval_batch_size=100",
+    )
     steps = [e["global_step"] for e in evaluations.read(model_dir)]
     assert steps == [2]
 
@@ -196,8 +201,10 @@ def _with_classes(classes):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: {k.replace("conv_stem", "s"): v for k, v in state.items()},
-         r"missing \(1\): conv_stem.weight; left over \(1\): s.weight"),
+        (
+            lambda state: {k.replace("conv_stem", "s"): v for k, v in state.items()},
+            r"missing \(1\): conv_stem.weight; left over \(1\): s.weight",
+        ),
         (_with(bn2__bias=np.ones([7])), r"mnas_head/.*beta is \[7\] instead of \[1280\]"),
         (_with(bn2__bias=np.full([1280], np.nan)), "NaN"),
         (_with(bn2__running_var=np.full([1280], -1.0)), "negative variances"),
@@ -207,7 +214,7 @@ def _with_classes(classes):
         (_with(conv_stem__weight=np.ones([8, 1, 3, 3])), "in_chans=1, .*in_chans=3"),
         (lambda state: {"fc.weight": state["bn1.weight"]}, "does not come from .*timm:mnasnet"),
     ],
-)  # fmt: skip
+)
 def test_state_dicts_that_do_not_fit_write_nothing(change, words, tmp_path):
     path = write(tmp_path / "w.safetensors", golden_files.read(SMALL), change)
     refused(path, words, tmp_path / "model")

@@ -324,10 +324,17 @@ def test_fine_tuning_from_a_file_without_classifier(digits_dir, tmp_path, caplog
     backbone = {f"net.{key}": v for key, v in state.items() if not key.startswith("classifier")}
     (tmp_path / "last.ckpt").write_bytes(pth_file(backbone))
     log = log_of(
-        caplog, f"--init_checkpoint={tmp_path}/last.ckpt", f"--data_dir={digits_dir}",
-        f"--model_dir={tmp_path}/model", "--input_image_size=32", "--train_batch_size=4",
-        "--train_steps=1", "--mode=train", "--freeze_backbone", "--add_summaries=False",
-    )  # fmt: skip
+        caplog,
+        f"--init_checkpoint={tmp_path}/last.ckpt",
+        f"--data_dir={digits_dir}",
+        f"--model_dir={tmp_path}/model",
+        "--input_image_size=32",
+        "--train_batch_size=4",
+        "--train_steps=1",
+        "--mode=train",
+        "--freeze_backbone",
+        "--add_summaries=False",
+    )
     assert "last.ckpt has no classifier" in log and "100.0 % of the backbone" in log
     held = checkpoint_tool.read(str(tmp_path / "model"))
     (kernel,) = (name for name in held if name.endswith("/dense/kernel"))

@@ -71,9 +71,16 @@ def test_fine_tuning_reaches_95_percent_and_from_scratch_does_not(tmp_path):
     run("-m", "utils.data", "natural", f"--output_dir={tmp_path}/natural")
     profile = ["mnasnet_main.py", "--config_file=finetune", f"--data_dir={tmp_path}/natural"]
     run(*profile, f"--model_dir={tmp_path}/tuned", f"--init_checkpoint={tmp_path}/lite0")
-    run(*profile, f"--model_dir={tmp_path}/scratch", "--freeze_until=none",
-        "--model_spec=g3doc/data/efficientnet-lite0.yaml", "--batch_norm_momentum=0.9",
-        "--base_learning_rate=0.064", "--warmup_epochs=1", "--train_steps=120")  # fmt: skip
+    run(
+        *profile,
+        f"--model_dir={tmp_path}/scratch",
+        "--freeze_until=none",
+        "--model_spec=g3doc/data/efficientnet-lite0.yaml",
+        "--batch_norm_momentum=0.9",
+        "--base_learning_rate=0.064",
+        "--warmup_epochs=1",
+        "--train_steps=120",
+    )
     tuned, scratch = (
         evaluations.best(str(tmp_path / name))["top_1_accuracy"] for name in ("tuned", "scratch")
     )

@@ -119,10 +119,13 @@ def test_a_checkpoint_of_another_network_is_refused(imported, tmp_path):
         # It lacks an identity that timm's mnasnet_small has.
         ("mnasnet-small", {}, None),
         ("mnasnet-small", SPEC, "mnasnet_small"),
-        ("tf", {"stages": list(recognition._LITE0_STAGES), "activation": "relu6"},
-         "tf_efficientnet_lite0"),
+        (
+            "tf",
+            {"stages": list(recognition._LITE0_STAGES), "activation": "relu6"},
+            "tf_efficientnet_lite0",
+        ),
     ],
-)  # fmt: skip
+)
 def test_timm_is_said_to_make_only_what_it_can(model, overrides, name, caplog):
     caplog.set_level("INFO", "absl")
     conversion.log_how_to_load(*mnasnet_models.get_model_params(model, overrides))

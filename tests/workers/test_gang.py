@@ -35,9 +35,12 @@ def launch(tmp_path, body, count=3, restarts=0, grace=5.0):
         f"program.run(lambda argv: gang.run({command}, {count}, {restarts}, {grace}))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     return process, log
 
 
@@ -150,8 +153,11 @@ def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
     process.wait()
     pids = [pid for _, pid, *_ in wait_for(log, 2)]
     for _ in range(200):
-        if not any(pathlib.Path(f"/proc/{pid}/cmdline").exists() and
-                   pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids):  # fmt: skip
+        if not any(
+            pathlib.Path(f"/proc/{pid}/cmdline").exists()
+            and pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+            for pid in pids
+        ):
             return
         time.sleep(0.1)
     for pid in pids:

@@ -102,9 +102,13 @@ def test_strangers_do_not_count():
         leading = pool.submit(lead, chief)
         other_gang = {"addresses": [chief.address, "elsewhere:1"], "index": 1, "settings": SETTINGS}
         messages = (
-            b"GET / HTTP/1.1\r\n\r\n", b'{"index": 1}\n', b"[]\n", b"\xff\n", b"",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b'{"index": 1}\n',
+            b"[]\n",
+            b"\xff\n",
+            b"",
             json.dumps(other_gang).encode() + b"\n",
-        )  # fmt: skip
+        )
         for message in messages:
             for _ in range(100):
                 with contextlib.suppress(OSError), socket.create_connection((host, port), 5) as one:

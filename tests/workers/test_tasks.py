@@ -9,9 +9,14 @@ from utils.workers import tasks
 
 TWO = ["a:1", "b:1"]
 SRUN = {
-    "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2",
-    "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[01-02]", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
-}  # fmt: skip
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NODELIST": "n[01-02]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}
 
 
 def config(kind, index, **cluster):

@@ -18,9 +18,13 @@ CGROUP = "/sys/fs/cgroup"
 # Files of limit, use and statistics, and the name of cached files; of versions 2 and 1.
 _MEMORY_FILES = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
-     "total_inactive_file"),
-)  # fmt: skip
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
 # Microseconds of computing that the group gets in each period, and the period, likewise.
 _CPU_FILES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 

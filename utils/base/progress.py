@@ -181,9 +181,13 @@ class _LiveLine(tqdm):
         if self._log_stream in (None, sys.stderr):  # else it is a file in --log_dir
             self._log.setStream(self._above)
         super().__init__(
-            total=total, initial=done, file=sys.stderr, bar_format="{desc}", miniters=0,
+            total=total,
+            initial=done,
+            file=sys.stderr,
+            bar_format="{desc}",
+            miniters=0,
             nrows=24,  # without it, tqdm shows nothing if the terminal does not tell its size
-        )  # fmt: skip
+        )
 
     @property
     def format_dict(self):

@@ -193,15 +193,19 @@ def _splits(arguments) -> list[tuple[list[str], BigtableSelection]]:
         (
             records.list_files(arguments.data_dir, file_prefix, vars(arguments)),
             BigtableSelection(
-                arguments.project, arguments.instance, arguments.table, row_prefix,
-                arguments.column_family, arguments.column_qualifier,
+                arguments.project,
+                arguments.instance,
+                arguments.table,
+                row_prefix,
+                arguments.column_family,
+                arguments.column_qualifier,
             ),
         )
         for file_prefix, row_prefix in (
             (records.TRAIN_PREFIX, arguments.train_prefix),
             (records.EVAL_PREFIX, arguments.eval_prefix),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _load(arguments) -> None:
@@ -215,8 +219,11 @@ def _load(arguments) -> None:
         written = load_split(paths, selection, total)
         logging.info(
             "%s: %d rows in table %s, %d of them written now.",
-            selection.prefix, total, selection.table, written,
-        )  # fmt: skip
+            selection.prefix,
+            total,
+            selection.table,
+            written,
+        )
 
 
 def _verify(arguments) -> None:

@@ -18,8 +18,12 @@ NAME = "random pictures"
 IMAGES_A_SHARD = 1024
 # (share, width, height): the commonest sizes of ImageNet.
 SIZES = (
-    (0.40, 500, 375), (0.09, 375, 500), (0.08, 500, 333), (0.04, 333, 500), (0.02, 500, 500),
-)  # fmt: skip
+    (0.40, 500, 375),
+    (0.09, 375, 500),
+    (0.08, 500, 333),
+    (0.04, 333, 500),
+    (0.02, 500, 500),
+)
 # The rest: (share, smallest and largest longer side), uniform in its logarithm.
 SPANS = ((0.340, 100, 500), (0.026, 500, 1000), (0.004, 1000, 4000))
 QUALITY = 90
@@ -128,8 +132,10 @@ def add_command(commands) -> None:
         ("num_classes", "classes"),
     ):
         parser.add_argument(
-            f"--{name}", type=shared_arguments.count, default=FakeOptions._field_defaults[name],
+            f"--{name}",
+            type=shared_arguments.count,
+            default=FakeOptions._field_defaults[name],
             help=f"{what} (default: %(default)s)",
-        )  # fmt: skip
+        )
     shared_arguments.add_building(parser, "the pictures and of the shuffling")
     shared_arguments.set_run(parser, build, FakeOptions)

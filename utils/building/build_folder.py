@@ -171,11 +171,15 @@ def _log_splits(
     lacks = f", none of {', '.join(missing[:3])}" if missing else ""
     logging.info(
         "Training: %s (%s); evaluation: %s (%s%s)%s. Classes: %s to %s.",
-        sources[0], counts(train), sources[1], counts(held_out),
+        sources[0],
+        counts(train),
+        sources[1],
+        counts(held_out),
         lacks + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
         f"; left out: {', '.join(left_out)}" if left_out else "",
-        min(train), max(train),
-    )  # fmt: skip
+        min(train),
+        max(train),
+    )
     unequal = dataset_info.unequal_sizes([*train], [len(found) for found in train.values()])
     if unequal:
         logging.warning("The training's %s: look at each class's own accuracy.", unequal)
@@ -284,8 +288,9 @@ def _classes(root: str, parents: Sequence[str]) -> list[Classes]:
         logging.warning(
             "%d class folders hold folders, such as %s: their pictures count for the outer class. "
             "If the inner folders are the classes, name the folder that holds them.",
-            len(nested), nested[0],
-        )  # fmt: skip
+            len(nested),
+            nested[0],
+        )
     return made
 
 
@@ -369,14 +374,16 @@ def add_command(commands) -> None:
     )
     shared_arguments.add_input(parser)
     parser.add_argument(
-        "--validation_share", type=_validation_share,
+        "--validation_share",
+        type=_validation_share,
         help=f"share of each class to hold out if there is no validation folder (default: {SHARE})",
-    )  # fmt: skip
+    )
     for split, most in MAX_SHARDS.items():
         parser.add_argument(
-            f"--{split}_shards", type=shared_arguments.count,
+            f"--{split}_shards",
+            type=shared_arguments.count,
             help=f"files (default: one for {PICTURES_A_SHARD} pictures, at most {most})",
-        )  # fmt: skip
+        )
     parser.add_argument(
         "--name", type=str, help="name of the data set (default: the folder's name)"
     )

@@ -262,7 +262,9 @@ def add_command(commands) -> None:
     parser.add_argument("--validation_labels", help="file with the synsets of validation/*.JPEG")
     for split, count in ((shards.TRAIN, TRAIN_SHARDS), (shards.VALIDATION, VALIDATION_SHARDS)):
         parser.add_argument(
-            f"--{split}_shards", type=shared_arguments.count, default=count,
+            f"--{split}_shards",
+            type=shared_arguments.count,
+            default=count,
             help="files (default: %(default)s)",
-        )  # fmt: skip
+        )
     shared_arguments.set_run(parser, build, ImagenetOptions)

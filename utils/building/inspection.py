@@ -119,12 +119,18 @@ def summary(
         "num_label_classes": num_classes,
         "splits": {split.name: _split_summary(split, num_classes, names) for split in splits},
         "problems": [
-            {"file": os.path.basename(p.path), "record": p.record, "offset": p.offset,
-             "reason": p.reason}
-            for split in splits for found in split.scans for p in found.problems
+            {
+                "file": os.path.basename(p.path),
+                "record": p.record,
+                "offset": p.offset,
+                "reason": p.reason,
+            }
+            for split in splits
+            for found in split.scans
+            for p in found.problems
         ],
         "differences": differences(splits, info),
-    }  # fmt: skip
+    }
 
 
 def _split_summary(split: ScannedSplit, num_classes, names: Mapping[int, str]) -> dict[str, Any]:
@@ -201,9 +207,10 @@ def _duplicate_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lists of pictures that are there more than once."""
     for (kind, across), title in _DUPLICATES.items():
         groups = [
-            group for group in found["groups"]
+            group
+            for group in found["groups"]
             if (group["kind"], group["across_splits"]) == (kind, across)
-        ]  # fmt: skip
+        ]
         yield from _listing(title, list(map(_group, groups)))
     if not found["near_checked"]:
         yield "Nearly the same pictures were not looked for: pip install ImageHash."
@@ -396,8 +403,11 @@ def add_command(commands) -> None:
     loading.add_arguments(parser, settings.RECORDS)
     parser.set_defaults(
         run=lambda arguments: run(
-            arguments.data_dir, arguments.contact_sheet, arguments.json,
-            arguments.num_label_classes, not arguments.no_duplicates,
+            arguments.data_dir,
+            arguments.contact_sheet,
+            arguments.json,
+            arguments.num_label_classes,
+            not arguments.no_duplicates,
             {name: getattr(arguments, name) for name in settings.RECORDS},
         )
-    )  # fmt: skip
+    )

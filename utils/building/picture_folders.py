@@ -23,25 +23,72 @@ from utils.reading.pictures import Unreadable
 # Endings of files that are often among pictures. Every other file must be a picture: an error is
 # better than a picture that is left out.
 SKIPPED = (
-    ".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini", ".py",
-    ".mat", ".npy", ".pkl", ".mov", ".mp4", ".aae",
-)  # fmt: skip
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".md",
+    ".html",
+    ".db",
+    ".ini",
+    ".py",
+    ".mat",
+    ".npy",
+    ".pkl",
+    ".mov",
+    ".mp4",
+    ".aae",
+)
 # The features of every record of a picture.
 FEATURES = (
-    examples.IMAGE_KEY, "image/format", "image/height", "image/width", "image/filename",
-    examples.LABEL_KEY, "image/class/text",
-)  # fmt: skip
+    examples.IMAGE_KEY,
+    "image/format",
+    "image/height",
+    "image/width",
+    "image/filename",
+    examples.LABEL_KEY,
+    "image/class/text",
+)
 _PICTURES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif",
-    ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm",
-)  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".gif",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+)
 
 # What systems leave among pictures besides hidden files, in lower case: Synology, QNAP, macOS,
 # Windows, Linux, Python.
 _SYSTEM = (
-    "@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "__macosx", "icon\r",
-    "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__",
-)  # fmt: skip
+    "@eadir",
+    "@__thumb",
+    "@recycle",
+    "#recycle",
+    "#snapshot",
+    "__macosx",
+    "icon\r",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+)
 SAMPLES_DIR = "pictures"
 _LOG_FOLDERS = 200  # folders between two lines of the log
 # A bucket answers in parallel.

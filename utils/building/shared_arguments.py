@@ -16,9 +16,11 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input_dir", required=True, help="folder or bucket of pictures")
     parser.add_argument("--output_dir", required=True, help="folder or bucket for the files")
     parser.add_argument(
-        "--max_bad_share", type=share, default=shards.MAX_BAD_SHARE,
+        "--max_bad_share",
+        type=share,
+        default=shards.MAX_BAD_SHARE,
         help="more unreadable pictures than this share are an error (default: %(default)s)",
-    )  # fmt: skip
+    )
     add_building(parser)
 
 

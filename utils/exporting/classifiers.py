@@ -44,8 +44,9 @@ class TFLiteClassifier:
             logging.warning(
                 "%s has no metadata of this program: it is taken for a file that takes RGB pixels "
                 "of 0 to 255 and gives logits. If it takes others, or gives probabilities, the "
-                "results are wrong.", path,
-            )  # fmt: skip
+                "results are wrong.",
+                path,
+            )
         self.num_classes = self._interpreter.num_classes
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():

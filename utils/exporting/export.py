@@ -110,8 +110,11 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
         _place(folder, export_dir, list(made), earlier)
     logging.info(
         "Exported step %d to %s in %.1f s: %s.",
-        identity["global_step"], export_dir, time.monotonic() - start, ", ".join(made),
-    )  # fmt: skip
+        identity["global_step"],
+        export_dir,
+        time.monotonic() - start,
+        ", ".join(made),
+    )
 
 
 @contextlib.contextmanager
@@ -161,11 +164,22 @@ def _explaining_full_disk(export_dir: str) -> Iterator[None]:
 
 def _identity(params: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """Returns what an export is made of, for its report."""
-    names = ("model_name", "num_label_classes", "input_image_size", "resize_method",
-             "eval_crop_share", "post_quantize", "quantize", "export_to_tpu",
-             "export_moving_average", "tflite_contract",
-             "export_eval_images", "num_eval_images", "skip_bad_images",
-             *settings.RECORDS)  # fmt: skip
+    names = (
+        "model_name",
+        "num_label_classes",
+        "input_image_size",
+        "resize_method",
+        "eval_crop_share",
+        "post_quantize",
+        "quantize",
+        "export_to_tpu",
+        "export_moving_average",
+        "tflite_contract",
+        "export_eval_images",
+        "num_eval_images",
+        "skip_bad_images",
+        *settings.RECORDS,
+    )
     data_dir = params["data_dir"]
     return {
         "checkpoint": files.absolute(checkpoint),

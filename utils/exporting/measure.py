@@ -210,9 +210,11 @@ def measured(row: Mapping[str, Any]) -> list[str]:
         for name in ("top_1_accuracy", "top_5_accuracy", STRETCHED, "agreement")
     ]
     return [
-        f"{row['bytes'] / 1e6:.2f}", *shares,
-        f"{row[_difference(row)]:.1g}", f"{row['latency_ms']:.2f}",
-    ]  # fmt: skip
+        f"{row['bytes'] / 1e6:.2f}",
+        *shares,
+        f"{row[_difference(row)]:.1g}",
+        f"{row['latency_ms']:.2f}",
+    ]
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:

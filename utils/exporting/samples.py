@@ -88,12 +88,18 @@ def _source(
     good = scan.of_split(params, file_prefix)
     paths = records.list_files(params["data_dir"], file_prefix, params)
     source = kind(
-        False, False, False, params["data_dir"], params["input_image_size"],
-        resize_method=params["resize_method"], eval_crop_share=params["eval_crop_share"],
-        num_classes=params["num_label_classes"], record_format=examples.record_format(params),
+        False,
+        False,
+        False,
+        params["data_dir"],
+        params["input_image_size"],
+        resize_method=params["resize_method"],
+        eval_crop_share=params["eval_crop_share"],
+        num_classes=params["num_label_classes"],
+        record_format=examples.record_format(params),
         segments=good.segments if good else [records.Segment(path) for path in paths],
         class_order=_compared(params).order,
-    )  # fmt: skip
+    )
     source.file_prefix = file_prefix
     return source
 
@@ -115,9 +121,10 @@ def num_evaluation_images(params: Mapping[str, Any]) -> tuple[bool, int]:
     if not labelled:
         logging.warning(
             "--data_dir=%s has other classes than the model (%s): the export is measured without "
-            "accuracies.", params["data_dir"],
+            "accuracies.",
+            params["data_dir"],
             compared.difference or f"{others} instead of {params['num_label_classes']}",
-        )  # fmt: skip
+        )
     dataset_info.log_order(compared.order, model_files.label_names(params), params["data_dir"])
     wanted = params["export_eval_images"] or params["num_eval_images"]
     return labelled, min(wanted, params["num_eval_images"])

@@ -29,9 +29,15 @@ SUFFIXES = {"float32": "", "dynamic": "_postquant", "float16": "_float16", "int8
 LEAST_RANGE = 0.01
 # What reading a damaged file raises: flatbuffers have no verifier in Python.
 _UNREADABLE = (
-    ValueError, TypeError, IndexError, RuntimeError, MemoryError, OverflowError, struct.error,
+    ValueError,
+    TypeError,
+    IndexError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    struct.error,
     tf.errors.OpError,
-)  # fmt: skip
+)
 
 
 class Converter:

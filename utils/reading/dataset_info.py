@@ -303,9 +303,15 @@ def _of_tensorflow_datasets(content: Mapping[str, Any], data_dir: str) -> Datase
                 shards[shard] = length
     num_eval = counts.get("validation") or counts.get("test", 0)
     return DatasetInfo(
-        name, counts.get("train", 0), num_eval, len(names), tuple(names), shards,
-        features=(), builder="TensorFlow Datasets",
-    )  # fmt: skip
+        name,
+        counts.get("train", 0),
+        num_eval,
+        len(names),
+        tuple(names),
+        shards,
+        features=(),
+        builder="TensorFlow Datasets",
+    )
 
 
 def _checked(content: Any, data_dir: str) -> DatasetInfo | None:

@@ -177,9 +177,10 @@ def is_for_detection(features: Mapping[str, tf.train.Feature]) -> bool:
 def keys_flag(features: Mapping[str, tf.train.Feature]) -> str:
     """Returns --record_keys for an example, NAME standing for a key that cannot be guessed."""
     pictures = [
-        key for key in sorted(features)
+        key
+        for key in sorted(features)
         if any(v.startswith(_PICTURE_STARTS) for v in features[key].bytes_list.value)
-    ]  # fmt: skip
+    ]
     numbers = [key for key in sorted(features) if len(features[key].int64_list.value) == 1]
     likely = [key for word in ("label", "class") for key in numbers if word in key.lower()]
     label = likely[0] if likely else numbers[0] if len(numbers) == 1 else "NAME"

@@ -472,9 +472,12 @@ def _scaled(values: np.ndarray, white: int | None) -> np.ndarray:
         bits += bits % 2
         if bits < 16:
             logging.log_first_n(
-                logging.INFO, "A picture of 16 bits uses %d of them: such pictures are scaled by "
-                "the bits that they use.", 1, bits,
-            )  # fmt: skip
+                logging.INFO,
+                "A picture of 16 bits uses %d of them: such pictures are scaled by "
+                "the bits that they use.",
+                1,
+                bits,
+            )
         white = 2**bits - 1
     return np.rint(np.clip(values * (255 / white), 0, 255)).astype(np.uint8)
 

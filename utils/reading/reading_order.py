@@ -244,8 +244,9 @@ def _with_counts(some_segments: list[Segment], data_dir: str | None) -> list[Seg
     info = dataset_info.load(data_dir)
     listed = info.shards if info else {}
     counted = [
-        segment if segment.count >= 0
+        segment
+        if segment.count >= 0
         else dataclasses.replace(segment, count=listed.get(os.path.basename(segment.path), -1))
         for segment in some_segments
-    ]  # fmt: skip
+    ]
     return counted if all(segment.count >= 0 for segment in counted) else None

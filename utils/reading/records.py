@@ -345,11 +345,17 @@ _RECORD_FILE = re.compile(r"\.(tfrec(ord)?s?|records?)\b|-\d+-of-\d+")
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # The words by which people name splits: seg_train, Training Set, val2017.
 _SPLIT_WORDS = {
-    "train": TRAIN, "training": TRAIN,
-    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
-    "dev": VALIDATION, "eval": VALIDATION, "evaluation": VALIDATION,
-    "test": TEST, "testing": TEST,
-}  # fmt: skip
+    "train": TRAIN,
+    "training": TRAIN,
+    "validation": VALIDATION,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "dev": VALIDATION,
+    "eval": VALIDATION,
+    "evaluation": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+}
 # Words that any split's name may have; _SET takes off the ends of trainset and traindata.
 _FILLERS = {"", "data", "image", "images", "img", "imgs", "picture", "pictures", "photos", "split"}
 _SET = re.compile(r"(set|data)$")

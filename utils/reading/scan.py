@@ -156,9 +156,11 @@ class _Reader:
         """
         count = -1 if files.is_remote(path) else records.count_whole(path, offset)
         place = {
-            self._path: path, self._offset: offset, self._count: count,
+            self._path: path,
+            self._offset: offset,
+            self._count: count,
             self._compression: records.compression(path),
-        }  # fmt: skip
+        }
         self._session.run(self._initializer, place)
 
     def close(self) -> None:
@@ -394,8 +396,11 @@ def _log(name: str, good: GoodRecords, model_dir: str) -> None:
         return
     logging.info(
         "%s: %d of %d records are bad and will be left out (%s lists them):",
-        name, len(good.problems), good.num_records, os.path.join(model_dir, FILE_NAME),
-    )  # fmt: skip
+        name,
+        len(good.problems),
+        good.num_records,
+        os.path.join(model_dir, FILE_NAME),
+    )
     for problem in good.problems[:SHOWN]:
         logging.info("  %s", problem)
 

@@ -34,8 +34,9 @@ def joined() -> Iterator[None]:
             if found > 1 and task.local_index is None:
                 logging.warning(
                     "This worker trains on one of the %d GPUs that it sees: start one worker for "
-                    "each GPU.", found,
-                )  # fmt: skip
+                    "each GPU.",
+                    found,
+                )
             if not task.is_chief:
                 logging.set_verbosity(logging.WARNING)
         gang.watch()

@@ -270,9 +270,15 @@ def _pack(folder: str) -> None:
         environment["HOME"] = folder
     try:
         subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=True,
-            stdin=subprocess.DEVNULL, timeout=_NPM_SECONDS,
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_NPM_SECONDS,
+        )
     except FileNotFoundError as e:
         raise UserError(
             f"npm is not installed, and the page needs {RUNTIME_NAME} from npm's registry: install "

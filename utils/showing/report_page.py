@@ -102,12 +102,17 @@ def gather(subject: Subject, predictions: Predictions) -> dict[str, Any]:
         "made_by": f"{MAKER} {__version__}",
         "made_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": {
-            "name": model.name, "kind": model.kind, "path": model.path, "step": model.step,
+            "name": model.name,
+            "kind": model.kind,
+            "path": model.path,
+            "step": model.step,
             "classes": model.num_classes,
         },
         "data": {
             "name": os.path.basename(os.path.normpath(subject.data_dir)),
-            "path": subject.data_dir, "split": subject.split, "skipped_images": subject.skipped,
+            "path": subject.data_dir,
+            "split": subject.split,
+            "skipped_images": subject.skipped,
         },
         "headline": _headline(predictions),
         "labels": list(model.label_names),
@@ -120,7 +125,7 @@ def gather(subject: Subject, predictions: Predictions) -> dict[str, Any]:
         "pictures": pictures(predictions, {*mistakes, *unsure}),
         "curves": figures.read(model.model_dir) if model.model_dir else None,
         "exports": _exports(model.export_dir),
-    }  # fmt: skip
+    }
 
 
 def _headline(predictions: Predictions) -> dict[str, Any]:
@@ -293,10 +298,13 @@ def _table(found: predictions.Predictions, names) -> str:
     base_names = [os.path.basename(path) for path in found.paths]
     for number in range(len(found)):
         row: list[Any] = [
-            base_names[found.files[number]], found.records[number], found.pictures[number],
-            names[found.labels[number]], f"{found.label_probabilities[number]:.5f}",
+            base_names[found.files[number]],
+            found.records[number],
+            found.pictures[number],
+            names[found.labels[number]],
+            f"{found.label_probabilities[number]:.5f}",
             f"{suspicion[number]:.5f}",
-        ]  # fmt: skip
+        ]
         for rank in range(k):
             probability = found.top_probabilities[number, rank]
             row += [names[found.top[number, rank]], f"{probability:.5f}"]

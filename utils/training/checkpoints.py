@@ -243,8 +243,10 @@ def recover(model_dir: str, keep: int | None = None) -> str | None:
         if found != named:
             logging.warning(
                 "Resuming from %s, the newest complete checkpoint; %s names %s.",
-                found, state, named or "none that is there",
-            )  # fmt: skip
+                found,
+                state,
+                named or "none that is there",
+            )
         _count_all(model_dir, found, keep)
     elif candidates or tf.io.gfile.exists(state):
         # All are known to be damaged, or gone: the estimator would stumble over the state file.

@@ -101,8 +101,9 @@ def log_slow_kernels(params: Mapping[str, Any]) -> None:
         logging.info(
             "On this processor TensorFlow leaves out oneDNN's kernels, with which a training takes "
             "about a quarter less time: to use them, set %s=1 in the environment (results are "
-            "rounded otherwise).", _ONEDNN,
-        )  # fmt: skip
+            "rounded otherwise).",
+            _ONEDNN,
+        )
 
 
 def _num_gpus() -> int:

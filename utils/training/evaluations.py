@@ -66,9 +66,13 @@ def of_batch(labels: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor) -> dict[st
     counts = tf.cast(tf.not_equal(labels, imagenet_input.PADDING), tf.float32)
     in_top_k = tf.nn.in_top_k(logits, tf.maximum(labels, 0), min(TOP_K, logits.shape[1]))
     total = tf.get_variable(
-        "images", [], tf.float64, tf.zeros_initializer(), trainable=False,
+        "images",
+        [],
+        tf.float64,
+        tf.zeros_initializer(),
+        trainable=False,
         collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES],
-    )  # fmt: skip
+    )
     add = tf.assign_add(total, tf.reduce_sum(tf.cast(counts, tf.float64)))
     return {
         "top_1_accuracy": tf.metrics.accuracy(labels, tf.argmax(logits, axis=1), counts),
@@ -116,10 +120,14 @@ def log(metrics: Mapping[str, Any], seconds: float, num_classes: int) -> None:
     top_5 = f" top-5 {100 * metrics['top_5_accuracy']:.2f} %," if num_classes > TOP_K else ""
     logging.info(
         "Step %d: top-1 %.2f %%,%s loss %.4f on %d images%s in %.1f s.",
-        metrics["global_step"], 100 * metrics["top_1_accuracy"], top_5,
-        metrics["cross_entropy"], metrics["images"],
-        f" ({skipped} bad ones left out)" if skipped else "", seconds,
-    )  # fmt: skip
+        metrics["global_step"],
+        100 * metrics["top_1_accuracy"],
+        top_5,
+        metrics["cross_entropy"],
+        metrics["images"],
+        f" ({skipped} bad ones left out)" if skipped else "",
+        seconds,
+    )
 
 
 def log_unsettled(params: Mapping[str, Any], step: int) -> None:
@@ -142,8 +150,11 @@ def log_unsettled(params: Mapping[str, Any], step: int) -> None:
         "%d steps are too few for these figures to mean much: the moving statistics of batch "
         "normalization still hold %.0f %% of their first values (--batch_norm_momentum=%g), and "
         "averages lag behind (--moving_average_decay=%g): train longer, or give 0.9 for both.",
-        step, 100 * left, momentum, params["moving_average_decay"],
-    )  # fmt: skip
+        step,
+        100 * left,
+        momentum,
+        params["moving_average_decay"],
+    )
 
 
 def keep(model_dir: str, checkpoint: str, metrics: Mapping[str, Any]) -> None:
@@ -266,8 +277,10 @@ def archive_if_best(model_dir: str, checkpoint: str, metrics: Mapping[str, Any])
             tf.io.gfile.remove(path)
     logging.info(
         "Step %d is the best so far (top-1 %.2f %%): kept in %s.",
-        metrics["global_step"], 100 * metrics["top_1_accuracy"], archive,
-    )  # fmt: skip
+        metrics["global_step"],
+        100 * metrics["top_1_accuracy"],
+        archive,
+    )
     return True
 
 
@@ -277,8 +290,10 @@ def log_best(model_dir: str) -> None:
     if found:
         logging.info(
             "Best so far: top-1 %.2f %% at step %d, in %s.",
-            100 * found["top_1_accuracy"], found["global_step"], found["checkpoint"],
-        )  # fmt: skip
+            100 * found["top_1_accuracy"],
+            found["global_step"],
+            found["checkpoint"],
+        )
 
 
 def checkpoint_to_export(params: Mapping[str, Any]) -> str:

@@ -155,8 +155,9 @@ class Split:
         if self.num_skipped:
             logging.info(
                 "%d bad training images were left out in each epoch: see %s.",
-                self.num_skipped, os.path.join(self.params["model_dir"], scan.FILE_NAME),
-            )  # fmt: skip
+                self.num_skipped,
+                os.path.join(self.params["model_dir"], scan.FILE_NAME),
+            )
 
     def log_shares(self, num_workers: int) -> None:
         """Says if workers share out records, because the files cannot be shared out alike."""
@@ -165,8 +166,11 @@ class Split:
         if reading_order.is_uneven(len(self.paths), num_workers):
             logging.info(
                 "%d files cannot be shared out alike to %d workers: each reads all of them, and "
-                "takes every %dth record.", len(self.paths), num_workers, num_workers,
-            )  # fmt: skip
+                "takes every %dth record.",
+                len(self.paths),
+                num_workers,
+                num_workers,
+            )
 
     def check(self) -> None:
         """Checks, before anything is built, that the split exists and its first records are good.
@@ -349,8 +353,10 @@ def _warn_of_shared_files(splits: Splits) -> None:
     if shared:
         logging.warning(
             "%s is among the training and the evaluation files (%d files are): the evaluation "
-            "will look better than the network is.", shared[0], len(shared),
-        )  # fmt: skip
+            "will look better than the network is.",
+            shared[0],
+            len(shared),
+        )
 
 
 def _check_python_input(params: Mapping[str, Any]) -> None:

@@ -112,9 +112,12 @@ class _Averages(tf.train.ExponentialMovingAverage):
         for variable in var_list if in_graph else ():
             with tf.init_scope(), _like(variable):
                 self._averages[variable.ref()] = slot_creator.create_slot(
-                    variable, variable.initial_value, self.name,
-                    colocate_with_primary=True, copy_xla_sharding=True,
-                )  # fmt: skip
+                    variable,
+                    variable.initial_value,
+                    self.name,
+                    colocate_with_primary=True,
+                    copy_xla_sharding=True,
+                )
                 tf.add_to_collection(tf.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
         unchanged = {variable.ref() for variable in constant}
         updated = [v for v in var_list if v.ref() not in unchanged]

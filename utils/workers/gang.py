@@ -202,8 +202,11 @@ def run(command: Sequence[str], count: int, max_restarts: int, grace: float = GR
                 break
             logging.info(
                 "%s; starting all %d again from the last checkpoint (%d of at most %d times).",
-                gang.failure, count, attempt + 1, max_restarts,
-            )  # fmt: skip
+                gang.failure,
+                count,
+                attempt + 1,
+                max_restarts,
+            )
     if _is_loss(status) and not received:
         logging.info("%s; not starting again (--max_restarts=%d).", gang.failure, max_restarts)
     return 128 - status if status < 0 else status

@@ -221,9 +221,12 @@ def of_slurm() -> Task:
     base = _SLURM_PORTS[int(step["JOB_ID"] or 0) * _PORTS_A_JOB % len(_SLURM_PORTS)]
     try:
         resolver = distribute.cluster_resolver.SlurmClusterResolver(
-            jobs={"worker": int(step["STEP_NUM_TASKS"])}, port_base=base,
-            gpus_per_node=_PORTS_A_JOB, gpus_per_task=1, auto_set_gpu=False,
-        )  # fmt: skip
+            jobs={"worker": int(step["STEP_NUM_TASKS"])},
+            port_base=base,
+            gpus_per_node=_PORTS_A_JOB,
+            gpus_per_task=1,
+            auto_set_gpu=False,
+        )
         # Before the task's own number, which it only then knows.
         addresses = resolver.cluster_spec().as_dict()["worker"]
         _, index = resolver.get_task_info()
