@@ -83,7 +83,7 @@ def run(arguments: dict[str, Any]) -> None:
         for name, value in arguments.items()
         if value is not None
     }
-    if not mnasnet_models.is_scope_name(given.get("model_name", "model")):
+    if not mnasnet_models.is_scope_name(given.get("model_name") or "model"):
         raise UserError(
             f"--model_name={quoted(given['model_name'])} cannot name variables: use at most 200 "
             "letters, digits, . _ -."
