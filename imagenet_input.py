@@ -211,7 +211,7 @@ class ImageNetTFExampleInput:
         # Threads may overtake each other in a training, unless a seed asks for the same batches.
         deterministic = not self.is_training or self.seed is not None
         # Two batches hide the decoding behind the step; more would only take memory.
-        return records.apply(dataset.prefetch(2), deterministic)
+        return records.without_tuning(dataset.prefetch(2), deterministic)
 
     def _training_records(self, index: int, num_hosts: int) -> tf.data.Dataset:
         """Returns shuffled examples without end."""
@@ -327,7 +327,7 @@ class ImageNetInput(ImageNetTFExampleInput):
             return super().input_fn(params)
         batch_size = params["batch_size"]
         dataset = black_batches(batch_size, self.image_size, self.use_bfloat16, 0)
-        return records.apply(self._with_layout(dataset, batch_size))
+        return records.without_tuning(self._with_layout(dataset, batch_size))
 
     def _has_other_source(self) -> bool:
         """Whether a subclass says itself where its examples are."""

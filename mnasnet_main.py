@@ -160,7 +160,7 @@ def _train_spec(loss, cross_entropy, params):
         mode=tf.estimator.ModeKeys.TRAIN,
         loss=loss,
         train_op=op,
-        host_call=hooks.of_training(loss, scalars, global_step, params),
+        host_call=hooks.training_summaries(loss, scalars, global_step, params),
         # StopHook comes after TPUEstimator's own hooks, one of which makes Ctrl-C kill the process,
         # and after the saver, so that a signal during the last save waits for the save, too.
         training_hooks=[*hooks.saver_hooks(params), stop_hook],

@@ -53,7 +53,7 @@ def _read(kind: str, data_dir: str) -> dict[str, float]:
         if kind == "decoding alone":
             dataset = tf.data.TFRecordDataset(paths).repeat()
             dataset = dataset.map(_decode, num_parallel_calls=2 * memory.cores()).batch(BATCH)
-            dataset = records.apply(dataset)
+            dataset = records.without_tuning(dataset)
         else:
             source = imagenet_input.ImageNetInput(
                 kind == "training input",

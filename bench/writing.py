@@ -78,7 +78,7 @@ def tflite_files(folder: str, turns: int) -> None:
     files.update(measure.random_files(params, mnasnet_main.mnasnet_model_fn, kinds))
 
     def run(name: str) -> dict[str, float]:
-        milliseconds = measure.medians({name: files[name]}, LATENCY_ROUNDS)[name]
+        milliseconds = measure.median_latencies({name: files[name]}, LATENCY_ROUNDS)[name]
         return {"ms": milliseconds, "MB": len(files[name]) / 1e6}
 
     works = {name: functools.partial(run, name) for name in files}

@@ -49,7 +49,7 @@ def _mobilenet_v2_files(multiplier: float, size: int) -> dict[str, bytes]:
         session.run(tf.global_variables_initializer())
         return {
             kind: _converter(session, images, probabilities, kind).convert()
-            for kind in measure.KINDS
+            for kind in measure.LATENCY_KINDS
         }
 
 
@@ -76,13 +76,16 @@ def measured() -> dict:
                 contents[model, multiplier, size, kind] = content
             print(f"made {model} {multiplier:g} @ {size}", file=sys.stderr, flush=True)
     machine = measure.machine()  # the load before the measurement, which is a load itself
-    found = measure.medians(contents, ROUNDS)
+    found = measure.median_latencies(contents, ROUNDS)
     rows = [
         {
             "model": model,
             "depth_multiplier": multiplier,
             "image_size": size,
-            **{kind: round(found[model, multiplier, size, kind], 3) for kind in measure.KINDS},
+            **{
+                kind: round(found[model, multiplier, size, kind], 3)
+                for kind in measure.LATENCY_KINDS
+            },
         }
         for model in _MAKERS
         for multiplier, size in configurations(model)

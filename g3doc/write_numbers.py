@@ -160,7 +160,7 @@ def _measured() -> str:
     return _MEASURED.format(
         date=found["date"],
         rounds=found["rounds"],
-        machine=measure.describe(found["machine"]),
+        machine=measure.describe_machine(found["machine"]),
         gains=program.markdown(_GAIN_COLUMNS, gains),
         all_rows=program.markdown(_LATENCY_COLUMNS, all_rows),
     )

@@ -68,7 +68,7 @@ def make_export(params):
 
 
 def report_of(export_dir):
-    return json.loads(files.read_text(os.path.join(export_dir, measure.FILE_NAME)))
+    return json.loads(files.read_text(os.path.join(export_dir, measure.REPORT_FILE)))
 
 
 def saved_model_in(export_dir):

@@ -77,7 +77,7 @@ def numbers_of_host(source, index, num_hosts):
     """Labels of one pass over the records of a host."""
     numbers = []
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = records.apply(source.make_source_dataset(index, num_hosts))
+        dataset = records.without_tuning(source.make_source_dataset(index, num_hosts))
         record = tf.data.make_one_shot_iterator(dataset).get_next()
         while True:
             try:

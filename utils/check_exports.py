@@ -82,9 +82,9 @@ def main(argv: list[str]) -> int:
 
 
 def _read_report(export_dir: str) -> dict[str, Any]:
-    report = measure.read(export_dir)
+    report = measure.read_report(export_dir)
     if report is None:
-        raise UserError(f"{export_dir} holds no {measure.FILE_NAME}: export a model there.")
+        raise UserError(f"{export_dir} holds no {measure.REPORT_FILE}: export a model there.")
     if files.is_remote(export_dir):
         raise UserError(f"{export_dir} is not on this machine: copy it to a folder here first.")
     return report
@@ -181,7 +181,7 @@ def _in_litert(
     """Returns the agreement on cropped pictures, and the milliseconds of both interpreters."""
     tensors = [interpreter.prepared(picture.cropped) for picture in pictures]
     answer = _run(python, "run_litert", tensors, path=path, turns=TURNS)
-    (ours,) = measure.medians({path: pathlib.Path(path).read_bytes()}, TURNS).values()
+    (ours,) = measure.median_latencies({path: pathlib.Path(path).read_bytes()}, TURNS).values()
     outputs = [interpreter.run(tensor) for tensor in tensors]
     theirs = [np.array(output, outputs[0].dtype) for output in answer["outputs"]]
     agreement = _agreement(*(map(interpreter.dequantized, o) for o in (outputs, theirs)))

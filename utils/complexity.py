@@ -287,11 +287,11 @@ def table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     cells = [[name, *(text(figures) for _, _, text in _COLUMNS)] for name, figures in rows]
     meanings = [f"{title}: {DEFINITIONS[key]}." for title, key, _ in _COLUMNS]
     if any("latency_ms" in figures for _, figures in rows):
-        header += [f"{kind} ms" for kind in measure.KINDS]
+        header += [f"{kind} ms" for kind in measure.LATENCY_KINDS]
         for line, (_, figures) in zip(cells, rows, strict=True):
             found = figures.get("latency_ms", {})  # stages have none
-            line += [f"{found[kind]:.2f}" if found else "" for kind in measure.KINDS]
-        meanings.append(f"float32 ms, int8 ms: {measure.definition()}.")
+            line += [f"{found[kind]:.2f}" if found else "" for kind in measure.LATENCY_KINDS]
+        meanings.append(f"float32 ms, int8 ms: {measure.latency_definition()}.")
     return "\n".join([program.plain(header, cells), "", *meanings])
 
 
@@ -361,8 +361,8 @@ def main(argv: list[str]) -> None:
             rows.append({**identity, **report(built, size, precision, flags.per_stage)})
     definitions = DEFINITIONS
     if flags.latency:
-        definitions = {**DEFINITIONS, "latency_ms": measure.definition()}
-        found = measure.of_networks(networks, mnasnet_main.mnasnet_model_fn)
+        definitions = {**DEFINITIONS, "latency_ms": measure.latency_definition()}
+        found = measure.latencies_of_networks(networks, mnasnet_main.mnasnet_model_fn)
         for row, milliseconds in zip(rows, found, strict=True):
             row["latency_ms"] = milliseconds
     if flags.json:

@@ -26,9 +26,9 @@ HEADER = ("model", "file", *measure.MEASURED)
 
 def read(export_dir: str) -> dict[str, Any]:
     """Returns the report of an export; UserError if there is none."""
-    report = measure.read(export_dir)
+    report = measure.read_report(export_dir)
     if report is None:
-        raise UserError(f"{export_dir} holds no {measure.FILE_NAME}: export a model there.")
+        raise UserError(f"{export_dir} holds no {measure.REPORT_FILE}: export a model there.")
     return report
 
 

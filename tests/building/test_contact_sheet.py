@@ -29,14 +29,14 @@ def caption(sheet):
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 0), (1, 1), (8, 1), (9, 2), (48, 6)])
 def test_rows(count, rows):
-    sheet = inspection.draw([(picture_files.jpeg(), "1: cat")] * count)
+    sheet = inspection.draw_sheet([(picture_files.jpeg(), "1: cat")] * count)
     assert sheet.size == (8 * (SIDE + GAP) + GAP, rows * (SIDE + CAPTION + GAP) + GAP)
 
 
 def test_captions_of_any_length_and_alphabet():
     text = "мышь ποντίκι naïve\n " * 30
-    plain = inspection.draw([(picture_files.jpeg(), "")])
-    sheet = inspection.draw([(picture_files.jpeg(), text)])
+    plain = inspection.draw_sheet([(picture_files.jpeg(), "")])
+    sheet = inspection.draw_sheet([(picture_files.jpeg(), text)])
     assert sheet.size == plain.size
     assert (caption(sheet) != caption(plain)).any()
     assert (tile(sheet) == tile(plain)).all()
@@ -49,7 +49,7 @@ def test_captions_of_any_length_and_alphabet():
 def test_kinds_of_pictures(name):
     """A data set from elsewhere may hold them as they are."""
     kind = picture_files.kinds()[name]
-    sheet = inspection.draw([(kind.data, "")])
+    sheet = inspection.draw_sheet([(kind.data, "")])
     assert sheet.mode == "RGB"
     height = SIDE * picture_files.HEIGHT // picture_files.WIDTH
     top = (SIDE - height) // 2
@@ -59,13 +59,13 @@ def test_kinds_of_pictures(name):
 
 
 def test_what_pillow_cannot_read_is_said_in_its_place():
-    unreadable = tile(inspection.draw([(b"text", "1")]))
+    unreadable = tile(inspection.draw_sheet([(b"text", "1")]))
     assert len(np.unique(unreadable)) > 2  # words on the frame
 
 
 def test_the_file(tmp_path):
     tiles = [(picture_files.jpeg(), "1: cat")]
-    inspection.write(str(tmp_path / "sheet.png"), tiles)
+    inspection.write_sheet(str(tmp_path / "sheet.png"), tiles)
     sheet = Image.open(io.BytesIO((tmp_path / "sheet.png").read_bytes()))
     assert sheet.format == "PNG"
-    assert (np.asarray(sheet) == np.asarray(inspection.draw(tiles))).all()
+    assert (np.asarray(sheet) == np.asarray(inspection.draw_sheet(tiles))).all()

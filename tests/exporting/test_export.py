@@ -65,6 +65,18 @@ def test_an_export_to_a_folder_or_a_bucket(model_dir, digits_dir, exported, targ
     assert len(second) == len(first) - 1
 
 
+def test_an_export_that_was_killed_while_it_was_placed_is_made_again(model_dir, plain, tmp_path):
+    """Its report, which is placed last, still lies with the unfinished files."""
+    target = copied(plain, tmp_path / "made")
+    first = saved_model_in(target)
+    unfinished = tmp_path / "made" / "unfinished-mnasnet-export"
+    unfinished.mkdir()
+    os.rename(f"{target}/export_report.json", unfinished / "export_report.json")
+    make_export(settings_of(model_dir, target, post_quantize=True))
+    assert sorted(os.listdir(target)) == sorted([*report_of(target)["files"], "export_report.json"])
+    assert not os.path.exists(first)
+
+
 def test_the_same_export_again_is_made_anew(model_dir, plain, digits_dir, tmp_path, caplog):
     target = copied(plain, tmp_path / "made")
     params = settings_of(model_dir, target)

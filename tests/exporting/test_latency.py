@@ -15,7 +15,7 @@ def contents():
 
 
 def test_files_of_random_weights_are_of_both_kinds(contents):
-    assert list(contents) == list(measure.KINDS)
+    assert list(contents) == list(measure.LATENCY_KINDS)
     assert tflite.float_operators(contents["float32"])
     assert not tflite.float_operators(contents["int8"])
 
@@ -30,7 +30,7 @@ def test_files_take_turns(contents, monkeypatch):
         run_again(interpreter)
 
     monkeypatch.setattr(tflite.Interpreter, "run_again", record)
-    found = measure.medians(contents, rounds=3)
+    found = measure.median_latencies(contents, rounds=3)
     assert list(found) == list(contents) and all(ms > 0 for ms in found.values())
     assert len(ran) == 12 and ran[:4] * 3 == ran
     assert ran[0] is ran[1] is not ran[2] is ran[3]
@@ -39,7 +39,7 @@ def test_files_take_turns(contents, monkeypatch):
 def test_the_machine_is_named():
     machine = measure.machine()
     assert machine["processor"] and machine["cores"] >= 1 and machine["threads"] == 1
-    words = measure.describe({**machine, "processor": "Some CPU", "cores": 2, "load": 0.25})
+    words = measure.describe_machine({**machine, "processor": "Some CPU", "cores": 2, "load": 0.25})
     assert words == (
         "through the interpreter of TensorFlow 2.15.1 on one thread of Some CPU (2 cores, "
         "load average 0.25)"

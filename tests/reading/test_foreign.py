@@ -103,25 +103,25 @@ def test_records_for_detection_are_refused(tmp_path):
         image__object__class__label=[1, 2],
     )
     write(tmp_path / "train.record", [boxes])
-    assert "object detection" in records.advice(str(tmp_path))
+    assert "object detection" in records.advice_on(str(tmp_path))
     path = write(tmp_path / "train-00000-of-00001", [boxes])
     with pytest.raises(UserError, match=r"record 0: .*image/object/class/label"):
         records.check_first_records([path], 10)
 
 
 def test_the_folder_below_is_named(shades, tmp_path):
-    assert flags_in(records.advice(str(tmp_path))) == {"data_dir": str(shades)}
+    assert flags_in(records.advice_on(str(tmp_path))) == {"data_dir": str(shades)}
 
 
 def test_a_folder_without_records_gets_no_advice(tmp_path):
     (tmp_path / "train.txt").write_text("text")
     (tmp_path / "folder.tfrecord").mkdir()
-    assert records.advice(str(tmp_path)) is None
-    assert records.advice(str(tmp_path / "nowhere")) is None
+    assert records.advice_on(str(tmp_path)) is None
+    assert records.advice_on(str(tmp_path / "nowhere")) is None
 
 
 def test_what_is_no_record_is_not_believed(tmp_path):
     (tmp_path / "train.tfrecord").write_bytes(b"\xff" * 100)
     write(tmp_path / "val.tfrecord", good(1))
-    told = flags_in(records.advice(str(tmp_path)))
+    told = flags_in(records.advice_on(str(tmp_path)))
     assert told == {"train_files": "train.tfrecord", "eval_files": "val.tfrecord"}

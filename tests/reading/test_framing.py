@@ -89,13 +89,13 @@ def test_a_compressed_file_is_walked_as_the_plain_one(tmp_path, compression):
     frames = list(records.frames(plain))
     assert list(records.frames(path)) == frames
     assert (records.compression(plain), records.compression(path)) == ("", compression)
-    assert records.size(path) == records.size(plain) == os.path.getsize(plain)
+    assert records.content_size(path) == records.content_size(plain) == os.path.getsize(plain)
     assert records.count_whole(path, frames[1].begin) == 3
     assert records.whole_frame_at(path, frames[2].begin) == frames[2]
     assert records.content(path, frames[2]) == written[2]
     assert list(records.contents(path, frames[1].begin, 3)) == written[1:]
     os.truncate(path, os.path.getsize(path) - 3)  # of the checksum alone
-    assert records.size(path) == frames[-1].end + 1
+    assert records.content_size(path) == frames[-1].end + 1
     assert records.count_whole(path) == 4
 
 

@@ -39,7 +39,8 @@ def read_all(make_datasets, count=-1):
     with tf.Graph().as_default(), tf.Session() as session:
         batches = [make().take(count).batch(10_000) for make in make_datasets]
         following = [
-            tf.data.make_one_shot_iterator(records.apply(batch)).get_next() for batch in batches
+            tf.data.make_one_shot_iterator(records.without_tuning(batch)).get_next()
+            for batch in batches
         ]
         try:
             return [[name.decode() for name in names] for names in session.run(following)]

@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 )
 def test_shares_are_even_and_whole(counts, num_shares):
     whole = [Segment(str(n), count=count) for n, count in enumerate(counts)]
-    shares = [records.share(whole, index, num_shares) for index in range(num_shares)]
+    shares = [records.share_of(whole, index, num_shares) for index in range(num_shares)]
     numbers = [[(s.path, s.skip + n) for s in part for n in range(s.count)] for part in shares]
     everything = [(str(n), k) for n, count in enumerate(counts) for k in range(count)]
     assert sum(numbers, []) == everything
@@ -24,10 +24,10 @@ def test_shares_are_even_and_whole(counts, num_shares):
 
 
 def spread_numbers(some_segments, count):
-    """(path, number) of the records that `records.spread` chooses."""
+    """(path, number) of the records that `records.spread_over` chooses."""
     found = []
     with tf.Graph().as_default(), tf.Session() as session:
-        chosen = records.spread(some_segments, count)
+        chosen = records.spread_over(some_segments, count)
         if chosen:
             dataset = records.dataset(chosen)
             record = tf.data.make_one_shot_iterator(dataset).get_next()

@@ -31,7 +31,7 @@ def write_evaluations(folder, *rows):
 
 
 def test_a_folder_without_a_training(tmp_path):
-    assert figures.read(str(tmp_path)) is None
+    assert figures.read_curves(str(tmp_path)) is None
 
 
 def test_the_points_of_a_run(tmp_path):
@@ -47,7 +47,7 @@ def test_the_points_of_a_run(tmp_path):
         ],
     )
     write_evaluations(tmp_path, (6, 0.5, 0.75, 2.5, 99.0))
-    found = figures.read(str(tmp_path))
+    found = figures.read_curves(str(tmp_path))
     assert found["series"] == {"loss": [(1, 0, 3), (11, 8, 2)], "learning_rate": [(1, 0, 0.25)]}
     assert found["evaluations"] == [
         {"step": 6, "seconds": 4, "top_1": 0.5, "top_5": 0.75, "cross_entropy": 2.5}
@@ -67,14 +67,14 @@ def test_a_resumed_run_goes_on_without_the_pause(tmp_path):
         ],
     )
     write_events(tmp_path, "900", 90_000, [(15, 0, "loss", 3.5), (25, 10, "loss", 2.5)])
-    found = figures.read(str(tmp_path))["series"]["loss"]
+    found = figures.read_curves(str(tmp_path))["series"]["loss"]
     assert found == [(0, 0, 5), (10, 10, 4), (15, 20, 3.5), (25, 30, 2.5)]
 
 
 def test_values_of_a_tpu(tmp_path):
     """Its host writes summaries of TensorFlow 2, of vectors."""
     write_events(tmp_path, "1", 0, [(5, 1, "loss", [2.0, 4.0])])
-    assert figures.read(str(tmp_path))["series"] == {"loss": [(5, 0, 3)]}
+    assert figures.read_curves(str(tmp_path))["series"] == {"loss": [(5, 0, 3)]}
 
 
 def test_a_file_that_a_kill_cut_off(tmp_path):
@@ -83,33 +83,33 @@ def test_a_file_that_a_kill_cut_off(tmp_path):
         content = f.read()
     with open(path, "wb") as f:
         f.write(content[:-7])
-    assert figures.read(str(tmp_path))["series"] == {"loss": [(5, 0, 2)]}
+    assert figures.read_curves(str(tmp_path))["series"] == {"loss": [(5, 0, 2)]}
 
 
 def test_numbers_that_no_chart_can_show(tmp_path):
     write_events(tmp_path, "1", 0, [(5, 1, "loss", float("nan")), (6, 2, "loss", 1.0)])
-    assert figures.read(str(tmp_path))["series"] == {"loss": [(6, 0, 1)]}
+    assert figures.read_curves(str(tmp_path))["series"] == {"loss": [(6, 0, 1)]}
 
 
 def test_a_long_training_has_few_points(tmp_path):
     rows = [(step, step, "loss", float(step % 2)) for step in range(4000)]
     write_events(tmp_path, "1", 0, rows)
-    found = figures.read(str(tmp_path))["series"]["loss"]
-    assert len(found) == figures.MOST_POINTS
+    found = figures.read_curves(str(tmp_path))["series"]["loss"]
+    assert len(found) == figures.MOST_CURVE_POINTS
     assert found[-1][:2] == (3999, 3999)
     assert all(value == pytest.approx(0.5) for *_, value in found)
 
 
 def test_evaluations_without_event_files(tmp_path):
     write_evaluations(tmp_path, (20, 0.5, 0.75, 2.5, 9.5), (10, 0.25, 0.5, 3, 4.5))
-    found = figures.read(str(tmp_path))
+    found = figures.read_curves(str(tmp_path))
     assert found["series"] == {}
     assert [(one["step"], one["seconds"]) for one in found["evaluations"]] == [(10, 4.5), (20, 9.5)]
 
 
 def test_the_curves_of_a_real_training(trained):
-    found = figures.read(trained)
-    assert set(found["series"]) == set(figures.TAGS)
+    found = figures.read_curves(trained)
+    assert set(found["series"]) == set(figures.CURVE_TAGS)
     assert [one["step"] for one in found["evaluations"]] == [10, 20]
     for points in found["series"].values():
         assert [step for step, *_ in points] == sorted({step for step, *_ in points})

@@ -143,7 +143,8 @@ def test_a_worker_that_got_a_signal_alone_ends_all(run_here):
 
 def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
     body = (
-        "sys.path.insert(0, os.getcwd())\nfrom utils.workers import gang\ngang.watch()\n"
+        "sys.path.insert(0, os.getcwd())\nfrom utils.workers import gang\n"
+        "gang.end_with_launcher()\n"
         "log.with_name(f'up{me}').touch()\ntime.sleep(100)"
     )
     process, log = launch(tmp_path, body, count=2)
@@ -166,7 +167,7 @@ def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
 
 
 def test_each_worker_sees_one_gpu(run_here, monkeypatch):
-    monkeypatch.setenv(gang.VARIABLE, "3,5,7")
+    monkeypatch.setenv(gang.GPUS_VARIABLE, "3,5,7")
     _, _, seen, *_ = run_here("")
     assert {me: name for me, _, _, name in seen} == {0: "3", 1: "5", 2: "7"}
 

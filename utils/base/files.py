@@ -1,4 +1,9 @@
-"""Reads and writes files on disk or in gs:// buckets; no reader sees a half-written file."""
+"""Reads and writes files on disk or in gs:// buckets; no reader sees a half-written file.
+
+TensorFlow's errors carry the words of the system in their texts alone; some are RuntimeErrors, and
+a file that is too large arrives as the end of a sequence: OutOfRangeError, or IndexError from the
+writer of event files. So `failure_of` looks for the words.
+"""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _warn(folder: str, what: str) -> None:
                 _named(other),
                 silent,
             )
-    elif not files.is_remote(folder):
+    if not files.is_remote(folder):
         logging.warning(
             "%s is on a disk without locks (flock): a second %s that starts there at the same "
             "moment is not noticed.",

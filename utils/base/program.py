@@ -145,7 +145,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
         sys.stdout.reconfigure(errors="backslashreplace")  # for letters that its encoding lacks
     try:
         status = main(argv)
-        if sys.stdout is not None:
+        if sys.stdout is not None:  # as by >&-
             sys.stdout.flush()
     except BrokenPipeError:  # as by `... | head`, which has read enough
         _discard_output()

@@ -24,15 +24,15 @@ _FONT_SIZE = 13
 _BACKGROUND, _FRAME, _INK = "#ffffff", "#f1f3f5", "#212529"
 
 
-def write(path: str, tiles: Sequence[tuple[bytes, str]]) -> None:
+def write_sheet(path: str, tiles: Sequence[tuple[bytes, str]]) -> None:
     """Writes the sheet of encoded pictures and captions; UserError if that cannot be written."""
     pictures.require_pillow()
     encoded = io.BytesIO()
-    draw(tiles).save(encoded, "PNG")
+    draw_sheet(tiles).save(encoded, "PNG")
     files.write_bytes(path, encoded.getvalue())
 
 
-def draw(tiles: Sequence[tuple[bytes, str]]) -> Any:
+def draw_sheet(tiles: Sequence[tuple[bytes, str]]) -> Any:
     """Returns Pillow's picture of the sheet, with `COLUMNS` encoded pictures and captions a row."""
     from PIL import Image
 
@@ -42,25 +42,25 @@ def draw(tiles: Sequence[tuple[bytes, str]]) -> Any:
     for number, (image_bytes, caption) in enumerate(tiles):
         left = GAP + number % COLUMNS * (SIDE + GAP)
         top = GAP + number // COLUMNS * (SIDE + CAPTION + GAP)
-        sheet.paste(_tile(image_bytes), (left, top))
+        sheet.paste(_sheet_tile(image_bytes), (left, top))
         # A picture of its own, so that a long caption ends where the tile ends.
-        sheet.paste(_text(caption, CAPTION, _BACKGROUND), (left, top + SIDE))
+        sheet.paste(_sheet_text(caption, CAPTION, _BACKGROUND), (left, top + SIDE))
     return sheet
 
 
-def _tile(image_bytes: bytes) -> Any:
+def _sheet_tile(image_bytes: bytes) -> Any:
     """Returns a square with the picture in its middle, or with words if it cannot be shown."""
     from PIL import Image
 
     small = pictures.thumbnail(image_bytes, SIDE, enlarge=True)
     if small is None:
-        return _text("not shown", SIDE, _FRAME)
+        return _sheet_text("not shown", SIDE, _FRAME)
     tile = Image.new("RGB", (SIDE, SIDE), _FRAME)
     tile.paste(small, ((SIDE - small.width) // 2, (SIDE - small.height) // 2))
     return tile
 
 
-def _text(text: str, height: int, background: str) -> Any:
+def _sheet_text(text: str, height: int, background: str) -> Any:
     """Returns a picture as wide as a tile with as much of a text as fits on one line."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -174,7 +174,7 @@ _NAME_LENGTH = 30
 _SPREAD = "{min}..{max} ({median})"
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
+def report_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lines of the printed report of a `summary`."""
     title = f"{found['data_dir']}: {found['name'] or 'without dataset_info.json'}"
     yield title + (f" (made by {found['builder']})" if found["builder"] else "")
@@ -237,7 +237,7 @@ def _count_lines(splits: Mapping[str, Any]) -> Iterator[str]:
         unusable = split["records"] - split["readable"]
         yield (
             f"  {name:<12}{split['files']:>6}{split['readable']:>9}{unusable:>10}"
-            f"{_bytes(split['bytes']):>10}"
+            f"{_size_in_words(split['bytes']):>10}"
         )
 
 
@@ -257,7 +257,7 @@ def _problem(problem: Mapping[str, Any]) -> str:
     return f"{problem['file']}, record {problem['record']}{offset}: {problem['reason']}"
 
 
-def _bytes(count: int) -> str:
+def _size_in_words(count: int) -> str:
     """Returns a number of bytes in the largest unit that leaves at least 1."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
         if count >= size:
@@ -365,7 +365,7 @@ def run(
     found = summary(data_dir, scanned, info, num_classes)
     if with_duplicates:
         found["duplicates"] = duplicates.find(scanned, names)
-    print("\n".join(lines(found)))
+    print("\n".join(report_lines(found)))
     if json_path:
         files.write_json(json_path, found)
     if contact_sheet_path:
@@ -376,7 +376,7 @@ def run(
 def _draw_sheet(path: str, split: splits.ScannedSplit, names: Mapping[int, str]) -> None:
     """Draws the contact sheet of a split."""
     pairs = splits.sample(split, COLUMNS * ROWS)
-    write(path, [(image, _caption(label, names)) for image, label in pairs])
+    write_sheet(path, [(image, _caption(label, names)) for image, label in pairs])
     print(f"{path}: {len(pairs)} pictures of {split.name}.")
 
 

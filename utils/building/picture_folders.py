@@ -128,8 +128,8 @@ def plainest(root: str, names: Iterable[str]) -> str:
     Raises:
       UserError: there are two such folders.
     """
-    first, *others = sorted(names, key=lambda name: (len(records.words(name)), name))
-    if others and len(records.words(first)) == len(records.words(others[0])):
+    first, *others = sorted(names, key=lambda name: (len(records.words_of(name)), name))
+    if others and len(records.words_of(first)) == len(records.words_of(others[0])):
         raise UserError(
             f"--input_dir={root} has both {first} and {others[0]}: move one of them away."
         )

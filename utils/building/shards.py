@@ -429,9 +429,9 @@ def _kept_reports(
             )
     found = _in_parallel(lambda name: _report(output_dir, name, names), fingerprints)
     reports = {
-        report_of: report
-        for report_of, report in zip(fingerprints, found, strict=True)
-        if report and report.fingerprint == fingerprints[report_of]
+        name: report
+        for name, report in zip(fingerprints, found, strict=True)
+        if report and report.fingerprint == fingerprints[name]
     }
     kept = {name + ending for name in reports for ending in ("", DONE, MADE)}
     if published:

@@ -78,7 +78,7 @@ def load(path: str) -> SavedModelClassifier | TFLiteClassifier:
     """
     if is_tflite(path):
         return TFLiteClassifier(path)
-    report = measure.read(path)
+    report = measure.read_report(path)
     if report is None:
         return SavedModelClassifier(path)
     names = {row["kind"]: name for name, row in report["files"].items()}

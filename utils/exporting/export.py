@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -49,11 +49,10 @@ def check(params: Mapping[str, Any]) -> None:
             "names: choose a folder of its own, such as one below it."
         )
     files.make_writable_dir(params["export_dir"], "export_dir")
-    earlier = measure.read(params["export_dir"])
     made = [_tflite_name(params, kind) for kind in _kinds(params)]
     if model_files.label_names(params):
         made.append(dataset_info.LABELS_FILE)
-    _check_not_foreign(params["export_dir"], made, earlier)
+    _check_not_foreign(params["export_dir"], made, _earlier_files(params["export_dir"]))
     _check_images(params)
 
 
@@ -96,18 +95,17 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
     with (
         folder_lock.hold(export_dir, "export_dir", "export"),
         _explaining_full_disk(export_dir),
-        _unfinished(export_dir) as folder,
+        _unfinished(export_dir) as (folder, earlier),
         memory.no_collection(),
     ):
-        earlier = measure.read(export_dir)
         with _local(folder) as made_in:
             made = _make(params, checkpoint, model_fn, made_in)
             _check_not_foreign(export_dir, list(made), earlier)
             if made_in != folder:
                 for name in made:
                     files.copy(os.path.join(made_in, name), os.path.join(folder, name))
-        measure.write(folder, {"identity": identity, "files": made})
-        _place(folder, export_dir, list(made), earlier)
+        measure.write_report(folder, {"identity": identity, "files": made})
+        _place(folder, export_dir, made, earlier)
     logging.info(
         "Exported step %d to %s in %.1f s: %s.",
         identity["global_step"],
@@ -118,26 +116,35 @@ def export(params: Mapping[str, Any], checkpoint: str, model_fn: Callable) -> No
 
 
 @contextlib.contextmanager
-def _unfinished(export_dir: str) -> Iterator[str]:
-    """Yields an empty folder inside export_dir for the block, without what a kill left there."""
+def _unfinished(export_dir: str) -> Iterator[tuple[str, set[str]]]:
+    """Yields an empty folder inside export_dir for the block, and `_earlier_files`."""
     folder = os.path.join(export_dir, _UNFINISHED_DIR)
+    earlier = _earlier_files(export_dir)
     files.remove(folder)
     files.make_dirs(folder)
     try:
-        yield folder
+        yield folder, earlier
     finally:
         files.remove(folder)
 
 
-def _place(
-    folder: str, export_dir: str, names: Sequence[str], earlier: Mapping[str, Any] | None
-) -> None:
-    """Renames files to their places; removes those that only the earlier export had."""
+def _earlier_files(export_dir: str) -> set[str]:
+    """Returns what earlier exports made, also one that was killed while its files were placed.
+
+    Of that one the report, which is placed last, still lies with the unfinished files.
+    """
+    folders = (export_dir, os.path.join(export_dir, _UNFINISHED_DIR))
+    reports = filter(None, map(measure.read_report, folders))
+    return {name for report in reports for name in report["files"]}
+
+
+def _place(folder: str, export_dir: str, names: Iterable[str], earlier: set[str]) -> None:
+    """Renames files to their places; removes those that only earlier exports had."""
     for name in names:
         files.rename(os.path.join(folder, name), os.path.join(export_dir, name))
-    for name in {*(earlier["files"] if earlier else ())} - {*names}:
+    for name in earlier - {*names}:
         files.remove(os.path.join(export_dir, name))
-    report = measure.FILE_NAME
+    report = measure.REPORT_FILE
     files.rename(os.path.join(folder, report), os.path.join(export_dir, report))
 
 
@@ -308,11 +315,9 @@ def _scores_of_logits(
     return lambda image: metadata.softmax(logits(image))
 
 
-def _check_not_foreign(
-    export_dir: str, names: list[str], earlier: Mapping[str, Any] | None
-) -> None:
+def _check_not_foreign(export_dir: str, names: list[str], earlier: set[str]) -> None:
     """Raises UserError if a file is in the way that no earlier export made."""
-    for name in sorted({*names} - {*(earlier["files"] if earlier else ())}):
+    for name in sorted({*names} - earlier):
         target = os.path.join(export_dir, name)
         if tf.io.gfile.exists(target):
             raise UserError(

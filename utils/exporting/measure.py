@@ -1,4 +1,8 @@
-"""Measures how good and how fast a classifier is."""
+"""Measures how good and how fast a classifier is, and keeps that in `export_report.json`.
+
+The file maps `identity` to what the export was made of (model, checkpoint, step, settings), and
+`files` to the name of each file or folder with its `kind` and its measurements.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +26,19 @@ from utils.base.tensorflow_version import importing_later, tf
 with importing_later():
     from utils.exporting import metadata, tflite
 
-KINDS = ("float32", "int8")
+LATENCY_KINDS = ("float32", "int8")
 ROUNDS = 60
 
 _Key = TypeVar("_Key")
 
 
-def definition() -> str:
-    """Returns what the figures of `of_networks` mean, with the name of this machine."""
+def latency_definition() -> str:
+    """Returns what the figures of `latencies_of_networks` mean, with the name of this machine."""
     how = f"median of {ROUNDS} runs in turns, with random weights, for one image"
-    return f"{how}, {describe(machine())}"
+    return f"{how}, {describe_machine(machine())}"
 
 
-def of_networks(
+def latencies_of_networks(
     networks: Sequence[Mapping[str, Any]], model_fn: Callable
 ) -> list[dict[str, float]]:
     """Returns each network's milliseconds for one image, by kind of file.
@@ -50,12 +54,14 @@ def of_networks(
     for number, params in enumerate(networks):
         for kind, content in random_files(params, model_fn).items():
             contents[number, kind] = content
-    found = medians(contents)
-    return [{kind: found[number, kind] for kind in KINDS} for number in range(len(networks))]
+    found = median_latencies(contents)
+    return [
+        {kind: found[number, kind] for kind in LATENCY_KINDS} for number in range(len(networks))
+    ]
 
 
 def random_files(
-    params: Mapping[str, Any], model_fn: Callable, kinds: tuple[str, ...] = KINDS
+    params: Mapping[str, Any], model_fn: Callable, kinds: tuple[str, ...] = LATENCY_KINDS
 ) -> dict[str, bytes]:
     """Returns the .tflite files of a network with random weights, by kind.
 
@@ -98,7 +104,7 @@ def _random_checkpoint(params, model_fn: Callable, folder: str) -> str:
         return tf.train.Saver().save(session, folder + "/model.ckpt", 0)
 
 
-def medians(contents: Mapping[_Key, bytes], rounds: int = ROUNDS) -> dict[_Key, float]:
+def median_latencies(contents: Mapping[_Key, bytes], rounds: int = ROUNDS) -> dict[_Key, float]:
     """Returns the median milliseconds that each .tflite file takes for an image.
 
     Only the network is timed, not the conversion of pixels to the type of its input. It runs on
@@ -130,7 +136,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def describe(found: Mapping[str, Any]) -> str:
+def describe_machine(found: Mapping[str, Any]) -> str:
     """Returns a clause that names a machine, as `machine` gives it."""
     return (
         f"through the interpreter of {found['interpreter']} on one thread of {found['processor']} "
@@ -148,26 +154,26 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-FILE_NAME = "export_report.json"
+REPORT_FILE = "export_report.json"
 LABELS_KIND = "names of the classes"
 # Top-1 on pictures that are stretched whole into the input, as MediaPipe prepares them.
 STRETCHED = "squeezed_top_1_accuracy"
 
 
-def read(export_dir: str) -> dict[str, Any] | None:
+def read_report(export_dir: str) -> dict[str, Any] | None:
     """Returns the report of the export in a folder; None if there is none.
 
     Raises:
       UserError: the file is not a report of this program.
     """
-    path = os.path.join(export_dir, FILE_NAME)
+    path = os.path.join(export_dir, REPORT_FILE)
     if not tf.io.gfile.exists(path):
         return None
     remedy = "remove it, or choose another --export_dir"
-    return files.read_json(path, "a report of this program", remedy, _checked)
+    return files.read_json(path, "a report of this program", remedy, _checked_report)
 
 
-def _checked(content: Any) -> dict[str, Any]:
+def _checked_report(content: Any) -> dict[str, Any]:
     """Returns the report if it has all that its readers take for granted."""
     identity = files.member(content, "identity", dict)
     files.member(identity, "global_step", int)
@@ -195,9 +201,9 @@ def _difference(row: Mapping[str, Any]) -> str:
     return DIFFERENCES[DIFFERENCES[True] in row]
 
 
-def write(export_dir: str, report: dict[str, Any]) -> None:
+def write_report(export_dir: str, report: dict[str, Any]) -> None:
     """Writes the report, which makes the export in a folder count as complete."""
-    files.write_json(os.path.join(export_dir, FILE_NAME), report)
+    files.write_json(os.path.join(export_dir, REPORT_FILE), report)
 
 
 MEASURED = ("MB", "top-1 %", "top-5 %", "stretched %", "agreement %", "difference", "ms")

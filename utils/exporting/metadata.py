@@ -1,4 +1,18 @@
-"""Metadata, label names and signature of a .tflite file: written and read."""
+"""What a .tflite file says of itself: contract, metadata, label names and signature.
+
+A file of the contract `app` takes the pixels of a picture and gives probabilities, as image
+classifiers from other sources do, so that MediaPipe and ML Kit show percentages. One of the
+contract `published` has the tensors of the published program's files: it takes normalized pixels,
+`truediv`, and gives `logits`.
+
+MediaPipe, the Task libraries and ML Kit read the metadata. They are written here with flatbuffers
+from the published schema (metadata_schema.fbs, identifier M001), because tflite-support, the
+original writer, pins protobuf below 4 and cannot be installed together with TensorFlow 2.15. The
+metadata are a buffer that the model names TFLITE_METADATA; the label list is a zip archive at the
+end of the file. What the schema has no field for are entries of their own.
+
+The signature is written here, too, because the converter that takes a session writes none.
+"""
 
 from __future__ import annotations
 
@@ -396,25 +410,6 @@ def _normalization(content: bytes) -> tuple[list[float], list[float]] | None:
                 stddev = options.floats(_Normalization.STDDEV)
                 return mean, stddev
     return None
-
-
-def resize_method(content: bytes) -> str | None:
-    """Returns how the caller of a file resizes pictures; None if the file does not say."""
-    data = _entry(content, _RESIZE_NAME)
-    return data.decode() if data is not None else None
-
-
-def eval_crop_share(content: bytes) -> float | None:
-    """Returns the share that the caller of a file crops, as `Description.eval_crop_share` has it.
-
-    A file that does not say it is older than the other shares, and has the published one.
-    """
-    share, size = _entry(content, _CROP_NAME), _entry(content, _SIZE_NAME)
-    if share is None or size is None:
-        return None
-    # Six digits tell the published share from others; computed with them, a side may be one less.
-    published = f"{preprocessing.crop_share(int(size)):.6g}"
-    return None if share.decode() == published else float(share)
 
 
 def contract(content: bytes) -> Contract | None:

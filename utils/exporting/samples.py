@@ -172,7 +172,7 @@ def calibration_images(params: Mapping[str, Any]) -> list[np.ndarray]:
       UserError: the files hold no image, or a damaged one.
     """
     source = _source(params, imagenet_input.TRAIN_PREFIX, _UprightInput)
-    source.segments = records.spread(source.list_segments(), NUM_CALIBRATION_IMAGES)
+    source.segments = records.spread_over(source.list_segments(), NUM_CALIBRATION_IMAGES)
     if not source.segments:
         raise UserError(
             f"--quantize=int8 needs training images for calibration, but the files "

@@ -1,4 +1,10 @@
-"""Reads, checks, writes and feeds the rows of a Cloud Bigtable table, one example a row."""
+"""Reads, checks, writes and feeds the rows of a Cloud Bigtable table, one example a row.
+
+The rows are read in pages. One long scan would be killed, because google-cloud-bigtable counts the
+time that a slow consumer takes towards the timeout of the operation. The keys of every page are
+compared with the expected ones: a wrong prefix, a missing column family and a table emptied during
+a run all look like "no more rows".
+"""
 
 from __future__ import annotations
 
@@ -499,7 +505,7 @@ def dataset(
     if shuffle:
         starts = starts.shuffle(max(1, -(-(end - first) // PAGE_ROWS)), seed)
     pages = starts.map(page, num_parallel_calls=parallel, deterministic=deterministic)
-    return records.apply(pages.unbatch())
+    return records.without_tuning(pages.unbatch())
 
 
 def first_bad_row(rows: RowReader, num_rows: int) -> UserError | None:

@@ -1,4 +1,10 @@
-"""Reads picture files of every kind that people have, as a viewer shows them."""
+"""Reads picture files of every kind that people have, as a viewer shows them.
+
+This is the one place where the bytes of a file become pixels. So builders of data sets, `classify`,
+calibration and reports see the same picture. An RGB or grey JPEG that TensorFlow decodes to the
+right pixels keeps its bytes. Pillow decodes anything else: the first frame, turned upright, of
+8 bits, over white. Pillow recognizes a file by its content, not by its name.
+"""
 
 from __future__ import annotations
 

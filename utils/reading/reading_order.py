@@ -225,7 +225,7 @@ def evaluation_records(
     counted = _with_counts(all_segments, data_dir) if num_hosts > 1 else None
     if counted is None:
         return records.dataset(all_segments).shard(num_hosts, host)
-    of_host = records.share(counted, host, num_hosts)
+    of_host = records.share_of(counted, host, num_hosts)
     if not of_host:  # fewer images than hosts
         return tf.data.Dataset.from_tensor_slices(tf.constant([], tf.string))
     return records.dataset(of_host)

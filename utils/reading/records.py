@@ -1,4 +1,15 @@
-"""Finds, reads and checks the TFRecord files of a data set, and names the record that is bad."""
+"""Finds, reads and checks the TFRecord files of a data set, and names the record that is bad.
+
+A data set has two splits, one for training and one for evaluation. Functions of `utils.reading`
+take a split as `file_prefix`, with which the names of its files begin: `TRAIN_PREFIX` or
+`EVAL_PREFIX`. The settings train_files and eval_files name files of other names.
+
+A record's length (8 bytes) and the checksum of the length (4) stand before its content, the
+checksum of the content (4) behind it. TensorFlow's reader verifies the checksums; `frames` and what
+is built on it go from length to length without parsing. A file may be compressed as a whole, by
+GZIP or ZLIB: its offsets are those of its content, and moving to one takes as long as reading up to
+it.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +122,7 @@ def contents(path: str, offset: int, count: int) -> Iterator[bytes]:
             f.read(FRAME_BYTES - _HEADER_BYTES)
 
 
-def size(path: str) -> int:
+def content_size(path: str) -> int:
     """Returns the size of a file's content in bytes.
 
     A compressed file that is cut or damaged has a byte more than can be read of it. So a last
@@ -278,7 +289,7 @@ def records_of(
     return records.skip(skip).take(count)
 
 
-def share(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segment]:
+def share_of(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segment]:
     """Returns share `index` of segments whose counts are known.
 
     Shares are contiguous, and none has more than one record more than another.
@@ -295,7 +306,7 @@ def share(segments: Sequence[Segment], index: int, num_shares: int) -> list[Segm
     return taken
 
 
-def spread(segments: Sequence[Segment], count: int) -> list[Segment]:
+def spread_over(segments: Sequence[Segment], count: int) -> list[Segment]:
     """Returns segments of at most `count` records in all, taken from all over the given ones.
 
     Of a segment in a bucket the first records are taken, because skipping a record costs there as
@@ -318,7 +329,7 @@ def spread(segments: Sequence[Segment], count: int) -> list[Segment]:
     return taken
 
 
-def apply(
+def without_tuning(
     dataset: tf.data.Dataset, deterministic: bool | None = None, rewrite: bool = True
 ) -> tf.data.Dataset:
     """Returns the dataset with options that let it end as soon as its reader does.
@@ -367,7 +378,7 @@ def split_of(name: str) -> tuple[str | None, frozenset[str]]:
 
     seg_train is (train, {seg}), and so is Seg-TrainSet 2; val2017 is (validation, {}).
     """
-    found = {_SET.sub("", word) for word in words(name) if not word.isdigit()}
+    found = {_SET.sub("", word) for word in words_of(name) if not word.isdigit()}
     splits = {_SPLIT_WORDS[word] for word in found if word in _SPLIT_WORDS}
     return (
         splits.pop() if len(splits) == 1 else None,
@@ -375,7 +386,7 @@ def split_of(name: str) -> tuple[str | None, frozenset[str]]:
     )
 
 
-def words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """Returns the words and numbers of a name in lower case: train, set and 2 of TrainSet_2."""
     return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
@@ -385,7 +396,7 @@ def is_of_tensorflow_datasets(description: Any) -> bool:
     return isinstance(description, dict) and isinstance(description.get("splits"), list)
 
 
-def advice(data_dir: str) -> str | None:
+def advice_on(data_dir: str) -> str | None:
     """Returns a sentence on the records in a folder that lacks the usual files; None without any.
 
     It names the folder below that has the usual files, or else the flags that read what is there.
@@ -520,7 +531,7 @@ def list_files(
     if patterns != file_patterns(file_prefix):
         flag = f"--{_FILES_SETTINGS[file_prefix]}={','.join(patterns)}"
         raise UserError(f"{flag} matches no file of --data_dir={data_dir}: correct the pattern.")
-    what = advice(data_dir) or "is it a folder of TFRecords? (mnasnet-data makes one.)"
+    what = advice_on(data_dir) or "is it a folder of TFRecords? (mnasnet-data makes one.)"
     raise UserError(f"--data_dir={data_dir} has no files {file_prefix}*: {what}")
 
 

@@ -1,4 +1,10 @@
-"""Scans TFRecord files for damage, bad examples, wrong labels and bad pictures."""
+"""Scans TFRecord files for damage, bad examples, wrong labels and bad pictures.
+
+A scan finds what training would stumble over, and where the good records are. `mnasnet-data
+inspect` shows it, --skip_bad_images leaves out what it finds, and after a run that stopped it names
+the record at which. The list in model_dir, `bad_images.json`, is valid as long as the names, sizes
+and dates of the files stay the same.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +147,7 @@ class _Reader:
             facts_of = dataset.map(
                 lambda serialized: facts(serialized, form), num_parallel_calls=2 * memory.cores()
             )
-            facts_of = records.apply(facts_of, rewrite=False)
+            facts_of = records.without_tuning(facts_of, rewrite=False)
             iterator = tf.data.make_initializable_iterator(facts_of)
             following = iterator.get_next()
         self._initializer = iterator.initializer
@@ -210,7 +216,7 @@ def _of_possible_size(image_bytes: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
 def _scan_file(reader: _Reader, path: str, num_classes: int, form: RecordFormat, count) -> FileScan:
     """Scans a file; after a bad record it resumes at the next, if the length can be believed."""
     records.states([path])  # an error of its own if it cannot be read
-    size = records.size(path)
+    size = records.content_size(path)
     facts: list[np.ndarray] = []
     bad: dict[int, Problem] = {}  # by number of the record
     mislabelled: list[Problem] = []

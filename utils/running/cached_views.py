@@ -331,7 +331,7 @@ class ViewsInput(imagenet_input.ImageNetInput):
         dataset = self.make_source_dataset(0, 1).repeat(self.views).enumerate()
         dataset = dataset.map(parse, num_parallel_calls=self.num_parallel_calls)
         dataset = dataset.concatenate(padding.unbatch()).batch(batch_size, drop_remainder=True)
-        return records.apply(dataset.map(set_shapes).prefetch(2), deterministic=True)
+        return records.without_tuning(dataset.map(set_shapes).prefetch(2), deterministic=True)
 
 
 class _FeedHook(tf.train.SessionRunHook):

@@ -30,7 +30,7 @@ def joined() -> Iterator[None]:
     """
     with tasks.joined() as task:
         if task.count > 1:
-            found = gang.take_one(task.local_index)
+            found = gang.take_gpu(task.local_index)
             if found > 1 and task.local_index is None:
                 logging.warning(
                     "This worker trains on one of the %d GPUs that it sees: start one worker for "
@@ -39,7 +39,7 @@ def joined() -> Iterator[None]:
                 )
             if not task.is_chief:
                 logging.set_verbosity(logging.WARNING)
-        gang.watch()
+        gang.end_with_launcher()
         yield
 
 

@@ -14,14 +14,14 @@ from utils.training import evaluations
 
 import tensorflow.compat.v1 as tf
 
-TAGS = ("loss", "cross_entropy", "learning_rate", "images_per_second")
-MOST_POINTS = 400  # of a curve, which is about as many pixels wide
+CURVE_TAGS = ("loss", "cross_entropy", "learning_rate", "images_per_second")
+MOST_CURVE_POINTS = 400  # of a curve, which is about as many pixels wide
 
 # Step, seconds of training until then, value.
 Point = tuple[int, float, float]
 
 
-def read(model_dir: str) -> dict[str, Any] | None:
+def read_curves(model_dir: str) -> dict[str, Any] | None:
     """Returns the curves of a training; None if its folder knows of none.
 
     Returns:
@@ -62,7 +62,7 @@ def _seconds(metrics: dict[str, Any], timed: list[Point]) -> float | None:
 
 def _series(model_dir: str) -> dict[str, list[Point]]:
     """Returns the points of each tag over all runs; a step that was repeated counts once."""
-    series: dict[str, list[Point]] = {tag: [] for tag in TAGS}
+    series: dict[str, list[Point]] = {tag: [] for tag in CURVE_TAGS}
     before = 0.0
     for path in sorted(tf.io.gfile.glob(os.path.join(model_dir, "events.out.tfevents.*"))):
         start, last = None, before
@@ -82,7 +82,7 @@ def _scalars(path: str) -> Iterator[tuple[int, float, str, float]]:
     try:
         for event in tf.train.summary_iterator(path):
             for value in event.summary.value:
-                if value.tag in TAGS:
+                if value.tag in CURVE_TAGS:
                     number = _number(value)
                     if math.isfinite(number):
                         yield event.step, event.wall_time, value.tag, number
@@ -99,7 +99,7 @@ def _number(value: tf.Summary.Value) -> float:
 
 def _thinned(points: list[Point]) -> list[Point]:
     """Returns at most `MOST_POINTS`, each the mean value of as many that follow each other."""
-    size = -(-len(points) // MOST_POINTS)
+    size = -(-len(points) // MOST_CURVE_POINTS)
     runs = [points[first : first + size] for first in range(0, len(points), size)]
     return [
         (run[-1][0], round(run[-1][1], 2), float(np.mean([value for *_, value in run])))

@@ -64,7 +64,7 @@ def record_settings(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     known: Mapping[str, Any] = {}
     if _is_exported(path):
-        report = measure.read(_folder_of_export(path))
+        report = measure.read_report(_folder_of_export(path))
         known = report["identity"] if report else {}
     elif checkpoint := checkpoints.find(path):
         known = _stored(_training_dir(checkpoint))
@@ -169,7 +169,7 @@ def _names_of(model_dir: str, labels: str | None, num_classes: int) -> list[str]
 
 
 def _is_export_folder(path: str) -> bool:
-    return tf.io.gfile.exists(os.path.join(path, measure.FILE_NAME))
+    return tf.io.gfile.exists(os.path.join(path, measure.REPORT_FILE))
 
 
 def _folder_of_export(path: str) -> str:
@@ -188,7 +188,7 @@ def _of_file(path: str, data_dir: str, labels: str | None) -> Model:
     """Opens an exported model; the report of its export leads to its training."""
     classifier = classifiers.load(path)
     folder = _folder_of_export(path)
-    report = measure.read(folder)
+    report = measure.read_report(folder)
     identity = report["identity"] if report else {}
     model_dir = _training_dir(identity.get("checkpoint") or "")
     stored = _stored(model_dir)
@@ -235,7 +235,7 @@ def of_checkpoint(
     num_classes = params["num_label_classes"]
     stored = _stored(params["model_dir"])
     export_dir = params["export_dir"] or stored.get("export_dir")
-    has_export = export_dir and measure.read(export_dir) is not None
+    has_export = export_dir and measure.read_report(export_dir) is not None
     names = _names_of(params["model_dir"], labels, num_classes)
     return Model(
         name=params["model_name"],

@@ -18,17 +18,17 @@ from utils.reading import examples, pictures, records, scan
 
 import tensorflow.compat.v1 as tf
 
-SIDE = 128  # pixels of the longer side
-QUALITY = 70
-MOST_BYTES = 3_500_000  # of all pictures; as text of a page they take a third more
-MOST_PICTURES = 1_500
+THUMBNAIL_SIDE = 128  # pixels of the longer side
+THUMBNAIL_QUALITY = 70
+MOST_THUMBNAIL_BYTES = 3_500_000  # of all pictures; as text of a page they take a third more
+MOST_THUMBNAILS = 1_500
 # In each cell of the confusion matrix: so many mistakes, so many that are right.
 MOST_WRONG, MOST_RIGHT = 40, 24
 # A cell gets so many at its turn: with 1000 classes, one of each would leave none for a second.
 A_TURN = 4
 
 
-def choose(predictions: Predictions, first: Iterable[int]) -> list[int]:
+def choose_thumbnails(predictions: Predictions, first: Iterable[int]) -> list[int]:
     """Returns the numbers of the pictures that are worth showing, the most important first.
 
     After the given ones come those of each cell of the confusion matrix, in turns: `A_TURN` of each
@@ -42,7 +42,7 @@ def choose(predictions: Predictions, first: Iterable[int]) -> list[int]:
     wrong = _by_turns(predictions, predictions.mistakes(), MOST_WRONG)
     right = _by_turns(predictions, np.flatnonzero(predictions.is_right), MOST_RIGHT)
     ordered = dict.fromkeys(int(number) for number in itertools.chain(first, wrong, right))
-    return list(itertools.islice(ordered, MOST_PICTURES))
+    return list(itertools.islice(ordered, MOST_THUMBNAILS))
 
 
 def _by_turns(predictions: Predictions, numbers: np.ndarray, most: int) -> Iterator[int]:
@@ -56,7 +56,7 @@ def _by_turns(predictions: Predictions, numbers: np.ndarray, most: int) -> Itera
             yield from cell[first : first + A_TURN]
 
 
-def make(source: Source, predictions: Predictions, chosen: list[int]) -> dict[int, bytes]:
+def thumbnails(source: Source, predictions: Predictions, chosen: list[int]) -> dict[int, bytes]:
     """Returns the small pictures, WebP files, by their numbers, as many as `MOST_BYTES` hold.
 
     Args:
@@ -77,17 +77,19 @@ def make(source: Source, predictions: Predictions, chosen: list[int]) -> dict[in
                 made[places[sample.file, sample.record]] = small
             bar.update(count)
     sizes = itertools.accumulate(len(made.get(number, b"")) for number in chosen)
-    fitting = [number for number, size in zip(chosen, sizes, strict=True) if size <= MOST_BYTES]
+    fitting = [
+        number for number, size in zip(chosen, sizes, strict=True) if size <= MOST_THUMBNAIL_BYTES
+    ]
     return {number: made[number] for number in fitting if number in made}
 
 
 def _small(image_bytes: bytes) -> bytes | None:
     """Returns a WebP file; None if Pillow cannot read the picture."""
-    image = pictures.thumbnail(image_bytes, SIDE)
+    image = pictures.thumbnail(image_bytes, THUMBNAIL_SIDE)
     if image is None:
         return None
     encoded = io.BytesIO()
-    image.save(encoded, "WEBP", quality=QUALITY)
+    image.save(encoded, "WEBP", quality=THUMBNAIL_QUALITY)
     return encoded.getvalue()
 
 

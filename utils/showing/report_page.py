@@ -32,7 +32,7 @@ import tensorflow.compat.v1 as tf
 _SCRIPTS = ("elements.js", "charts.js", "classes.js", "matrix.js", "gallery.js", "report.js")
 
 
-def make(content: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str:
+def page(content: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str:
     """Returns the text of the page.
 
     Args:
@@ -43,15 +43,15 @@ def make(content: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str:
     data["thumbnails"] = {
         number: base64.b64encode(encoded).decode() for number, encoded in thumbnails.items()
     }
-    scripts = "\n".join(_read(name) for name in _SCRIPTS)
-    parts = {"STYLE": _read("style.css"), "SCRIPT": scripts, "DATA": _embedded(data)}
-    text = _read("report.html")
+    scripts = "\n".join(_site_file(name) for name in _SCRIPTS)
+    parts = {"STYLE": _site_file("style.css"), "SCRIPT": scripts, "DATA": _embedded(data)}
+    text = _site_file("report.html")
     for name, part in parts.items():
         text = text.replace(f"/*{name}*/", part, 1)
     return text
 
 
-def _read(name: str) -> str:
+def _site_file(name: str) -> str:
     return (importlib.resources.files(__package__) / "report_site" / name).read_text("utf-8")
 
 
@@ -123,7 +123,7 @@ def gather(subject: Subject, predictions: Predictions) -> dict[str, Any]:
         "mistakes": mistakes,
         "unsure": unsure,
         "pictures": pictures(predictions, {*mistakes, *unsure}),
-        "curves": figures.read(model.model_dir) if model.model_dir else None,
+        "curves": figures.read_curves(model.model_dir) if model.model_dir else None,
         "exports": _exports(model.export_dir),
     }
 
@@ -195,7 +195,7 @@ def pictures(predictions: Predictions, numbers: Iterable[int]) -> dict[int, dict
 
 def _exports(export_dir: str | None) -> dict[str, Any] | None:
     """Returns the table of an export; None if there is none."""
-    report = measure.read(export_dir) if export_dir else None
+    report = measure.read_report(export_dir) if export_dir else None
     if report is None:
         return None
     measured = {
@@ -269,12 +269,14 @@ def write(
       UserError: a file cannot be written, or a picture cannot be read any more.
     """
     said = gather(subject, found)
-    shown = predictions.make(source, found, predictions.choose(found, said["pictures"]))
+    shown = predictions.thumbnails(
+        source, found, predictions.choose_thumbnails(found, said["pictures"])
+    )
     shown_of = pictures(found, {*said["pictures"], *shown})
-    files.write_text(os.path.join(output_dir, TABLE), _table(found, subject.model.label_names))
+    files.write_text(os.path.join(output_dir, TABLE), _csv(found, subject.model.label_names))
     files.write_text(os.path.join(output_dir, FIGURES), _figures(said))
     path = os.path.join(output_dir, PAGE)
-    files.write_text(path, make({**said, "pictures": shown_of}, shown))
+    files.write_text(path, page({**said, "pictures": shown_of}, shown))
     return path
 
 
@@ -287,7 +289,7 @@ def _figures(said: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _table(found: predictions.Predictions, names) -> str:
+def _csv(found: predictions.Predictions, names) -> str:
     """Returns a line for each picture: where it is, its class, and the most probable classes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -80,7 +80,7 @@ def log_missing_libraries() -> None:
     """Says what to install if the machine has a GPU that TensorFlow cannot use."""
     # Without devices to see, as with CUDA_VISIBLE_DEVICES='', nobody misses them.
     # Asked last: NVIDIA's command takes a while, and a machine whose GPU works needs no answer.
-    if gang.has_driver() and not has_gpu() and gang.visible():
+    if gang.has_gpu_driver() and not has_gpu() and gang.visible_gpus():
         logging.warning(
             "NVIDIA's driver is here, but TensorFlow finds no GPU: install its libraries with "
             "pip install 'mnasnet-tpu[gpu]' (make setup GPU=1 in a checkout)."

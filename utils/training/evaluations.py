@@ -1,4 +1,7 @@
-"""Metrics of an evaluation, their record, and the archive of the best checkpoint."""
+"""Loss and metrics of an evaluation, their record, and the archive of the best checkpoint.
+
+Images labelled `imagenet_input.PADDING`, which fill up the last batch, do not count.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,6 @@ ARCHIVE_DIR = "archive"
 BEST_FILE = "best.json"
 PUBLISHED_BEST_FILE = "best_eval.txt"  # the published program's; this one writes none
 EVALUATIONS_FILE = "evaluations.json"
-EVAL_DIR = "eval"  # where the estimator writes summaries of evaluations
 _START = time.monotonic()
 _UNSETTLED = 0.1  # share of the moving statistics' initial values that spoils an evaluation
 

@@ -20,7 +20,7 @@ _HISTOGRAMS_TAG = "weights"
 _START_SUFFIX, _STEPS_SUFFIX = ".start", ".steps"
 
 
-def of_training(
+def training_summaries(
     loss: tf.Tensor,
     scalars: Mapping[str, tf.Tensor],
     global_step: tf.Tensor,

@@ -1,4 +1,8 @@
-"""Starts the workers of a training on this machine, and starts them again when one is lost."""
+"""Starts the workers of a training on this machine, and starts them again when one is lost.
+
+One worker that dies stops all: their steps wait for each other. So the others are ended, and all
+start again from the last checkpoint, at new ports, because the old ones may still be taken.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,17 @@ from utils.workers import tasks
 from utils.workers.rendezvous import WorkerLost
 from utils.workers.tasks import current
 
-VARIABLE = "CUDA_VISIBLE_DEVICES"
-_DRIVER = "/proc/driver/nvidia/version"
-_SECONDS = 30  # a driver that hangs must not hang the program
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+_GPU_DRIVER = "/proc/driver/nvidia/version"
+_DRIVER_SECONDS = 30  # a driver that hangs must not hang the program
 
 
-def visible() -> list[str]:
+def visible_gpus() -> list[str]:
     """Returns what CUDA_VISIBLE_DEVICES calls the GPUs that this process may use.
 
     They are those of the variable if it is set; else those that nvidia-smi lists.
     """
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(GPUS_VARIABLE)
     if named is not None:
         # As CUDA reads it: what follows an invalid name does not count.
         names = [name.strip() for name in named.split(",")]
@@ -39,19 +43,19 @@ def visible() -> list[str]:
         return names[: bad[0]] if bad else names
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         listed = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=_SECONDS
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=_DRIVER_SECONDS
         ).stdout
         count = sum(line.startswith("GPU ") for line in listed.splitlines())
         return [str(number) for number in range(count)]
     return []
 
 
-def has_driver() -> bool:
+def has_gpu_driver() -> bool:
     """Whether the machine has NVIDIA's driver loaded."""
-    return os.path.exists(_DRIVER)
+    return os.path.exists(_GPU_DRIVER)
 
 
-def take_one(local_index: int | None) -> int:
+def take_gpu(local_index: int | None) -> int:
     """Lets this process see one GPU alone, before TensorFlow looks for them.
 
     A process trains on one device; the others are for the other workers of the machine.
@@ -62,9 +66,9 @@ def take_one(local_index: int | None) -> int:
     Returns:
       How many GPUs the process could have had.
     """
-    names = visible()
+    names = visible_gpus()
     if len(names) > 1:
-        os.environ[VARIABLE] = names[(local_index or 0) % len(names)]
+        os.environ[GPUS_VARIABLE] = names[(local_index or 0) % len(names)]
     return len(names)
 
 
@@ -83,7 +87,7 @@ def num_workers(params: Mapping[str, Any]) -> int:
     if current().count > 1:
         return current().count
     given = params["num_workers"]
-    found = len(visible()) if given != "1" else 0
+    found = len(visible_gpus()) if given != "1" else 0
     if given == "auto":
         return max(1, found)
     try:
@@ -147,18 +151,18 @@ def _check_tpu(params: Mapping[str, Any]) -> None:
         )
 
 
-_VARIABLE = "MNASNET_LAUNCHER"  # process id of the launcher
+_LAUNCHER_VARIABLE = "MNASNET_LAUNCHER"  # process id of the launcher
 _ORPHAN_POLL = 1.0  # seconds
 
 
-def environment() -> dict[str, str]:
+def launcher_environment() -> dict[str, str]:
     """Returns what a launcher adds to the environment of its workers."""
-    return {_VARIABLE: str(os.getpid())}
+    return {_LAUNCHER_VARIABLE: str(os.getpid())}
 
 
-def watch() -> None:
+def end_with_launcher() -> None:
     """Sends this process SIGTERM, at which a training saves, once its launcher has died."""
-    launcher = os.environ.pop(_VARIABLE, None)
+    launcher = os.environ.pop(_LAUNCHER_VARIABLE, None)
     if launcher is None:
         return
 
@@ -170,7 +174,7 @@ def watch() -> None:
     threading.Thread(target=wait, name="orphans", daemon=True).start()
 
 
-_POLL = 0.1  # seconds
+_GANG_POLL = 0.1  # seconds
 # How long the others may take to notice that one is lost, or to save at a signal. A checkpoint in a
 # bucket takes some seconds.
 GRACE_SECONDS = 60.0
@@ -228,7 +232,7 @@ class _Gang:
         self.failure = ""
         self._readers: list[threading.Thread] = []
         addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(count))
-        names = visible()
+        names = visible_gpus()
         self._processes: list[subprocess.Popen] = []
         try:
             for index in range(count):
@@ -291,7 +295,7 @@ class _Gang:
                 _log_late([index for index, status in enumerate(statuses) if status is None])
                 self.end()
                 deadline = None
-            time.sleep(_POLL)
+            time.sleep(_GANG_POLL)
 
     def _signal(self, number: int) -> None:
         for process in self._processes:
@@ -321,9 +325,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def _environment(task: tasks.Task, names: Sequence[str]) -> dict[str, str]:
-    made = {**os.environ, tasks.VARIABLE: task.tf_config(), **environment()}
+    made = {**os.environ, tasks.VARIABLE: task.tf_config(), **launcher_environment()}
     if names:
-        made[VARIABLE] = names[task.index]
+        made[GPUS_VARIABLE] = names[task.index]
     return made
 
 

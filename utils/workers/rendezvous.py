@@ -1,4 +1,13 @@
-"""Lets the workers of a training meet before they start, and stop at the same step."""
+"""Lets the workers of a training meet before they start, and stop at the same step.
+
+TensorFlow's collective operations wait for ever for a worker that is missing or builds another
+graph. So the workers first meet on plain sockets, at the chief's address. Each sends its settings,
+the chief compares them with its own, and answers all of them when all are there: with its plan, or
+with the sentence in which every worker then refuses. TensorFlow's server takes the port after that.
+
+A worker that stopped alone at a signal would leave the others waiting for it. So all of them count,
+in every step, how many were asked to stop: one number that is summed with the gradients.
+"""
 
 from __future__ import annotations
 
