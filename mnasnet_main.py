@@ -208,7 +208,7 @@ def train(
             *([views.hook()] if views else []),
             hooks.ProgressHook(params, step),  # last: the others' set-up is no part of the speed
         ]
-    with configuration.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
+    with loop.explaining_errors(split), hooks.closing(all_hooks), task.in_environment():
         trainer = estimator.of_split(split, params, lambda: build_estimator(params, training=True))
         source = views.input() if views else split.input(step)
         estimator.train(trainer, source, until, all_hooks)
@@ -229,7 +229,7 @@ def evaluate(params: Mapping[str, Any], checkpoint: str, split: inputs.Split) ->
         lambda: estimator.Evaluator(build_estimator(params, training=False), split),
     )
     start = time.monotonic()
-    with configuration.explaining_errors(split), hooks.closing([evaluator.progress]):
+    with loop.explaining_errors(split), hooks.closing([evaluator.progress]):
         values = evaluator.evaluate(checkpoint)
     found = evaluations.metrics_of(values, split.num_skipped)
     split.check_count(found["images"] + found["skipped_images"])
@@ -382,7 +382,7 @@ def main(argv: list[str]) -> int | None:
         if loop.is_idle(params):
             return None
         configuration.log_summary(params)
-        with configuration.naming_what_is_saved(params):
+        with loop.naming_what_is_saved(params):
             loading.call_as_absl_does(MODES[params["mode"]], params)
     return None
 

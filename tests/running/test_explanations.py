@@ -10,7 +10,13 @@ from saved_checkpoints import save
 
 from utils.base import stopping
 from utils.base.errors import UserError
-from utils.training import configuration
+from utils.running import loop
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    """The folder of the checkpoints that a test saves."""
+    return str(tmp_path)
 
 
 @contextlib.contextmanager
@@ -37,7 +43,7 @@ def test_a_stop_names_the_saved_step(model_dir, caplog, mode, scope, steps):
     with (
         caplog.at_level("INFO", "absl"),
         pytest.raises((stopping.Stop, AttributeError)),
-        configuration.naming_what_is_saved(params),
+        loop.naming_what_is_saved(params),
         scope(),
     ):
         raise stopping.Stop(signal.SIGINT)
@@ -54,7 +60,7 @@ def test_a_full_disk_names_the_checkpoint_that_is_kept(model_dir):
     params = {"mode": "train", "model_dir": model_dir}
     with (
         pytest.raises(UserError, match=r"No space left .*model\.ckpt-3 is kept"),
-        configuration.naming_what_is_saved(params),
+        loop.naming_what_is_saved(params),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), model_dir)
 
@@ -64,7 +70,7 @@ def test_an_error_is_no_stop(model_dir, caplog):
     with (
         caplog.at_level("INFO", "absl"),
         pytest.raises(ValueError),
-        configuration.naming_what_is_saved(params),
+        loop.naming_what_is_saved(params),
     ):
         raise ValueError("of another kind")
     assert caplog.messages == []
